@@ -1,0 +1,249 @@
+"""What every script of the project promises at its door: paths, exit codes, one-line errors, private and whole files.
+
+The same bytes lie in each stage folder under the stage's own name (a test compares them), so that a folder can be
+taken alone to another machine. Standard library only: it is imported before `--help` is answered.
+It leaves to the script what to check, and to the modules what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import signal
+import sys
+import tempfile
+import traceback
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPTS_WITH_A_BLOCK = (
+    "src/data_preprocessing/load_whatsapp.py",
+    "src/training/fine_tuning_model.py",
+    "src/chat/chat_bot.py",
+)
+BLOCK_LINE_RE = re.compile(r"^(base_model_id|path_to_data|saved_model_path) *= *(.+?) *$", re.MULTILINE)
+
+TEMPORARY_PREFIX = ".unfinished-"  # then the process number: a later run can tell which are abandoned
+TEMPORARY_RE = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)-")
+
+OS_ERROR_CURES = {
+    errno.ENOSPC: "disk full; free some space and run again",
+    errno.EDQUOT: "disk quota reached; free some space and run again",
+    errno.EFBIG: "the file would be larger than this system allows; free some space and run again",
+    errno.EACCES: "permission denied; check who owns it and its mode",
+    errno.EPERM: "permission denied; check who owns it and its mode",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.ENOENT: "not found; check the path",
+    errno.ENOTDIR: "a folder of this path is a file; check the path",
+    errno.EISDIR: "is a folder, a file is needed; check the path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "a loop of symbolic links; check the path",
+    errno.EIO: "the disk reports a read or write error; check the disk",
+}
+
+
+class ScriptError(Exception):
+    """A problem its user can mend, worded `FILE: what is wrong; what to do`.
+
+    Only the first line is the error; lines after it are indented details (participants, entries of a zip).
+    """
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that could act on a terminal written as an escape.
+
+    >>> printable("Rut\\x1b[2J")
+    'Rut\\\\x1b[2J'
+    """
+    # Cc controls, Cs surrogates, Zl/Zp separators; of the formats (Cf) only the joiners inside emoji and words stay.
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+        or (unicodedata.category(character) == "Cf" and character not in "\u200c\u200d")
+        else character
+        for character in text
+    )
+
+
+def shown_path(path: Path) -> str:
+    """Return `path` as messages show it: counted from the current folder when it lies below, control characters escaped."""
+    try:
+        return printable(str(path.absolute().relative_to(Path.cwd())))
+    except (ValueError, OSError):
+        return printable(str(path))
+
+
+def warn_of_other_blocks(own_script: Path) -> None:
+    """Print a warning for each value of the fill-in block that another script's block sets differently."""
+    own_values = dict(BLOCK_LINE_RE.findall(own_script.read_text(encoding="utf-8")))
+    for relative_path in SCRIPTS_WITH_A_BLOCK:
+        script_path = PROJECT_ROOT / relative_path
+        if not script_path.is_file() or script_path.samefile(own_script):
+            continue
+        for name, value in BLOCK_LINE_RE.findall(script_path.read_text(encoding="utf-8")):
+            if name in own_values and value != own_values[name]:
+                print(
+                    f"warning: {name} is {own_values[name]} here but {value} in {relative_path}; make them the same",
+                    file=sys.stderr,
+                )
+
+
+@contextmanager
+def replacing(path: Path, binary: bool = False) -> Iterator[IO[str] | IO[bytes]]:
+    """Open a private temporary file beside `path` that becomes `path`, flushed to disk, when the block ends well.
+
+    When the block raises, the temporary file goes and `path` stays as it was. A missing folder is created (0700).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A short name of our own, not `path` with an ending: a name of 250 bytes could not grow.
+    handle, temporary_name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=path.parent)
+    try:
+        with open(handle, "wb" if binary else "w", **({} if binary else {"encoding": "utf-8", "newline": "\n"})) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary_name, path)
+    except BaseException as error:
+        os.unlink(temporary_name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a failed write names no file
+        raise
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the entries of `folder` to disk: without it a rename may be lost at a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned_files(folder: Path) -> None:
+    """Delete temporary files in `folder` whose process no longer runs (a run that was killed)."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        match = TEMPORARY_RE.match(path.name)
+        if match and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+@contextmanager
+def exclusive_use(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this process alone; raise ScriptError when another run of ours holds it.
+
+    The lock is on the folder itself and leaves nothing behind, whatever ends the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScriptError(f"{shown_path(folder)}: another run is {what} here; wait until it ends") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Run `main` and exit: 0 done, 1 refused or failed, 2 wrong usage, 129, 130, 143 on SIGHUP, SIGINT, SIGTERM.
+
+    A ScriptError and the file system's refusals become one line on stderr (`--debug` adds the traceback); anything
+    else is our own bug and says so. Files made from here on are readable by their owner alone.
+    """
+    name = Path(sys.argv[0]).stem
+    is_debugging = "--debug" in sys.argv[1:]
+    os.umask(0o077)
+    _open_standard_streams()
+    for signal_number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signal_number) is signal.SIG_DFL:  # one that nohup told us to ignore stays ignored
+            signal.signal(signal_number, _exit_on_signal)
+    try:
+        status = main() or 0
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        status = 130 if isinstance(leaving, KeyboardInterrupt) else leaving.code  # type: ignore[assignment]
+        if isinstance(leaving, KeyboardInterrupt):
+            print(f"\n{name}: stopped", file=sys.stderr)
+    except BaseException as error:  # also tokenizers' PanicException, which is no Exception
+        status = 1
+        message = _mendable_message(error)
+        if message is None:
+            print(f"{name}: this is a bug of ours; please report it with the lines below", file=sys.stderr)
+        else:
+            print(f"{name}: {message}", file=sys.stderr)
+        if message is None or is_debugging:
+            traceback.print_exc()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        pass
+    sys.exit(status)
+
+
+def _mendable_message(error: BaseException) -> str | None:
+    if isinstance(error, ScriptError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in OS_ERROR_CURES and error.filename is not None:
+        return f"{shown_path(Path(os.fsdecode(error.filename)))}: {OS_ERROR_CURES[error.errno]}"
+    return None
+
+
+def _exit_on_signal(signal_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signal_number)
+
+
+class _ForgivingStream:
+    """A text stream that goes quiet when its reader has left (`| head`), so that the work itself still ends well."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._fall_silent()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, self._stream.fileno())
+        os.close(null_device)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def _open_standard_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            stream = open(os.devnull, "w", encoding="utf-8")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        setattr(sys, name, _ForgivingStream(stream))

@@ -1,0 +1,246 @@
+"""Messages -> token ids, which of them are supervised, and where turns end; the chat template of a base without one.
+
+The template is rendered with a mark in place of each message's words, so that words can never become structure: a
+message that contains `</s>` or a role marker stays text. The same bytes lie in `src/training/chat_format.py` and
+`src/chat/turn_format.py` (a test compares them): what was trained is what is prompted.
+It leaves reading the data and cutting to length to others.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+# The published marking as a template: plain text for the roles, the base's own bos and eos, no new vocabulary.
+# The `generation` tags serve other tools (TRL's assistant_only_loss); nothing here needs them.
+PERSON_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ '<person1>' }}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ '<person2>' + message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<person1>' }}{% endif %}"
+)
+
+MAX_TEMPLATE_CHARS = 100_000  # the longest published templates have about 30,000
+MAX_STRUCTURE_CHARS_PER_TURN = 20_000  # a template that writes more around one message is not a chat template
+RENDER_LIMIT_SECONDS = 10.0  # the sandbox stops attribute tricks but not nested loops
+
+WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")  # two private-use characters around the message's number
+
+
+class ChatFormatError(ValueError):
+    """The tokenizer or its chat template cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """One conversation as the model reads it. The lists `input_ids` and `is_supervised` are equally long."""
+
+    input_ids: list[int]
+    is_supervised: list[bool]  # True on the words of a reply and on the token that ends it
+    turn_ends: list[int]  # for each message, the index just after the token that ends its turn
+
+
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    ids: list[int] | None = None  # given ids stand in for the text (a reply as it was generated)
+    is_words: bool = False  # what a person wrote: special tokens in it are plain text
+    is_supervised: bool = False
+    ends_turn: bool = False
+
+
+def encode_conversation(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    reply_ids: Mapping[int, Sequence[int]] | None = None,
+    add_generation_prompt: bool = False,
+) -> EncodedConversation:
+    """Render `messages` with the tokenizer's chat template and encode them.
+
+    `reply_ids` maps the number of a message to the ids of its words (without the token that ends a turn); they are
+    taken as they are, since decoding and encoding again need not give the same ids. `turn_ends` and `is_supervised`
+    refer to the messages given. Raises ChatFormatError.
+    """
+    pieces = _split_into_pieces(tokenizer, messages, reply_ids or {}, add_generation_prompt)
+    input_ids: list[int] = []
+    is_supervised: list[bool] = []
+    turn_ends: list[int] = []
+    for run in _runs_between_given_ids(pieces):
+        for ids, supervised, piece_ends_turn in _encode_run(tokenizer, run):
+            input_ids.extend(ids)
+            is_supervised.extend([supervised] * len(ids))
+            if piece_ends_turn:
+                turn_ends.append(len(input_ids))
+    return EncodedConversation(input_ids, is_supervised, turn_ends)
+
+
+def find_end_of_turn_id(tokenizer: Any) -> int:
+    """Return the id of the special token that the template writes right after a reply: where generation stops."""
+    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    encoded = encode_conversation(tokenizer, exchange)
+    return encoded.input_ids[encoded.turn_ends[-1] - 1]
+
+
+def _split_into_pieces(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    reply_ids: Mapping[int, Sequence[int]],
+    add_generation_prompt: bool,
+) -> list[_Piece]:
+    parts = WORDS_MARK_RE.split(_render(tokenizer, messages, add_generation_prompt))
+    structures, numbers = parts[0::2], [int(number) for number in parts[1::2]]
+    if numbers != list(range(len(messages))):
+        raise ChatFormatError("this chat template drops, repeats or rewrites messages; choose another base model")
+    special_re = _special_tokens_re(tokenizer)
+    pieces = [_Piece(structures[0])]
+    for number, structure in zip(numbers, structures[1:], strict=True):
+        is_reply = messages[number]["role"] == "assistant"
+        ending = special_re.search(structure)
+        if ending is None and is_reply:
+            raise ChatFormatError(
+                "this chat template ends a reply without a special token, so a reply would never stop; "
+                "choose another base model"
+            )
+        # A user's turn may end in plain text (`[/INST]`): then the border is where its words end.
+        end = ending.end() if ending else 0
+        given = reply_ids.get(number)
+        pieces += [
+            _Piece(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
+            _Piece(structure[:end], is_supervised=is_reply, ends_turn=True),
+            _Piece(structure[end:]),
+        ]
+    return pieces
+
+
+def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARS:
+        raise ChatFormatError("the tokenizer has no single chat template of a usable size; choose another base model")
+    marked = [
+        {"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)
+    ]
+    try:
+        with _time_limit(RENDER_LIMIT_SECONDS):
+            try:
+                rendered = _apply(tokenizer, marked, add_generation_prompt)
+            except TemplateError:
+                if not marked or marked[0]["role"] != "assistant":
+                    raise
+                # Many templates want the user first: an empty turn keeps the reply that opens a conversation.
+                rendered = _apply(tokenizer, [{"role": "user", "content": ""}, *marked], add_generation_prompt)
+    except TemplateError as error:
+        raise ChatFormatError(f"the chat template refuses a conversation ({error}); choose another base model") from None
+    if len(rendered) > MAX_STRUCTURE_CHARS_PER_TURN * (len(messages) + 2):
+        raise ChatFormatError("the chat template writes far too much around each message; choose another base model")
+    return rendered
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+    rendered: str = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    return rendered
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise ChatFormatError in the block after `seconds` (main thread only: elsewhere Python delivers no signal)."""
+
+    def give_up(_signal_number: int, _frame: object) -> None:
+        raise ChatFormatError(f"the chat template takes more than {seconds:.0f} seconds; choose another base model")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous_handler = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous_handler)
+
+
+def _special_tokens_re(tokenizer: Any) -> re.Pattern[str]:
+    specials = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    specials.update(tokenizer.all_special_tokens)
+    if not specials:
+        raise ChatFormatError("the tokenizer has no special tokens, so a reply would never stop; choose another base")
+    return re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)))
+
+
+def _runs_between_given_ids(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    run: list[_Piece] = []
+    for piece in pieces:
+        if piece.ids is None:
+            run.append(piece)
+            continue
+        yield run
+        yield [piece]
+        run = []
+    yield run
+
+
+def _encode_run(tokenizer: Any, run: list[_Piece]) -> Iterator[tuple[list[int], bool, bool]]:
+    """Yield (ids, is supervised, ends a turn) for each piece of `run`.
+
+    The run is encoded as one string, so that the ids are those any other tool gets from the rendered template. It is
+    encoded piece by piece when that would turn words into special tokens or melt a reply's first token into its header.
+    """
+    if len(run) == 1 and run[0].ids is not None:
+        yield run[0].ids, run[0].is_supervised, run[0].ends_turn
+        return
+    special_re = _special_tokens_re(tokenizer)
+    pieces_of_ids = None
+    if not any(piece.is_words and special_re.search(piece.text) for piece in run):
+        pieces_of_ids = _encode_as_one_string(tokenizer, run)
+    if pieces_of_ids is None:
+        pieces_of_ids = [
+            _encode_words(tokenizer, piece.text) if piece.is_words else _encode_text(tokenizer, piece.text)
+            for piece in run
+        ]
+    for piece, ids in zip(run, pieces_of_ids, strict=True):
+        yield ids, piece.is_supervised, piece.ends_turn
+
+
+def _encode_as_one_string(tokenizer: Any, run: list[_Piece]) -> list[list[int]] | None:
+    """Return the ids of each piece, or None when a token reaches across the start of a supervised piece."""
+    text = "".join(piece.text for piece in run)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    pieces_of_ids: list[list[int]] = [[] for _ in run]
+    number, piece_end = 0, len(run[0].text)
+    for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        while start >= piece_end and number + 1 < len(run):
+            number += 1
+            piece_end += len(run[number].text)
+        # A token belongs to the piece in which it starts.
+        if end > piece_end and (run[number].is_supervised or any(p.is_supervised for p in run[number + 1 : number + 2])):
+            return None
+        pieces_of_ids[number].append(token_id)
+    return pieces_of_ids
+
+
+def _encode_text(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _encode_words(tokenizer: Any, words: str) -> list[int]:
+    """Encode what a person wrote as a continuation, with special tokens in it as plain text.
+
+    Behind a line break, because many tokenizers put a space before the first word of a text.
+    """
+    ids: list[int] = tokenizer("\n" + words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    line_break: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    if ids[: len(line_break)] == line_break:
+        return ids[len(line_break) :]
+    plain: list[int] = tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return plain
