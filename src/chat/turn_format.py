@@ -124,9 +124,7 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
     template = tokenizer.chat_template
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARS:
         raise ChatFormatError("the tokenizer has no single chat template of a usable size; choose another base model")
-    marked = [
-        {"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)
-    ]
+    marked = [{"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
     try:
         with _time_limit(RENDER_LIMIT_SECONDS):
             try:
@@ -137,16 +135,16 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
                 # Many templates want the user first: an empty turn keeps the reply that opens a conversation.
                 rendered = _apply(tokenizer, [{"role": "user", "content": ""}, *marked], add_generation_prompt)
     except TemplateError as error:
-        raise ChatFormatError(f"the chat template refuses a conversation ({error}); choose another base model") from None
+        raise ChatFormatError(
+            f"the chat template refuses a conversation ({error}); choose another base model"
+        ) from None
     if len(rendered) > MAX_STRUCTURE_CHARS_PER_TURN * (len(messages) + 2):
         raise ChatFormatError("the chat template writes far too much around each message; choose another base model")
     return rendered
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-    rendered: str = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    rendered: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     return rendered
 
 
@@ -222,7 +220,9 @@ def _encode_as_one_string(tokenizer: Any, run: list[_Piece]) -> list[list[int]] 
             number += 1
             piece_end += len(run[number].text)
         # A token belongs to the piece in which it starts.
-        if end > piece_end and (run[number].is_supervised or any(p.is_supervised for p in run[number + 1 : number + 2])):
+        if end > piece_end and (
+            run[number].is_supervised or any(p.is_supervised for p in run[number + 1 : number + 2])
+        ):
             return None
         pieces_of_ids[number].append(token_id)
     return pieces_of_ids

@@ -17,10 +17,10 @@ import tempfile
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,7 +97,7 @@ def warn_of_other_blocks(own_script: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, binary: bool = False) -> Iterator[IO[str] | IO[bytes]]:
+def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open a private temporary file beside `path` that becomes `path`, flushed to disk, when the block ends well.
 
     When the block raises, the temporary file goes and `path` stays as it was. A missing folder is created (0700).
@@ -105,8 +105,9 @@ def replacing(path: Path, binary: bool = False) -> Iterator[IO[str] | IO[bytes]]
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A short name of our own, not `path` with an ending: a name of 250 bytes could not grow.
     handle, temporary_name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=path.parent)
+    text_options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
     try:
-        with open(handle, "wb" if binary else "w", **({} if binary else {"encoding": "utf-8", "newline": "\n"})) as file:
+        with open(handle, mode, **text_options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -183,7 +184,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         status = 130 if isinstance(leaving, KeyboardInterrupt) else leaving.code  # type: ignore[assignment]
         if isinstance(leaving, KeyboardInterrupt):
             print(f"\n{name}: stopped", file=sys.stderr)
-    except BaseException as error:  # also tokenizers' PanicException, which is no Exception
+    except BaseException as error:  # noqa: BLE001 - tokenizers' PanicException is no Exception
         status = 1
         message = _mendable_message(error)
         if message is None:
@@ -192,10 +193,8 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
             print(f"{name}: {message}", file=sys.stderr)
         if message is None or is_debugging:
             traceback.print_exc()
-    try:
+    with suppress(OSError):
         sys.stdout.flush()
-    except OSError:
-        pass
     sys.exit(status)
 
 
@@ -243,7 +242,7 @@ def _open_standard_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
-            stream = open(os.devnull, "w", encoding="utf-8")
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
         else:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         setattr(sys, name, _ForgivingStream(stream))
