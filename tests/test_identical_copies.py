@@ -10,6 +10,7 @@ SRC_DIR = Path(__file__).resolve().parents[1] / "src"
 COPIES = [
     ["data_preprocessing/preprocessing_script.py", "training/training_script.py", "chat/chat_script.py"],
     ["training/chat_format.py", "chat/turn_format.py"],
+    ["training/base_model_files.py", "chat/model_files.py"],
 ]
 
 

@@ -1,0 +1,334 @@
+"""The base model on disk: where it lies, getting it once from the hub, refusing what is broken or hostile, its fingerprint.
+
+Standard library only: it decides about the network before any model library is imported. The same bytes lie in
+`src/training/base_model_files.py` and `src/chat/model_files.py` (a test compares them).
+It leaves loading the model to others, and to the scripts turning a BaseModelError into their one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
+HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+# Never *.bin, *.pt, *.py: a pickle or a module in the folder could run code.
+DOWNLOADED_NAMES_RE = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|tokenizer\.model|merges\.txt|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+)
+TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own library
+
+# What decides the shape of a model and what its layers compute, under the names of the common families.
+SHAPE_KEYS = (
+    "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "tie_word_embeddings", "sliding_window",
+    "rope_theta", "rope_scaling", "rope_parameters", "n_embd", "n_layer", "n_head", "n_inner",
+)  # fmt: skip
+FINGERPRINT_SAMPLE_BYTES = 65_536  # from the middle of each weight file: tells siblings of one shape apart
+
+
+class BaseModelError(ValueError):
+    """The base model cannot be used, worded `BASE: what is wrong; what to do`."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Where a base model is. `folder` is None while it still has to be downloaded."""
+
+    name: str  # as the user wrote it: a hub id, or the path of a folder
+    folder: Path | None
+    revision: str | None = None  # the hub's commit, for a base that came from there
+
+
+@dataclass(frozen=True)
+class HubListing:
+    """What the hub offers under an id: the commit and the files worth having, with their sizes."""
+
+    hub_id: str
+    revision: str
+    sizes_bytes: dict[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        """All bytes that a download of the listed files takes."""
+        return sum(self.sizes_bytes.values())
+
+
+def prepare_environment() -> None:
+    """Switch off everything in the model libraries that reports to somebody; call it before importing any of them."""
+    os.environ.update(
+        HF_HUB_DISABLE_TELEMETRY="1",
+        DO_NOT_TRACK="1",
+        HF_HUB_DISABLE_IMPLICIT_TOKEN="1",  # a stored login is not sent along; HF_TOKEN is, for a gated base only
+        WANDB_MODE="disabled",
+        USE_HUB_KERNELS="0",  # no code is fetched for a layer
+        TOKENIZERS_PARALLELISM="false",  # else a warning at every fork
+    )
+    # Without it the CUDA allocator loses several percent of the memory to fragments when lengths vary.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
+def work_offline() -> None:
+    """Forbid the model libraries every request; call it once the base is on disk, before importing any of them."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) -> BaseModel:
+    """Say where the base model named by `base_model_id` lies: a local folder, the hub's cache, or not yet on disk.
+
+    A relative path counts from `start_dir`. What looks like a path, or like a misspelled one, never becomes a hub
+    id. Asks no network. Raises BaseModelError.
+    """
+    if not base_model_id.strip():
+        raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
+    path = start_dir / Path(base_model_id).expanduser()
+    if path.is_dir():
+        return _as_base(base_model_id, path)
+    cached = _find_in_hub_cache(base_model_id, revision)
+    if cached is not None:
+        return BaseModel(base_model_id, cached, cached.name)
+    if path.exists():
+        raise BaseModelError(f"{base_model_id}: is a file; give the folder of the base model, or a hub id")
+    if HUB_ID_RE.fullmatch(base_model_id) is None:
+        raise BaseModelError(f"{base_model_id}: no such folder, and no hub id (owner/name) either; check the spelling")
+    first_part = base_model_id.split("/")[0]
+    similar = difflib.get_close_matches(first_part, [p.name for p in start_dir.iterdir() if p.is_dir()], 1, 0.75)
+    if similar:
+        raise BaseModelError(
+            f"{base_model_id}: no such folder, but there is {similar[0]}/; check the spelling "
+            "(if a hub id is meant, run from a folder without that name)"
+        )
+    return BaseModel(base_model_id, None, revision)
+
+
+def _as_base(name: str, path: Path) -> BaseModel:
+    # A snapshot folder of the hub's cache is named by its commit.
+    is_snapshot = path.resolve().parent.name == "snapshots"
+    return BaseModel(name, path, path.resolve().name if is_snapshot else None)
+
+
+def hub_cache_dir() -> Path:
+    """Return the folder in which the hub's library keeps its downloads."""
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("HF_HOME", f"{cache_home}/huggingface")).expanduser() / "hub"
+
+
+def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
+    """Return the snapshot folder of `hub_id` when it is there and complete, else None."""
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id, re.ASCII) is None:
+        return None
+    model_dir = hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
+    if revision is None:
+        try:
+            revision = (model_dir / "refs" / "main").read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+    snapshot = model_dir / "snapshots" / revision
+    try:
+        list_weight_files(snapshot)
+    except BaseModelError:
+        return None  # a download that was interrupted: go on with it
+    has_tokenizer = any(all((snapshot / name).is_file() for name in names) for names in TOKENIZER_FILES)
+    return snapshot if has_tokenizer and (snapshot / "config.json").is_file() else None
+
+
+def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
+    """Ask the hub which files make up `hub_id`; raise BaseModelError when it has none or is not reached in 5 seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise BaseModelError(
+            f"{hub_id}: is not on this disk, and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE, "
+            "or give the folder of a base model"
+        )
+    answer = _ask_hub(hub_id, revision)
+    names = {file["rfilename"]: int(file.get("size") or 0) for file in answer.get("siblings", [])}
+    wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
+    if not any(name.endswith(".safetensors") for name in wanted):
+        raise BaseModelError(
+            f"{hub_id}: offers no safetensors weights, others are not opened; choose another base model"
+        )
+    return HubListing(hub_id, str(answer["sha"]), wanted)
+
+
+def _ask_hub(hub_id: str, revision: str | None) -> dict[str, Any]:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    address = f"{endpoint}/api/models/{hub_id}/revision/{revision or 'main'}?blobs=true"
+    headers = {"User-Agent": "PersonalChatbot"}
+    if "HF_TOKEN" in os.environ:
+        headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
+    outcome: list[dict[str, Any] | BaseException] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, headers=headers)
+            with urllib.request.urlopen(request, timeout=HUB_ANSWER_SECONDS) as response:
+                outcome.append(json.load(response))
+        except (OSError, ValueError) as error:  # no route, no name, bad certificate, an answer that is no JSON
+            outcome.append(error)
+
+    # In a thread of its own, because the look-up of a name obeys no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_ANSWER_SECONDS - 0.5)
+    result = outcome[0] if outcome else TimeoutError("no answer")
+    if isinstance(result, urllib.error.HTTPError) and result.code in {401, 403, 404}:
+        raise BaseModelError(
+            f"{hub_id}: the hub has no such model, or not for everybody; check the spelling, or accept its licence "
+            "on the hub and set HF_TOKEN"
+        )
+    if isinstance(result, BaseException):
+        raise BaseModelError(
+            f"{hub_id}: is not on this disk and the hub cannot be reached; connect to the internet, "
+            "or give the folder of a base model"
+        )
+    return result
+
+
+# Runs in a process of its own: there the hub's library may use the network; here it is never imported while it may.
+DOWNLOAD_PROGRAM = """
+import os, sys
+from huggingface_hub import snapshot_download
+hub_id, revision, *names = sys.argv[1:]
+print(snapshot_download(hub_id, revision=revision, allow_patterns=names, token=os.environ.get("HF_TOKEN") or False))
+"""
+
+
+def download_base(listing: HubListing) -> BaseModel:
+    """Download the listed files into the hub's cache, with the library's progress bar; raise BaseModelError."""
+    # Files of a pinned commit: `main` may move while they are fetched.
+    command = [sys.executable, "-c", DOWNLOAD_PROGRAM, listing.hub_id, listing.revision, *listing.sizes_bytes]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    folder = finished.stdout.decode("utf-8").strip()
+    if finished.returncode != 0 or not folder:
+        raise BaseModelError(
+            f"{listing.hub_id}: the download did not finish (see above); run the same command again, it goes on there"
+        )
+    if _find_in_hub_cache(listing.hub_id, None) is None:
+        # A fixed commit leaves no name behind; with one, the base is found without the network next time.
+        reference = hub_cache_dir() / f"models--{listing.hub_id.replace('/', '--')}" / "refs" / "main"
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        reference.write_text(listing.revision, encoding="utf-8")
+    return BaseModel(listing.hub_id, Path(folder), listing.revision)
+
+
+def check_base_folder(folder: Path) -> dict[str, Any]:
+    """Return the config of the base model in `folder`; raise BaseModelError when a part is missing, cut or hostile."""
+    if (folder / "adapter_config.json").is_file():
+        raise BaseModelError(f"{folder}: is an adapter, not a base model; give the base model it was trained on")
+    config = read_json_object(folder / "config.json")
+    refuse_foreign_code(config, folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError(f"{folder / 'config.json'}: names no model_type; download the base model again")
+    if "quantization_config" in config:
+        raise BaseModelError(f"{folder}: is already quantized; choose the same base in its original precision")
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+        raise BaseModelError(f"{folder / 'tokenizer.json'}: not found; download the base model again")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            content = read_json_object(folder / name)
+            if name == "tokenizer_config.json":
+                refuse_foreign_code(content, folder / name)
+    for path in list_weight_files(folder):
+        check_safetensors_file(path)
+    return config
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; raise BaseModelError naming it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BaseModelError(f"{path}: not found; give the folder of a base model, or download it again") from None
+    except (OSError, ValueError, RecursionError):
+        raise BaseModelError(f"{path}: is not readable JSON; download the base model again") from None
+    if not isinstance(content, dict):
+        raise BaseModelError(f"{path}: holds no JSON object; download the base model again")
+    return content
+
+
+def refuse_foreign_code(content: Any, path: Path) -> None:
+    """Raise BaseModelError when a config would make the libraries fetch or run code that is not their own."""
+    for key, value in _walk(content):
+        if key == "auto_map":
+            raise BaseModelError(f"{path}: wants to run its own code (auto_map), which is refused; choose another base")
+        if key.endswith("implementation") and "/" in json.dumps(value):
+            raise BaseModelError(f"{path}: wants to load foreign code ({key}), which is refused; choose another base")
+
+
+def _walk(content: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key, value
+            yield from _walk(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _walk(value)
+
+
+def list_weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of the base in `folder`, sorted; raise BaseModelError when one is missing."""
+    index_path = folder / "model.safetensors.index.json"
+    if index_path.is_file():
+        weight_map = read_json_object(index_path).get("weight_map")
+        names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+            raise BaseModelError(f"{index_path}: names no weight files of this folder; download the base model again")
+    else:
+        names = ["model.safetensors"]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing and any(path.suffix in PICKLE_ENDINGS for path in folder.glob("*")):
+        raise BaseModelError(
+            f"{folder}: has its weights only as pickle files (.bin), which could run code and are never opened; "
+            "choose a base with safetensors weights"
+        )
+    if missing:
+        raise BaseModelError(f"{folder / missing[0]}: not found; download the base model again")
+    return [folder / name for name in names]
+
+
+def check_safetensors_file(path: Path) -> None:
+    """Raise BaseModelError unless the header of a safetensors file is sound and the file exactly as long as it says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        is_whole = 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES)
+        if is_whole:
+            try:
+                header = json.loads(file.read(header_bytes))
+                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+                is_whole = size == 8 + header_bytes + max(ends, default=0)
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+                is_whole = False
+    if not is_whole:
+        raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
+
+
+def base_fingerprint(folder: Path) -> str:
+    """Return a sha256 that tells base models apart: shape, weight files (name, size) and a sample of each file."""
+    config = read_json_object(folder / "config.json")
+    shape = {key: config[key] for key in SHAPE_KEYS if key in config}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode("utf-8"))
+    for path in list_weight_files(folder):
+        size = path.stat().st_size
+        digest.update(f"\n{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            file.seek(max(0, (size - FINGERPRINT_SAMPLE_BYTES) // 2))
+            digest.update(file.read(FINGERPRINT_SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,338 @@
+"""Finding, downloading and refusing base models. The hub is a small server on this machine; no test asks the real one."""
+
+import contextlib
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from base_model_files import (
+    BaseModelError,
+    HubListing,
+    base_fingerprint,
+    check_base_folder,
+    download_base,
+    find_base,
+    list_on_hub,
+)
+
+MODULE_PATH = Path(__file__).resolve().parents[1] / "src" / "training" / "base_model_files.py"
+CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "vocab_size": 16}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def safetensors_bytes(num_values: int = 4, fill: int = 0) -> bytes:
+    data = bytes([fill]) * (4 * num_values)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [num_values], "data_offsets": [0, len(data)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def make_base(folder: Path, config: dict | None = None, weights: bytes | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG if config is None else config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(safetensors_bytes() if weights is None else weights)
+    return folder
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty hub cache, and no way out of this machine: port 9 of the local host refuses."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return tmp_path / "hub"
+
+
+class TestFinding:
+    def test_relative_folder_counts_from_the_start_folder(self, tmp_path, hub_cache):
+        make_base(tmp_path / "bases" / "small")
+        assert find_base("bases/small", tmp_path).folder == tmp_path / "bases" / "small"
+
+    @pytest.mark.parametrize(
+        "value", ["/no/such/base", "./base", "../base", "~/no-such-base", "a/b/c", "my_base", "a b/c"]
+    )
+    def test_path_that_is_not_there_is_no_hub_id(self, value, tmp_path, hub_cache):
+        with pytest.raises(BaseModelError, match="no such folder"):
+            find_base(value, tmp_path)
+
+    def test_misspelled_first_folder_is_no_hub_id(self, tmp_path, hub_cache):
+        make_base(tmp_path / "models" / "small")
+        with pytest.raises(BaseModelError, match="there is models/"):
+            find_base("modles/small", tmp_path)
+
+    def test_empty_value_is_refused(self, tmp_path):
+        with pytest.raises(BaseModelError, match="is empty"):
+            find_base(" ", tmp_path)
+
+    def test_file_is_refused(self, tmp_path, hub_cache):
+        (tmp_path / "base").write_text("x")
+        with pytest.raises(BaseModelError, match="is a file"):
+            find_base("base", tmp_path)
+
+    def test_hub_id_that_is_not_on_disk_has_no_folder(self, tmp_path, hub_cache):
+        assert find_base("owner/name", tmp_path).folder is None
+
+    def test_finished_download_is_found_with_its_commit(self, tmp_path, hub_cache):
+        snapshot = make_base(hub_cache / "models--owner--name" / "snapshots" / COMMIT)
+        (hub_cache / "models--owner--name" / "refs").mkdir()
+        (hub_cache / "models--owner--name" / "refs" / "main").write_text(COMMIT)
+        base = find_base("owner/name", tmp_path)
+        assert (base.folder, base.revision) == (snapshot, COMMIT)
+
+    def test_interrupted_download_does_not_count_as_on_disk(self, tmp_path, hub_cache):
+        snapshot = make_base(hub_cache / "models--owner--name" / "snapshots" / COMMIT)
+        (hub_cache / "models--owner--name" / "refs").mkdir()
+        (hub_cache / "models--owner--name" / "refs" / "main").write_text(COMMIT)
+        (snapshot / "model.safetensors").unlink()
+        assert find_base("owner/name", tmp_path).folder is None
+
+
+class TestHub:
+    def test_unreachable_hub_is_one_line_within_five_seconds(self, hub_cache):
+        started_at = time.monotonic()
+        with pytest.raises(BaseModelError, match="hub cannot be reached; connect"):
+            list_on_hub("owner/name")
+        assert time.monotonic() - started_at < 5
+
+    @pytest.mark.slow
+    def test_silent_hub_is_given_up_within_five_seconds(self, hub_cache, monkeypatch):
+        with served_hub({}, silent_seconds=6) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            started_at = time.monotonic()
+            with pytest.raises(BaseModelError, match="hub cannot be reached"):
+                list_on_hub("owner/name")
+            assert time.monotonic() - started_at < 5
+
+    def test_offline_by_wish_asks_nothing(self, hub_cache, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(BaseModelError, match="HF_HUB_OFFLINE forbids"):
+            list_on_hub("owner/name")
+
+    def test_lists_only_files_worth_having(self, hub_cache, monkeypatch):
+        files = {"config.json": b"{}", "model.safetensors": b"12345", "pytorch_model.bin": b"x", "modeling_x.py": b"x"}
+        with served_hub(files) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            listing = list_on_hub("owner/name")
+        assert listing == HubListing("owner/name", COMMIT, {"config.json": 2, "model.safetensors": 5})
+        assert listing.total_bytes == 7
+
+    def test_unknown_model_is_named(self, hub_cache, monkeypatch):
+        with served_hub({}) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(BaseModelError, match="no/such: the hub has no such model"):
+                list_on_hub("no/such")
+
+    def test_pickle_only_model_is_not_downloaded(self, hub_cache, monkeypatch):
+        with served_hub({"config.json": b"{}", "pytorch_model.bin": b"x"}) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(BaseModelError, match="no safetensors"):
+                list_on_hub("owner/name")
+
+    @pytest.mark.slow
+    def test_download_by_the_real_library_is_found_next_time(self, hub_cache, tmp_path, monkeypatch):
+        files = {
+            "config.json": json.dumps(CONFIG).encode(),
+            "tokenizer.json": b"{}",
+            "model.safetensors": safetensors_bytes(1000),
+            "pytorch_model.bin": b"never fetched",
+        }
+        with served_hub(files) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            base = download_base(list_on_hub("owner/name"))
+        assert sorted(path.name for path in base.folder.iterdir()) == [
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+        ]
+        check_base_folder(base.folder)
+        assert find_base("owner/name", tmp_path) == base  # with the server gone
+        assert base.revision == COMMIT
+
+    @pytest.mark.slow
+    def test_failed_download_says_how_to_go_on(self, hub_cache, monkeypatch):
+        with served_hub({}) as address:  # it answers, but the file has gone
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(BaseModelError, match="did not finish"):
+                download_base(HubListing("owner/name", COMMIT, {"config.json": 2}))
+
+
+class TestChecks:
+    def test_good_base_passes(self, tmp_path):
+        assert check_base_folder(make_base(tmp_path / "base")) == CONFIG
+
+    def test_sharded_base_passes(self, tmp_path):
+        folder = make_sharded(tmp_path / "base")
+        assert check_base_folder(folder) == CONFIG
+
+    def test_missing_shard_is_named(self, tmp_path):
+        folder = make_sharded(tmp_path / "base")
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        with pytest.raises(BaseModelError, match="model-00002-of-00002.safetensors: not found"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize("cut", [0, 5, 20, -1])
+    def test_cut_weights_are_named(self, tmp_path, cut):
+        folder = make_base(tmp_path / "base", weights=safetensors_bytes()[:cut])
+        with pytest.raises(BaseModelError, match="model.safetensors: is cut or damaged"):
+            check_base_folder(folder)
+
+    def test_absurd_header_length_is_refused_without_reading_it(self, tmp_path):
+        folder = make_base(tmp_path / "base", weights=struct.pack("<Q", 2**62) + b"{}")
+        with pytest.raises(BaseModelError, match="cut or damaged"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "problem"),
+        [
+            ("config.json", None, "config.json: not found"),
+            ("config.json", b"{", "config.json: is not readable JSON"),
+            ("config.json", b"\xff\xfe{}", "config.json: is not readable JSON"),
+            ("config.json", b"[" * 100_000, "config.json: is not readable JSON"),
+            ("config.json", b"[]", "holds no JSON object"),
+            ("config.json", b"{}", "names no model_type"),
+            ("tokenizer.json", None, "tokenizer.json: not found"),
+            ("tokenizer.json", b"{", "tokenizer.json: is not readable JSON"),
+            ("adapter_config.json", b"{}", "is an adapter"),
+            ("tokenizer_config.json", b'{"auto_map": {"AutoTokenizer": ["x.X", null]}}', "own code"),
+            (
+                "model.safetensors.index.json",
+                b'{"weight_map": {"w": "../secret.safetensors"}}',
+                "names no weight files",
+            ),
+        ],
+    )
+    def test_broken_part_is_named(self, tmp_path, name, content, problem):
+        folder = make_base(tmp_path / "base")
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(content)
+        with pytest.raises(BaseModelError, match=problem):
+            check_base_folder(folder)
+
+    def test_pickle_only_base_is_never_opened(self, tmp_path):
+        folder = make_base(tmp_path / "base")
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+        with pytest.raises(BaseModelError, match="only as pickle"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize(
+        "addition",
+        [
+            {"auto_map": {"AutoConfig": "evil.Config"}},
+            {"_attn_implementation": "someone/kernel"},
+            {"text_config": {"attn_implementation": "someone/kernel:run"}},
+            {"experts_implementation": {"": "someone/kernel"}},
+        ],
+    )
+    def test_foreign_code_is_refused(self, tmp_path, addition):
+        folder = make_base(tmp_path / "base", CONFIG | addition)
+        with pytest.raises(BaseModelError, match="refused"):
+            check_base_folder(folder)
+
+    def test_quantized_base_is_refused(self, tmp_path):
+        folder = make_base(tmp_path / "base", CONFIG | {"quantization_config": {"quant_method": "awq"}})
+        with pytest.raises(BaseModelError, match="already quantized"):
+            check_base_folder(folder)
+
+
+def make_sharded(folder: Path) -> Path:
+    make_base(folder)
+    (folder / "model.safetensors").unlink()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in names:
+        (folder / name).write_bytes(safetensors_bytes())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", names, strict=True))})
+    )
+    return folder
+
+
+class TestFingerprint:
+    def test_same_base_elsewhere_has_the_same_fingerprint(self, tmp_path):
+        assert base_fingerprint(make_base(tmp_path / "a")) == base_fingerprint(make_base(tmp_path / "b"))
+
+    @pytest.mark.parametrize(
+        ("config", "weights"),
+        [
+            (CONFIG | {"hidden_size": 9}, safetensors_bytes()),
+            (CONFIG, safetensors_bytes(5)),
+            (CONFIG, safetensors_bytes(100_000, fill=1)),
+        ],
+        ids=["shape", "size", "values"],
+    )
+    def test_another_base_has_another_fingerprint(self, tmp_path, config, weights):
+        first = make_base(tmp_path / "a", weights=safetensors_bytes(100_000 if len(weights) > 1000 else 4))
+        assert base_fingerprint(first) != base_fingerprint(make_base(tmp_path / "b", config, weights))
+
+    def test_values_that_change_no_computation_do_not_count(self, tmp_path):
+        other = CONFIG | {"transformers_version": "9.9", "_name_or_path": "elsewhere", "use_cache": False}
+        assert base_fingerprint(make_base(tmp_path / "a")) == base_fingerprint(make_base(tmp_path / "b", other))
+
+
+def test_import_brings_no_library_along():
+    program = (
+        f"import sys; sys.path.insert(0, {str(MODULE_PATH.parent)!r}); import base_model_files as b; "
+        "b.prepare_environment(); b.work_offline(); import os; print(os.environ['HF_HUB_OFFLINE'], "
+        "[m for m in ('torch', 'transformers', 'huggingface_hub', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"
+
+
+@contextlib.contextmanager
+def served_hub(files: dict[str, bytes], silent_seconds: float = 0):
+    """Serve `files` as the model owner/name by the requests the hub's library makes."""
+    siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(with_body=False)
+
+        def do_GET(self):
+            time.sleep(silent_seconds)
+            self.answer(with_body=True)
+
+        def answer(self, with_body):
+            path = self.path.split("?")[0]
+            if path.startswith("/api/models/owner/name/tree/"):
+                body = json.dumps([{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in files.items()])
+                self.reply(200, body.encode(), with_body)
+            elif path.startswith("/api/models/owner/name"):
+                body = json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings})
+                self.reply(200, body.encode(), with_body)
+            elif path.startswith("/owner/name/resolve/") and Path(path).name in files:
+                self.reply(200, files[Path(path).name], with_body)
+            else:
+                self.reply(404, b"{}", with_body)
+
+        def reply(self, status, body, with_body):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.end_headers()
+            if with_body:
+                with contextlib.suppress(OSError):  # the client gave up waiting
+                    self.wfile.write(body)
+
+        def log_message(self, *_args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
