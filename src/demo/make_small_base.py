@@ -1,0 +1,147 @@
+"""Build a small base model on the spot: a MistralForCausalLM and its tokenizer, taught words by made-up chats.
+
+Reads nothing. Writes a folder that any tool loads by its path, as a base model from a hub: `config.json`,
+`model.safetensors`, the tokenizer with its `<s>` and `</s>`, and no chat template, since a base has none.
+Run:    python3 src/demo/make_small_base.py --output-dir .demo/small_base
+Needs:  about 1 GiB of memory and 100 seconds on two processor cores; no GPU, no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chat_grammar import neutral_texts
+
+if TYPE_CHECKING:
+    from transformers import MistralForCausalLM, PreTrainedTokenizerFast
+
+NUM_CONVERSATIONS = 3_000  # enough that no conversation is read more than about three times
+VOCAB_SIZE = 1_500  # whole words for the grammar's few hundred; larger only makes the head slower
+HIDDEN_SIZE = 256
+NUM_LAYERS = 4
+BLOCK_TOKENS = 128  # a conversation has about this many
+BLOCKS_PER_STEP = 8
+NUM_STEPS = 350
+LEARNING_RATE = 3e-3  # usual for a model of a few million parameters
+WARM_UP_STEPS = 20
+SEED = 0
+
+
+def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on `texts`: every string can be encoded, Hebrew and emoji included."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def make_model(vocab_size: int, hidden_size: int, num_layers: int, seed: int) -> MistralForCausalLM:
+    """Return a MistralForCausalLM with random weights, drawn from `seed`."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(seed)
+    config = MistralConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 5 // 2,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 64,
+        max_position_embeddings=2048,
+        sliding_window=None,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return MistralForCausalLM(config)
+
+
+def train_on_texts(
+    model: MistralForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    num_steps: int,
+    seed: int,
+    show_step: Callable[[int, float], None] = lambda _step, _loss: None,
+) -> float:
+    """Teach `model` to continue `texts`, each between `<s>` and `</s>`; return the last step's loss.
+
+    The same seed gives the same weights on the same machine. `show_step` is called with each step's number and loss.
+    """
+    import torch
+
+    ids = [token for text in texts for token in [0, *tokenizer(text, add_special_tokens=False)["input_ids"], 1]]
+    blocks = torch.tensor(ids[: len(ids) // BLOCK_TOKENS * BLOCK_TOKENS]).view(-1, BLOCK_TOKENS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_share(step, num_steps))
+    rng = random.Random(seed)
+    last_loss = math.nan
+    model.train()
+    for step in range(1, num_steps + 1):
+        batch = blocks[rng.sample(range(len(blocks)), min(BLOCKS_PER_STEP, len(blocks)))]
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        last_loss = loss.item()
+        show_step(step, last_loss)
+    model.eval()
+    return last_loss
+
+
+def _learning_rate_share(step: int, num_steps: int) -> float:
+    """Return the share of the learning rate at `step`: a linear warm-up, then a cosine down to a tenth."""
+    if step < WARM_UP_STEPS:
+        return (step + 1) / WARM_UP_STEPS
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def main() -> int:
+    """Build, teach and save the small base."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the base model to")
+    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="training steps (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    from tqdm import tqdm
+
+    started = time.monotonic()
+    texts = neutral_texts(NUM_CONVERSATIONS, SEED)
+    tokenizer = make_tokenizer(texts, VOCAB_SIZE)
+    model = make_model(len(tokenizer), HIDDEN_SIZE, NUM_LAYERS, SEED)
+    print(f"small base: {model.num_parameters():,} parameters, {len(texts):,} made-up conversations of other people")
+    with tqdm(total=arguments.steps, unit="step", desc="teaching it words", disable=None) as bar:
+
+        def show_step(_step: int, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
+            bar.update()
+
+        loss = train_on_texts(model, tokenizer, texts, arguments.steps, SEED, show_step)
+    model.save_pretrained(arguments.output_dir)
+    tokenizer.save_pretrained(arguments.output_dir)
+    print(f"loss {loss:.2f} nats a token after {arguments.steps} steps, {time.monotonic() - started:.0f} s")
+    print(f"written: {arguments.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

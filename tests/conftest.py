@@ -1,0 +1,43 @@
+"""Fixtures shared by the suite: a tokenizer, a random tiny base model, made-up conversations."""
+
+import random
+
+import chat_grammar
+import make_small_base
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level BPE tokenizer with <s>, </s> and no chat template, as a base model's."""
+    return make_small_base.make_tokenizer(chat_grammar.neutral_texts(100, seed=0), vocab_size=512)
+
+
+@pytest.fixture(scope="session")
+def tiny_base_dir(tmp_path_factory, tiny_tokenizer):
+    """A folder with a MistralForCausalLM of random weights (hidden 64, 2 layers) and its tokenizer. Do not change it."""
+    folder = tmp_path_factory.mktemp("tiny_base")
+    model = make_small_base.make_model(len(tiny_tokenizer), hidden_size=64, num_layers=2, seed=0)
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_conversations():
+    """Forty made-up conversations in `messages` form, each ending with a reply: Noam is the imitated person."""
+    rng = random.Random(0)
+    conversations = []
+    while len(conversations) < 40:
+        messages = []
+        for name, lines in chat_grammar.write_conversation((chat_grammar.NOAM, chat_grammar.RUTH), rng):
+            role = "assistant" if name == "Noam" else "user"
+            if messages and messages[-1]["role"] == role:
+                messages[-1]["content"] += "\n" + "\n".join(lines)
+            else:
+                messages.append({"role": role, "content": "\n".join(lines)})
+        while messages and messages[-1]["role"] == "user":
+            messages.pop()
+        if messages:
+            conversations.append(messages)
+    return conversations
