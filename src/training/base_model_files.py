@@ -216,7 +216,9 @@ def download_base(listing: HubListing) -> BaseModel:
     command = [sys.executable, "-c", DOWNLOAD_PROGRAM, listing.hub_id, listing.revision, *listing.sizes_bytes]
     finished = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     folder = finished.stdout.decode("utf-8").strip()
-    if finished.returncode != 0 or not folder:
+    # The library ends well without a file that the hub lists but no longer has.
+    is_complete = bool(folder) and all((Path(folder) / name).is_file() for name in listing.sizes_bytes)
+    if finished.returncode != 0 or not is_complete:
         raise BaseModelError(
             f"{listing.hub_id}: the download did not finish (see above); run the same command again, it goes on there"
         )

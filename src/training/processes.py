@@ -1,0 +1,51 @@
+"""One process or many: who prints, which device is whose, and whether a launcher did what it was asked.
+
+Starting the processes is left to `torchrun` and `accelerate launch`, talking to each other to torch. Standard library
+only, so that it can answer before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+
+from training_script import ScriptError
+
+# Launchers other than torchrun announce the number of processes under their own names.
+WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def world_size() -> int:
+    """Return how many processes train together."""
+    return max(int(os.environ.get(name, 1)) for name in WORLD_SIZE_NAMES)
+
+
+def local_process_index() -> int:
+    """Return the number of this process on this machine, which is also the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def is_first_process() -> bool:
+    """Tell whether this process is the one that prints and writes."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def is_sharded() -> bool:
+    """Tell whether the launcher wants the model split over the GPUs (FSDP) instead of copied to each."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def say(text: str = "") -> None:
+    """Print `text` once, however many processes there are."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def check_launch() -> None:
+    """Raise ScriptError when several processes were asked for and one was started."""
+    # `accelerate launch --cpu --num_processes 2` sets the address of a first process, then silently starts only one.
+    asked_for_several = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
+    if asked_for_several and not any(name in os.environ for name in WORLD_SIZE_NAMES):
+        raise ScriptError(
+            "accelerate launch: several processes were asked for, but --cpu starts only one; "
+            "use torchrun --nproc-per-node N, or accelerate launch --multi_gpu --num_processes N"
+        )

@@ -1,0 +1,183 @@
+"""The quantized base model with LoRA on it: device and dtype by rule, 4-bit loading, targets found in the model, counts.
+
+It leaves files and downloads to base_model_files, the training itself to fine_tuning_model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from base_model_files import BaseModel, BaseModelError
+from peft import LoraConfig, PeftModel, get_peft_model
+from processes import is_sharded, local_process_index
+from training_script import ScriptError
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+# The QLoRA paper's storage: normal-float 4, its scales quantized once more (0.516 bytes a weight).
+QUANTIZATION = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where to train and in which precision the parts that are not 4-bit are kept and computed."""
+
+    name: str  # for torch: "cuda:0", "mps", "cpu"
+    dtype: torch.dtype
+    is_quantized: bool
+
+    @property
+    def kind(self) -> str:
+        """The device without its number."""
+        return self.name.split(":")[0]
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of base + adapter, 4-bit weights counted one by one."""
+
+    trainable: int
+    total: int
+
+    @property
+    def trainable_percent(self) -> float:
+        """The trainable share of base + adapter, in percent."""
+        return 100 * self.trainable / self.total
+
+
+def choose_device() -> Device:
+    """Return the best device of this machine: its own GPU for each process, a Mac's GPU, or the CPU."""
+    if torch.cuda.is_available():
+        # Cards before Ampere only emulate bf16, slowly.
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Device(f"cuda:{local_process_index()}", torch.bfloat16 if has_bf16 else torch.float16, True)
+    if torch.backends.mps.is_available():
+        has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
+        return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
+    # On a CPU without AVX-512 bf16 is about 20 times slower than fp32 (measured).
+    return Device("cpu", torch.float32, True)
+
+
+def unused_gpu_notice() -> str | None:
+    """Return a sentence when this machine has an NVIDIA GPU that this torch cannot use, else None."""
+    if torch.cuda.is_available() or not Path("/proc/driver/nvidia/version").exists():
+        return None
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command"
+    return f"torch cannot use the NVIDIA GPU of this machine (built for CUDA {torch.version.cuda}); update its driver"
+
+
+def read_model_config(folder: Path) -> PreTrainedConfig:
+    """Read the config of the base in `folder`; raise BaseModelError for a kind of model the library does not know."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BaseModelError(
+            f"{folder / 'config.json'}: not a model this transformers can load ({reason}); choose another base model"
+        ) from None
+    return config
+
+
+def load_quantized_base(folder: Path, device: Device, attn_implementation: str | None = None) -> PreTrainedModel:
+    """Load the checked base model from `folder`, in 4 bits where bitsandbytes runs, whole on the one device.
+
+    The embeddings, the head and the norms stay in `device.dtype`: upcasting them to fp32 costs 1 GiB on the default base
+    and doubles the activations, and norms compute in fp32 inside anyway.
+    """
+    arguments: dict[str, Any] = {"dtype": device.dtype, "attn_implementation": attn_implementation}
+    if device.is_quantized:
+        arguments["quantization_config"] = _bitsandbytes_config(device)
+    if not is_sharded():  # FSDP places the parts itself
+        arguments["device_map"] = {"": device.name}
+    with warnings.catch_warnings():
+        # bitsandbytes 0.50 still uses torch.jit at import.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **arguments
+        )
+    model.config.use_cache = False  # with a cache, packed conversations would see each other
+    return model
+
+
+def _bitsandbytes_config(device: Device) -> BitsAndBytesConfig:
+    try:
+        import bitsandbytes  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ScriptError(f"bitsandbytes: cannot be used here ({error}); install it again") from None
+    # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
+    storage = device.dtype if is_sharded() else torch.uint8
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        **QUANTIZATION, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=storage
+    )
+
+
+def find_lora_targets(model: PreTrainedModel) -> list[str]:
+    """Return the names of the linear layers inside the model's repeated blocks, and of its head, sorted.
+
+    For Llama, Mistral, Qwen and Gemma these are the seven projections and `lm_head`, for GPT-2 `c_attn`, `c_fc`,
+    `c_proj` and `lm_head`.
+    """
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    targets: set[str] = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, (torch.nn.Linear, Conv1D)):
+            continue
+        parts = path.split(".")
+        if module is head or any(part.isdigit() for part in parts[:-1]):
+            targets.add(parts[-1])
+    if not targets:
+        raise ScriptError(
+            f"{model.config.model_type}: has no linear layers LoRA could adapt; choose another base model"
+        )
+    return sorted(targets)
+
+
+def add_lora(
+    model: PreTrainedModel,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    adapter_dtype: torch.dtype = torch.float32,
+    base: BaseModel | None = None,
+) -> PeftModel:
+    """Freeze `model`, put LoRA on its targets and switch on activation checkpointing; seed before calling.
+
+    `base` is what the adapter's config names as its base model: a hub id with its commit, or a folder's bare name.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=find_lora_targets(model),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # peft asks a property that transformers 5 renamed; and a tied head is adapted on purpose, beside its base.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True")
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # GPT-2 mixes both kinds; peft decides
+        is_meta = model.device.type == "meta"
+        adapted = get_peft_model(model, settings, low_cpu_mem_usage=is_meta)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(adapter_dtype)
+    if base is not None:
+        settings.base_model_name_or_path = base.name if base.revision else (base.folder or Path(base.name)).name
+        settings.revision = base.revision
+    # After LoRA is in place: before, peft would switch it on once more by a deprecated name.
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    return adapted
+
+
+def count_parameters(model: PeftModel) -> ParameterCount:
+    """Count the trainable and all parameters of base + adapter."""
+    trainable, total = model.get_nb_trainable_parameters()
+    return ParameterCount(trainable, total)

@@ -1,0 +1,219 @@
+"""The quantized model with LoRA: the published count exactly, real 4-bit weights on the CPU, plain peft reads the adapter."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from base_model_files import BaseModel, BaseModelError, check_base_folder
+from bitsandbytes.nn import Linear4bit
+from peft import PeftModel
+from processes import check_launch, is_first_process, world_size
+from qlora_model import (
+    Device,
+    add_lora,
+    choose_device,
+    count_parameters,
+    find_lora_targets,
+    load_quantized_base,
+    read_model_config,
+)
+from safetensors import safe_open
+from training_script import ScriptError
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
+
+SEVEN_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+DEFAULT_BASE_SHAPE = MistralConfig(
+    vocab_size=64001,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+)
+CPU = Device("cpu", torch.float32, is_quantized=True)
+
+
+def on_meta(config):
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def test_default_base_has_exactly_the_published_number_of_parameters():
+    model = on_meta(DEFAULT_BASE_SHAPE)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 7_503_884_288
+    count = count_parameters(add_lora(model, rank=32, alpha=64, dropout=0.0))
+    assert count.trainable == 86_065_184
+    assert count.total == 7_589_949_472
+    assert f"{count.trainable_percent:.4f}" == "1.1339"
+
+
+SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 99}
+SMALL |= {"num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "values", "targets"),
+    [
+        ("llama", SMALL, SEVEN_PROJECTIONS | {"lm_head"}),
+        ("qwen3", SMALL | {"tie_word_embeddings": True}, SEVEN_PROJECTIONS | {"lm_head"}),
+        ("gemma2", SMALL | {"head_dim": 32}, SEVEN_PROJECTIONS | {"lm_head"}),
+        ("phi3", SMALL, {"qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"}),
+        (
+            "gpt2",
+            {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2},
+            {"c_attn", "c_fc", "c_proj", "lm_head"},
+        ),
+        ("gpt_neox", SMALL, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "lm_head"}),
+    ],
+)
+def test_lora_targets_are_found_in_every_family_without_a_warning(model_type, values, targets):
+    model = on_meta(AutoConfig.for_model(model_type, **values))
+    assert set(find_lora_targets(model)) == targets
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted = add_lora(model, rank=4, alpha=8, dropout=0.0)
+    adapted_names = {
+        name.split(".lora_")[0].split(".")[-1] for name, p in adapted.named_parameters() if p.requires_grad
+    }
+    assert adapted_names == targets
+
+
+def test_model_without_linear_layers_is_refused():
+    model = on_meta(DEFAULT_BASE_SHAPE)
+    model.model.layers, model.lm_head = torch.nn.ModuleList(), torch.nn.Identity()
+    with pytest.raises(ScriptError, match="no linear layers"):
+        find_lora_targets(model)
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory):
+    """A tiny random Mistral on disk, as checked as any base."""
+    folder = tmp_path_factory.mktemp("tiny-base")
+    torch.manual_seed(0)
+    config = MistralConfig(**SMALL | {"hidden_size": 128, "intermediate_size": 256})
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    check_base_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def input_ids():
+    return torch.arange(3, 43).reshape(2, 20)
+
+
+def test_base_is_really_in_four_bits_and_the_rest_in_the_devices_dtype(base_dir):
+    model = load_quantized_base(base_dir, CPU)
+    linear_layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert len(linear_layers) == 2 * len(SEVEN_PROJECTIONS)
+    for layer in linear_layers:
+        assert layer.weight.dtype == torch.uint8
+        assert layer.weight.quant_state.quant_type == "nf4"
+        assert layer.weight.quant_state.nested  # quantized twice
+        assert layer.compute_dtype == torch.float32
+    assert type(model.lm_head) is torch.nn.Linear
+
+
+def test_embeddings_are_not_upcast(base_dir):
+    model = load_quantized_base(base_dir, Device("cpu", torch.bfloat16, is_quantized=True))
+    add_lora(model, rank=4, alpha=8, dropout=0.0)
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert model.model.norm.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("adapter_dtype", [torch.float32, torch.bfloat16])
+def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_trains(base_dir, input_ids, adapter_dtype):
+    torch.manual_seed(0)
+    model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0, adapter_dtype=adapter_dtype)
+    model.train()
+    model(input_ids=input_ids, labels=input_ids).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == ("lora_" in name)
+        assert (parameter.grad is not None) == ("lora_" in name)
+        if "lora_" in name:
+            assert parameter.dtype == adapter_dtype
+    assert any("lm_head.lora_B" in name and p.grad.abs().sum() > 0 for name, p in model.named_parameters())
+
+
+def test_activation_checkpointing_is_on_and_changes_no_gradient(base_dir, input_ids):
+    def gradients(is_checkpointing):
+        torch.manual_seed(0)
+        model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0)
+        assert model.get_base_model().model.layers[0].gradient_checkpointing
+        for layer in model.get_base_model().model.layers:
+            layer.gradient_checkpointing = is_checkpointing
+        model.train()
+        model(input_ids=input_ids, labels=input_ids).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    assert all(torch.equal(a, b) for a, b in zip(gradients(True), gradients(False), strict=True))
+
+
+def test_adapter_loads_in_plain_peft_bit_for_bit_and_carries_no_base_weight(base_dir, input_ids, tmp_path):
+    torch.manual_seed(0)
+    base = BaseModel(str(base_dir), base_dir)
+    model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0, base=base)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # zero at the start: an adapter that does nothing would prove nothing
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.eval()
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", "pt") as weights:
+        names = list(weights.keys())
+    assert all(".lora_A." in name or ".lora_B." in name for name in names)
+    assert any("lm_head" in name for name in names)
+
+    plain = PeftModel.from_pretrained(load_quantized_base(base_dir, CPU), tmp_path / "adapter").eval()
+    with torch.no_grad():
+        assert torch.equal(plain(input_ids).logits, model(input_ids).logits)
+        with plain.disable_adapter():
+            assert not torch.equal(plain(input_ids).logits, model(input_ids).logits)
+
+
+def test_adapter_names_its_base_without_a_path_of_this_machine(base_dir, tmp_path):
+    for base, name, revision in [
+        (BaseModel(f"../{base_dir.name}", base_dir), base_dir.name, None),
+        (BaseModel("owner/name", base_dir, "0123"), "owner/name", "0123"),
+    ]:
+        model = add_lora(on_meta(MistralConfig(**SMALL)), rank=4, alpha=8, dropout=0.0, base=base)
+        settings = model.peft_config["default"]
+        settings.save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+        assert (saved["base_model_name_or_path"], saved["revision"]) == (name, revision)
+
+
+def test_this_machines_device_fits_what_torch_reports():
+    device = choose_device()
+    assert device.kind == ("cuda" if torch.cuda.is_available() else device.kind)
+    if device.kind == "cpu":
+        assert (device.dtype, device.is_quantized) == (torch.float32, True)
+
+
+def test_unknown_kind_of_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(BaseModelError, match="config.json: not a model"):
+        read_model_config(Path(tmp_path))
+
+
+class TestProcesses:
+    @pytest.fixture(autouse=True)
+    def no_launcher(self, monkeypatch):
+        for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_plain_start_is_one_process_that_prints(self):
+        check_launch()
+        assert world_size() == 1
+        assert is_first_process()
+
+    def test_accelerates_silent_single_process_is_caught(self, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+        check_launch()  # `accelerate launch` with one process is fine
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        with pytest.raises(ScriptError, match="starts only one"):
+            check_launch()
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        check_launch()
+        assert world_size() == 2
