@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# ONE COMMAND: a made-up WhatsApp export becomes a chatbot, on any computer, in about five minutes.
+#   bash src/demo/run_demo.sh
+# Makes .venv at the first run; everything else happens in .demo/, which is rebuilt each time. No file of yours is
+# read or changed. At a terminal it leaves you in the chat; without one it ends with the measured numbers.
+# Exit status: 0, or 1 when a step fails or the tuned model is not clearly better than the base.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+bash src/demo/set_up_venv.sh requirements.txt
+export PATH="$PWD/.venv/bin:$PATH"
+umask 077
+rm -rf .demo
+mkdir .demo
+started=$SECONDS
+
+# Runs a step as it would be typed, with what it is and the seconds it took.
+step() {
+    local title=$1 step_started=$SECONDS
+    shift
+    printf '\n=== %s\n$ %s\n' "$title" "$*"
+    "$@"
+    printf -- '--- %s s\n' "$((SECONDS - step_started))"
+}
+
+where=(--base-model-id .demo/small_base --path-to-data .demo/formatted_data.jsonl --saved-model-path .demo/saved_model)
+chat=(python3 src/chat/chat_bot.py "${where[@]}" --conversation-path .demo/conversation.txt)
+
+step "A made-up export of two people: Noam and Ruth" \
+    python3 src/demo/make_sample_chat.py --output .demo/WhatsappChat.txt
+step "A small base model, taught words by chats of other people" \
+    python3 src/demo/make_small_base.py --output-dir .demo/small_base
+step "Stage 1: the export becomes training conversations" \
+    bash preprocess_start.sh .demo/WhatsappChat.txt --imitate Noam "${where[@]}"
+# The learning rate suits so small a base; a base of billions of parameters keeps the default.
+step "Stage 2: the base learns to write like Noam" \
+    python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3
+printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
+step "Stage 3: a conversation (what Ruth types comes from a file here)" \
+    "${chat[@]}" <.demo/what_ruth_types.txt
+step "The conversation as it was written down" cat .demo/conversation.txt
+step "Did it learn?" python3 src/demo/show_result.py .demo/saved_model/training_report.json
+printf '\n=== Done in %s s\n' "$((SECONDS - started))"
+
+if [ -t 0 ] && [ -t 1 ]; then
+    printf '\n=== Your turn: write to Noam (exit leaves)\n$ %s\n' "${chat[*]}"
+    exec "${chat[@]}"
+fi

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Make the project's own virtual environment, .venv, and install the requirements files given as arguments.
+# Used by the demo and by the tests; a second run is instant, as long as the files stay the same.
+#   bash src/demo/set_up_venv.sh requirements.txt
+# PYTHON names the interpreter (default python3); pip's own settings (PIP_INDEX_URL, ...) hold as always.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python="${PYTHON:-python3}"
+
+# The name holds the file's hash: changed requirements are installed again.
+stamp_of() { echo ".venv/.installed-$(cksum <"$1" | tr ' ' '-')"; }
+
+is_complete() {
+    local file
+    .venv/bin/python -c "" 2>/dev/null || return 1
+    for file in "$@"; do [ -e "$(stamp_of "$file")" ] || return 1; done
+}
+
+if is_complete "$@"; then exit 0; fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+    echo "set_up_venv: $python: Python 3.10 or newer is needed; name one with PYTHON=/path/to/python3" >&2
+    exit 1
+}
+echo "Setting up .venv (once): torch and the libraries are large, this takes some minutes"
+if .venv/bin/python -c "" 2>/dev/null; then
+    # One that another tool made may have no pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
+else
+    "$python" -m venv --clear .venv || {
+        echo "set_up_venv: .venv could not be made; on Debian and Ubuntu: sudo apt install python3-venv" >&2
+        exit 1
+    }
+fi
+quiet=$([ -t 1 ] || echo "--quiet")
+for file in "$@"; do
+    [ -e "$(stamp_of "$file")" ] && continue
+    # torch in its own step: what comes after must fit the build that is there, not pull another one.
+    torch=$(grep -E '^torch==' "$file" || true)
+    if [ -n "$torch" ]; then
+        .venv/bin/python -m pip install --disable-pip-version-check $quiet "$torch"
+    fi
+    .venv/bin/python -m pip install --disable-pip-version-check $quiet -r "$file"
+    touch "$(stamp_of "$file")"
+done
