@@ -54,9 +54,10 @@ def sample_export(num_conversations: int, seed: int) -> str:
     rng = random.Random(seed)
     lines = [_line(FIRST_DAY, None, NOTICES[0])]
     for number in range(num_conversations):
+        start = _start_of(number, rng)
         if number == num_conversations // 2:
-            lines.append(_line(_start_of(number, rng), None, NOTICES[1]))
-        lines += _conversation_lines(_start_of(number, rng), rng)
+            lines.append(_line(start, None, NOTICES[1]))
+        lines += _conversation_lines(start, rng)
     return "\n".join(lines) + "\n"
 
 
