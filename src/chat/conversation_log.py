@@ -1,0 +1,216 @@
+"""The conversation on disk: `conversation.txt` to read, and its twin `conversation.jsonl` to continue from.
+
+Both are only ever appended to: one write, flushed to disk, for each finished bubble, so that a crash or a kill loses
+nothing that was said. It leaves the look of a bubble to `bubbles` and the model's memory to `trained_model`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bubbles import render_bubble, render_note
+from chat_script import ScriptError, flush_folder, replacing, shown_path
+from text_safety import remove_unsafe_characters
+from turns import Messages, add_to_turn, swap_seats, take_back_reply, take_back_turn
+
+# Continuing reads the end of the twin alone: more than any model remembers, and a log of gigabytes opens at once.
+RESUME_BYTES = 4 * 1024 * 1024
+
+# What happened besides words, as the twin records it and as conversation.txt notes it.
+NOTES = {
+    "undo": "last turn taken back",
+    "regenerate": "last reply taken back",
+    "reset": "conversation starts anew",
+    "swap": "seats changed",
+    "load": "a saved conversation goes on",
+}
+
+
+class ConversationLog:
+    """Appends what is said to `path` and its twin; never raises once open: what could not be written is kept and retried."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """Open both files, created private (0600). Raises ScriptError or OSError when they cannot be written.
+
+        When another chat holds `path`, `warn` is told and `<name>-<process>.txt` is used.
+        """
+        self._warn = warn
+        self._has_warned = False
+        self.path, self._text_file = _open_unshared(path, warn)
+        self.twin_path = self.path.with_suffix(".jsonl")
+        self._twin_file = _AppendedFile(self.twin_path)
+
+    def start(self, settings: Mapping[str, Any], is_continued: bool = False) -> None:
+        """Record the beginning of a chat: a centred date line, and in the twin the settings it runs with."""
+        now = _now()
+        self._append(
+            render_note(now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]),
+            [{"event": "continue" if is_continued else "start", "settings": dict(settings)}],
+        )
+
+    def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:
+        """Record one finished bubble of `role`; `remark` says what befell it (`interrupted`)."""
+        shown = f"{text} [{remark}]" if remark else text
+        record = {"role": role, "text": remove_unsafe_characters(text)}
+        self._append(render_bubble(role, shown), [record | ({"remark": remark} if remark else {})])
+
+    def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = ()) -> None:
+        """Record one of NOTES; `messages` are what the conversation consists of after a load."""
+        self._append(render_note(NOTES[event]), [{"event": event}, *_message_records(messages)])
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether something that was said is not on disk yet."""
+        return bool(self._text_file.pending or self._twin_file.pending)
+
+    def close(self) -> None:
+        """Try once more to write what is left, and let the files go."""
+        self._append("", [])
+        self._text_file.close()
+        self._twin_file.close()
+
+    def _append(self, text: str, records: Sequence[Mapping[str, Any]]) -> None:
+        lines = "".join(_json_line({"at": _now().isoformat(timespec="seconds"), **record}) for record in records)
+        for file, addition in ((self._text_file, text), (self._twin_file, lines)):
+            try:
+                file.append(addition.encode("utf-8"))
+            except (OSError, ScriptError) as error:
+                if not self._has_warned:
+                    self._has_warned = True
+                    reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is no ordinary file"
+                    self._warn(
+                        f"{shown_path(file.path)}: not written ({reason}); the chat goes on, and writing is tried again "
+                        "at each message"
+                    )
+
+
+class _AppendedFile:
+    """One file that only grows. Bytes that could not be written wait in `pending` for the next call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pending = b""
+        self._handle = self._open()
+
+    def append(self, data: bytes) -> None:
+        """Write `data` after what is still pending, and flush it to disk. Raises OSError; nothing is lost by it."""
+        self.pending += data
+        if not self._is_still_in_place():  # deleted or moved meanwhile: what is said from here on goes to a new file
+            replacement = self._open()
+            os.close(self._handle)
+            self._handle = replacement
+            self.lock()
+        while self.pending:
+            num_written = os.write(self._handle, self.pending)  # a full disk may take a part only
+            self.pending = self.pending[num_written:]
+        if data:
+            os.fsync(self._handle)
+
+    def lock(self) -> bool:
+        """Take the file for this process; False when another one has it."""
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_new = not self.path.exists()
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: a pipe does not make us wait
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise ScriptError(f"{shown_path(self.path)}: is no ordinary file; choose another with --conversation-path")
+        if is_new:
+            flush_folder(self.path.parent)
+        with suppress(PermissionError):  # another owner's file that we may write all the same
+            os.fchmod(handle, 0o600)
+        size = os.fstat(handle).st_size
+        if size and not self.pending and os.pread(handle, 1, size - 1) != b"\n":
+            self.pending = b"\n"  # a last line cut by a crash: close it before anything follows
+        return handle
+
+    def _is_still_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._handle))
+        except FileNotFoundError:
+            return False
+
+
+def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _AppendedFile]:
+    if path.suffix == ".jsonl":
+        raise ScriptError(f"{shown_path(path)}: this name is needed for the log's twin; choose one that ends in .txt")
+    file = _AppendedFile(path)
+    if file.lock():
+        return path, file
+    file.close()
+    own_path = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
+    warn(f"{shown_path(path)}: another chat writes here; this one goes to {shown_path(own_path)}")
+    own_file = _AppendedFile(own_path)
+    own_file.lock()
+    return own_path, own_file
+
+
+def read_conversation(twin_path: Path) -> Messages:
+    """Return the last conversation that a twin (or a saved file) holds, as messages; damaged lines are left out.
+
+    Raises OSError.
+    """
+    messages: Messages = []
+    for record in _read_records(twin_path):
+        role, text, event = record.get("role"), record.get("text"), record.get("event")
+        if role in ("user", "assistant") and isinstance(text, str):
+            add_to_turn(messages, role, remove_unsafe_characters(text))
+        elif event in ("start", "reset", "load"):
+            messages = []
+        elif event == "undo":
+            take_back_turn(messages)
+        elif event == "regenerate":
+            take_back_reply(messages)
+        elif event == "swap":
+            swap_seats(messages)
+    return messages
+
+
+def save_conversation(path: Path, messages: Sequence[Mapping[str, str]]) -> None:
+    """Write `messages` to `path` in the twin's form, private and whole. Raises OSError."""
+    with replacing(path) as file:
+        for record in ({"event": "start"}, *_message_records(messages)):
+            file.write(_json_line({"at": _now().isoformat(timespec="seconds"), **record}))
+
+
+def _message_records(messages: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    return [{"role": message["role"], "text": message["content"]} for message in messages]
+
+
+def _read_records(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - RESUME_BYTES))
+        lines = file.read().split(b"\n")
+    for line in lines:
+        try:
+            record = json.loads(line.decode("utf-8", errors="replace"))
+        except (ValueError, RecursionError):  # a torn line, or one cut by reading the end alone
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()

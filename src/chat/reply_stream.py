@@ -1,0 +1,118 @@
+"""One reply as it comes out of the model: whole characters, bubbles, and when to stop.
+
+It is a stopping criterion: `generate` asks it after each token whether to stop, before it tells a streamer about it.
+It leaves sampling and the cache to `trained_model`, and what to do with text to its callbacks.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from loop_guard import is_looping
+from text_safety import remove_unsafe_characters
+
+if TYPE_CHECKING:
+    import torch
+
+# The published marking is plain text to the tokenizer, so an undertrained model can write it. It ends the reply.
+ROLE_MARKER_RE = re.compile(r"<person[12]>")
+ROLE_MARKER_PREFIX_RE = re.compile(r"<(p(e(r(s(o(n[12]?)?)?)?)?)?)?$")
+
+
+class ReplyStream:
+    """Collects a reply, tells `on_text` about each piece and `on_bubble` about each finished bubble (one line)."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        num_prompt_tokens: int,
+        end_ids: Collection[int],
+        max_bubbles: int,
+        on_text: Callable[[str], None],
+        on_bubble: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        """`end_ids` are the tokens that end a turn; `stop` is set from outside to stop after the current token."""
+        from tokenizers.decoders import DecodeStream
+
+        self._tokenizer = tokenizer
+        # Holds bytes back until they form whole characters; joining and re-decoding would tear emoji.
+        self._decoder = DecodeStream([], skip_special_tokens=True)
+        self._end_ids = end_ids
+        self._max_bubbles = max_bubbles
+        self._on_text = on_text
+        self._on_bubble = on_bubble
+        self._stop = stop
+        self._num_seen_tokens = num_prompt_tokens
+        self._held = ""  # perhaps the beginning of a role marker
+        self._line = ""  # the bubble that is being written
+        self.ids: list[int] = []
+        self.bubbles: list[str] = []
+        self.ending: str | None = None  # "complete", "bubbles", "loop", "marker", "interrupted"; None: cut at the limit
+        self.first_token_at: float | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:
+        """Take the tokens that are new in `input_ids` (one sequence) and tell `generate` whether to stop."""
+        import torch
+
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
+        for token_id in input_ids[0, self._num_seen_tokens :].tolist():
+            self._num_seen_tokens += 1
+            if self.ending is None:
+                self._take(token_id)
+        return torch.full((1,), self.ending is not None, dtype=torch.bool, device=input_ids.device)
+
+    def finish(self) -> None:
+        """Close the bubble that is still open; call it when generating has ended, in whatever way."""
+        self._write(self._held)
+        self._held = ""
+        self._close_bubble()
+
+    def _take(self, token_id: int) -> None:
+        if token_id in self._end_ids:
+            self.ending = "complete"
+            return
+        self.ids.append(token_id)
+        piece = self._decoder.step(self._tokenizer.backend_tokenizer, token_id)
+        if piece:
+            self._add(piece)
+        if self.ending is None and is_looping(self.ids, self._tokenizer.decode):
+            self.ending = "loop"
+        if self.ending is None and self._stop.is_set():
+            self.ending = "interrupted"
+
+    def _add(self, piece: str) -> None:
+        text = self._held + remove_unsafe_characters(piece)
+        marker = ROLE_MARKER_RE.search(text)
+        if marker:
+            self.ending = "marker"
+            text = text[: marker.start()]
+        begun = None if marker else ROLE_MARKER_PREFIX_RE.search(text)
+        self._held = begun[0] if begun else ""
+        lines = text[: len(text) - len(self._held)].split("\n")
+        self._write(lines[0])
+        for line in lines[1:]:
+            self._close_bubble()
+            if len(self.bubbles) >= self._max_bubbles:
+                self.ending, self._held = "bubbles", ""
+                return
+            self._write(line)
+
+    def _write(self, text: str) -> None:
+        if not self._line:
+            text = text.lstrip()
+        self._line += text
+        if text:
+            self._on_text(text)
+
+    def _close_bubble(self) -> None:
+        bubble = self._line.rstrip()
+        self._line = ""
+        if bubble:
+            self.bubbles.append(bubble)
+            self._on_bubble(bubble)

@@ -1,0 +1,164 @@
+"""The trained folder, checked before any model library is imported: complete, undamaged, harmless, of this base.
+
+Needs the standard library (and numpy for one check). It leaves loading to `trained_model`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_script import PROJECT_ROOT, ScriptError, shown_path
+from model_files import (
+    PICKLE_ENDINGS,
+    BaseModel,
+    BaseModelError,
+    base_fingerprint,
+    check_base_folder,
+    check_safetensors_file,
+    find_base,
+    refuse_foreign_code,
+)
+
+SETTINGS_FORMAT = 1
+MAX_RANK = 512  # a hostile rank allocates tens of gigabytes; useful ones end at 256
+
+# What an adapter of this project says about itself; every other key of its config must be empty or switched off.
+ADAPTER_KEYS = {
+    "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout", "megatron_core",
+    "peft_type", "peft_version", "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
+}  # fmt: skip
+EMPTY_VALUES: tuple[Any, ...] = (None, False, "none", {}, [])
+MODULE_NAME_RE = re.compile(r"[A-Za-z0-9_.]{1,100}")
+
+# For each number type an adapter may have: the bits of the exponent, all of them set in NaN and infinity.
+EXPONENT_BITS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A checked folder and what its JSON files say."""
+
+    folder: Path
+    settings: dict[str, Any]  # training_settings.json
+    generation: dict[str, Any]  # generation_config.json
+    base: BaseModel  # its folder is on disk
+
+
+def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedModel:
+    """Check the trained model in `folder` and find its base; raise ScriptError with the cure.
+
+    `base_model_id` is the base asked for on the command line, None to take the one it was trained on.
+    """
+    try:
+        settings = _read_settings(folder)
+        check_adapter(folder)
+        for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+            refuse_foreign_code(_read_object(folder / name), folder / name)
+        generation = _read_object(folder / "generation_config.json")
+        return SavedModel(folder, settings, generation, _find_base(settings, base_model_id))
+    except BaseModelError as error:
+        raise ScriptError(str(error)) from None
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        raise ScriptError(f"{shown_path(folder)}: no trained model yet; run src/training/fine_tuning_model.py first")
+    if not folder.is_dir():
+        raise ScriptError(f"{shown_path(folder)}: is a file, the folder of a trained model is needed; check the path")
+    path = folder / "training_settings.json"
+    if not path.is_file():
+        cure = "train first, or go on with src/training/fine_tuning_model.py --resume"
+        raise ScriptError(f"{shown_path(folder)}: holds no finished training (no {path.name}); {cure}")
+    settings = _read_object(path)
+    if settings.get("format") != SETTINGS_FORMAT:
+        raise ScriptError(
+            f"{shown_path(path)}: was written by another version of this project; train again with this one"
+        )
+    if not isinstance(settings.get("base_model_id"), str) or not isinstance(settings.get("base_fingerprint"), str):
+        raise _damaged(path)
+    if not isinstance(settings.get("max_length"), int) or settings["max_length"] < 8:
+        raise _damaged(path)
+    return settings
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise ScriptError unless the adapter is one that this project writes: LoRA, whole, finite, safetensors."""
+    config_path = folder / "adapter_config.json"
+    config = _read_object(config_path)
+    unusual = sorted(key for key, value in config.items() if key not in ADAPTER_KEYS and value not in EMPTY_VALUES)
+    if config.get("peft_type") != "LORA" or unusual:
+        what = f"sets {', '.join(unusual)}" if unusual else "is no LoRA adapter"
+        raise ScriptError(f"{shown_path(config_path)}: {what}, which this project never writes; train again")
+    rank, modules = config.get("r"), config.get("target_modules")
+    if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
+        raise ScriptError(f"{shown_path(config_path)}: rank r must be 1 to {MAX_RANK}; train again")
+    if not isinstance(modules, list) or not all(isinstance(m, str) and MODULE_NAME_RE.fullmatch(m) for m in modules):
+        raise ScriptError(f"{shown_path(config_path)}: target_modules must be a list of names; train again")
+    weights_path = folder / "adapter_model.safetensors"
+    if not weights_path.is_file():
+        pickles = sorted(path.name for path in folder.glob("adapter_model.*") if path.suffix in PICKLE_ENDINGS)
+        what = f"{pickles[0]} could run code and is never opened" if pickles else f"no {weights_path.name}"
+        raise ScriptError(f"{shown_path(folder)}: {what}; train again")
+    try:
+        check_safetensors_file(weights_path)
+    except BaseModelError:
+        raise _damaged(weights_path) from None
+    _check_finite(weights_path)
+
+
+def _check_finite(path: Path) -> None:
+    import numpy as np
+
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
+    data = np.memmap(path, np.uint8, "r", offset=8 + header_bytes)
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in EXPONENT_BITS:
+            raise _damaged(path)
+        number_type, exponent = EXPONENT_BITS[entry["dtype"]]
+        start, end = entry["data_offsets"]
+        numbers = data[start:end].view(number_type)
+        if ((numbers & exponent) == exponent).any():
+            raise ScriptError(
+                f"{shown_path(path)}: holds numbers that are not finite (the training diverged); train again"
+            )
+
+
+def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel:
+    # As everywhere: what was typed counts from the current folder, what stands in a file from the project's.
+    base = find_base(base_model_id or settings["base_model_id"], Path.cwd() if base_model_id else PROJECT_ROOT)
+    if base.folder is None:
+        raise ScriptError(
+            f"{base.name}: the base model this was trained on is not on this disk; give its folder with --base-model-id, "
+            "or let src/training/fine_tuning_model.py --check download it"
+        )
+    check_base_folder(base.folder)
+    if base_fingerprint(base.folder) != settings["base_fingerprint"]:
+        raise ScriptError(
+            f"{base.name}: is not the base model this was trained on ({settings['base_model_id']}); "
+            "leave --base-model-id out, or train on this base"
+        )
+    return base
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScriptError(f"{shown_path(path)}: not found, the trained folder is incomplete; train again") from None
+    except (ValueError, RecursionError):
+        raise _damaged(path) from None
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> ScriptError:
+    return ScriptError(f"{shown_path(path)}: is damaged; train again, or restore the folder from a backup")
