@@ -213,7 +213,7 @@ def write_messages(clauses: list[str], habits: Habits, rng: random.Random) -> li
             groups.append([clause])
         else:
             groups[-1].append(clause)
-    messages = [_dress(", ".join(group), habits, rng) for group in groups]
+    messages = [_dress(", ".join(group).replace("?, ", "? "), habits, rng) for group in groups]
     if rng.random() < habits.opener_rate:
         opener = rng.choice(habits.openers)
         if rng.random() < habits.split_rate and not opener.endswith(","):

@@ -28,7 +28,7 @@ HIDDEN_SIZE = 256
 NUM_LAYERS = 4
 BLOCK_TOKENS = 128  # a conversation has about this many
 BLOCKS_PER_STEP = 8
-NUM_STEPS = 350
+NUM_STEPS = 300
 LEARNING_RATE = 3e-3  # usual for a model of a few million parameters
 WARM_UP_STEPS = 20
 SEED = 0
@@ -123,7 +123,9 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from tqdm import tqdm
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     started = time.monotonic()
     texts = neutral_texts(NUM_CONVERSATIONS, SEED)
     tokenizer = make_tokenizer(texts, VOCAB_SIZE)

@@ -18,8 +18,8 @@ is_complete() {
 
 if is_complete "$@"; then exit 0; fi
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-    echo "set_up_venv: $python: Python 3.10 or newer is needed; name one with PYTHON=/path/to/python3" >&2
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "set_up_venv: $python: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3" >&2
     exit 1
 }
 echo "Setting up .venv (once): torch and the libraries are large, this takes some minutes"
