@@ -118,6 +118,9 @@ def test_only_files_of_dead_runs_are_removed(tmp_path):
     other = tmp_path / "mine.txt"
     for path in (abandoned, alive, other):
         path.touch()
+    abandoned_folder = tmp_path / f".unfinished-{dead.pid}-export"
+    abandoned_folder.mkdir()
+    (abandoned_folder / "part").touch()
     contract.remove_abandoned_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([alive, other])
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -130,10 +131,14 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_abandoned_files(folder: Path) -> None:
-    """Delete temporary files in `folder` whose process no longer runs (a run that was killed)."""
+    """Delete temporary files and folders in `folder` whose process no longer runs (a run that was killed)."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         match = TEMPORARY_RE.match(path.name)
-        if match and not _is_running(int(match[1])):
+        if not match or _is_running(int(match[1])):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
             path.unlink(missing_ok=True)
 
 
