@@ -1,10 +1,18 @@
 """Fixtures shared by the suite: a tokenizer, a random tiny base model, made-up conversations."""
 
+import os
 import random
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import chat_grammar
 import make_small_base
 import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +49,25 @@ def sample_conversations():
         if messages:
             conversations.append(messages)
     return conversations
+
+
+@pytest.fixture
+def project_copy(tmp_path):
+    """A copy of what a user has after cloning, without data, models or environment."""
+    root = tmp_path / "project"
+    shutil.copytree(PROJECT_ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "final_outputs"))
+    shutil.copy2(PROJECT_ROOT / "preprocess_start.sh", root)
+    return root
+
+
+@pytest.fixture
+def run_command():
+    """A function that runs a command as typed at a prompt, with this interpreter as `python3`."""
+
+    def run(command, folder, stdin=""):
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        return subprocess.run(
+            shlex.split(command), cwd=folder, input=stdin, env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    return run
