@@ -48,12 +48,12 @@ class ConversationLog:
         self.twin_path = self.path.with_suffix(".jsonl")
         self._twin_file = _AppendedFile(self.twin_path)
 
-    def start(self, settings: Mapping[str, Any], is_continued: bool = False) -> None:
+    def start(self, settings: Mapping[str, Any]) -> None:
         """Record the beginning of a chat: a centred date line, and in the twin the settings it runs with."""
         now = _now()
         self._append(
             render_note(now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]),
-            [{"event": "continue" if is_continued else "start", "settings": dict(settings)}],
+            [{"event": "start", "settings": dict(settings)}],
         )
 
     def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:

@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 ROLE_MARKER_RE = re.compile(r"<person[12]>")
 ROLE_MARKER_PREFIX_RE = re.compile(r"<(p(e(r(s(o(n[12]?)?)?)?)?)?)?$")
 
+# How a reply can end: by itself, with as many bubbles as allowed, with a role marker; or cut: in a loop, by the user,
+# at the limit of its length.
+ENDINGS = ("complete", "bubbles", "marker", "loop", "interrupted", "limit")
+CUT_ENDINGS = ENDINGS[3:]
+
 
 class ReplyStream:
-    """Collects a reply, tells `on_text` about each piece and `on_bubble` about each finished bubble (one line)."""
+    """Collects a reply, tells `on_text` about each piece and `on_bubble` about each finished bubble (one line).
+
+    `on_bubble` also gets how the reply ended when that cut the bubble short, else None.
+    """
 
     def __init__(
         self,
@@ -33,7 +41,7 @@ class ReplyStream:
         end_ids: Collection[int],
         max_bubbles: int,
         on_text: Callable[[str], None],
-        on_bubble: Callable[[str], None],
+        on_bubble: Callable[[str, str | None], None],
         stop: threading.Event,
     ) -> None:
         """`end_ids` are the tokens that end a turn; `stop` is set from outside to stop after the current token."""
@@ -52,7 +60,7 @@ class ReplyStream:
         self._line = ""  # the bubble that is being written
         self.ids: list[int] = []
         self.bubbles: list[str] = []
-        self.ending: str | None = None  # "complete", "bubbles", "loop", "marker", "interrupted"; None: cut at the limit
+        self.ending: str | None = None  # one of ENDINGS, None while it goes on
         self.first_token_at: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:
@@ -67,11 +75,12 @@ class ReplyStream:
                 self._take(token_id)
         return torch.full((1,), self.ending is not None, dtype=torch.bool, device=input_ids.device)
 
-    def finish(self) -> None:
-        """Close the bubble that is still open; call it when generating has ended, in whatever way."""
+    def finish(self, ending: str) -> None:
+        """Close the bubble that is still open; `ending` is how generating ended unless the stream itself ended it."""
+        self.ending = self.ending or ending
         self._write(self._held)
         self._held = ""
-        self._close_bubble()
+        self._close_bubble(self.ending if self.ending in CUT_ENDINGS else None)
 
     def _take(self, token_id: int) -> None:
         if token_id in self._end_ids:
@@ -110,9 +119,9 @@ class ReplyStream:
         if text:
             self._on_text(text)
 
-    def _close_bubble(self) -> None:
+    def _close_bubble(self, cut_by: str | None = None) -> None:
         bubble = self._line.rstrip()
         self._line = ""
         if bubble:
             self.bubbles.append(bubble)
-            self._on_bubble(bubble)
+            self._on_bubble(bubble, cut_by)

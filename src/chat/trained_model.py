@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Reply:
     """What came out for one turn: the text shown, how it ended, and what it cost."""
 
     text: str  # bubbles, joined by line breaks; empty when the model had nothing to say
-    ending: str  # "complete", "bubbles", "loop", "marker", "interrupted" or "limit"
+    ending: str  # one of reply_stream.ENDINGS
     num_prompt_tokens: int
     num_reused_tokens: int  # of the prompt: read in an earlier turn
     num_new_tokens: int
@@ -116,7 +117,7 @@ class TrainedModel:
         prompt_ids, _turn_ends = self.encode_prompt(messages)
         stream = self.new_stream(len(prompt_ids), sampling or self.sampling)
         self.generate(prompt_ids, stream, sampling or self.sampling, seed, DynamicCache())
-        stream.finish()
+        stream.finish("limit")
         return "\n".join(stream.bubbles)
 
     def new_stream(
@@ -124,7 +125,7 @@ class TrainedModel:
         num_prompt_tokens: int,
         sampling: Sampling,
         on_text: Callable[[str], None] = lambda text: None,
-        on_bubble: Callable[[str], None] = lambda text: None,
+        on_bubble: Callable[[str, str | None], None] = lambda text, cut_by: None,
         stop: threading.Event | None = None,
     ) -> ReplyStream:
         """Return the stream that a reply to a prompt of this length goes into."""
@@ -171,7 +172,9 @@ def load_trained_model(
         use_safetensors=True,
     )
     base.generation_config = GenerationConfig()  # whatever the base's own says: the trained folder decides
-    model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
+        model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
     model.eval()
     if is_merged and plan.dtype == torch.float32 and not base.config.tie_word_embeddings:
         model.merge_adapter()
@@ -218,11 +221,16 @@ class Conversation:
         self._read_ids: list[int] = []  # what the cache was made from, and the last token, which it does not hold
 
     def say(self, text: str, **watching: Any) -> Reply:
-        """Add the user's `text` and return the reply; raises MessageTooLong, and then nothing was added."""
+        """Add the user's `text` and return the reply to it."""
+        self.add(text)
+        return self.answer(**watching)
+
+    def add(self, text: str) -> None:
+        """Add the user's `text`; raise MessageTooLong when the model cannot take it in, and then nothing was added."""
         before = list(self.messages)
         add_to_turn(self.messages, "user", text)
         try:
-            return self.answer(**watching)
+            self._fit_prompt()
         except MessageTooLong:
             self.messages[:] = before
             raise
@@ -230,12 +238,13 @@ class Conversation:
     def answer(
         self,
         on_text: Callable[[str], None] = lambda text: None,
-        on_bubble: Callable[[str], None] = lambda text: None,
+        on_bubble: Callable[[str, str | None], None] = lambda text, cut_by: None,
         stop: threading.Event | None = None,
     ) -> Reply:
         """Write the reply to the messages so far; what was written when it is broken off stays in them.
 
-        `on_text` gets each piece, `on_bubble` each finished line; setting `stop` ends the reply after the next token.
+        `on_text` gets each piece, `on_bubble` each finished line (and what cut it, if anything); setting `stop` ends the
+        reply after the next token.
         """
         started_at = time.monotonic()
         prompt_ids = self._fit_prompt()
@@ -251,11 +260,11 @@ class Conversation:
             self._read_ids = read_ids
             if not read_ids:  # broken off in the middle of a step: the layers may differ in length
                 self._cache = DynamicCache()
-            stream.finish()
+            stream.finish("limit" if read_ids else "interrupted")
             self._remember(stream)
         return Reply(
             text="\n".join(stream.bubbles),
-            ending=stream.ending or "limit",
+            ending=str(stream.ending),
             num_prompt_tokens=len(prompt_ids),
             num_reused_tokens=num_reused,
             num_new_tokens=len(read_ids) - len(prompt_ids),

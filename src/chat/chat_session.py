@@ -1,0 +1,219 @@
+"""One sitting at the chat: each line is said or carried out, shown, and logged before anything else happens.
+
+It leaves the model to `trained_model`, the files to `conversation_log`, the terminal to its two modules.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from chat_commands import COMMANDS, Command, help_text, read_line_as_command
+from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
+from chat_script import shown_path
+from conversation_log import ConversationLog, read_conversation, save_conversation
+from terminal_input import OneMessage, PipedInput, TerminalInput
+from text_safety import remove_unsafe_characters
+from trained_model import Conversation, MessageTooLong, Reply
+from turns import Messages, take_back_reply
+
+MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens
+
+
+class ChatSession:
+    """Connects a conversation with its log, its screen and what is typed."""
+
+    def __init__(self, conversation: Conversation, log: ConversationLog, screen: PipedScreen | TerminalScreen) -> None:
+        """Begin the log; `conversation` may hold messages of an earlier sitting."""
+        self._conversation = conversation
+        self._log = log
+        self._screen = screen
+        self._last_reply: Reply | None = None
+        self._was_interrupted = False
+        log.start(asdict(conversation.sampling) | {"seed": conversation.seed})
+        if conversation.messages:
+            log.add_event("load", conversation.messages)
+
+    def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
+        """Take `lines` until they end or one says to leave; return the exit status."""
+        is_typed = isinstance(lines, TerminalInput)
+        while (line := lines.read()) is not None:
+            if len(line) > MAX_LINE_CHARS:
+                tell(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} can be taken")
+                continue
+            meaning = read_line_as_command(remove_unsafe_characters(line))
+            if isinstance(meaning, Command):
+                if meaning.name == "exit":
+                    break
+                self._carry_out(meaning)
+            elif meaning:
+                self._say(meaning)
+            if self._was_interrupted and not is_typed:  # who stops a script means all of it
+                return 130
+        else:
+            if is_typed:
+                tell("")  # Ctrl-D leaves the cursor behind the prompt
+        return 0
+
+    def _say(self, text: str) -> None:
+        try:
+            self._conversation.add(text)
+        except MessageTooLong as error:
+            tell(str(error))
+            return
+        self._log.add_bubble("user", text)
+        self._answer()
+
+    def _answer(self) -> None:
+        self._screen.begin_reply()
+        num_bubbles = 0
+
+        def end_bubble(text: str, cut_by: str | None) -> None:
+            nonlocal num_bubbles
+            num_bubbles += 1
+            remark = REMARKS[cut_by] if cut_by else None
+            self._log.add_bubble("assistant", text, remark)
+            self._screen.end_bubble(text, remark)
+
+        with _stopping_on_interrupt() as stop:
+            try:
+                self._last_reply = self._conversation.answer(self._screen.add_text, end_bubble, stop)
+            except KeyboardInterrupt:  # pressed twice: not even the next token is waited for
+                self._last_reply = None
+        self._was_interrupted = stop.is_set()
+        self._screen.end_reply(num_bubbles)
+
+    def _carry_out(self, command: Command) -> None:
+        if command.name not in COMMANDS:
+            tell(f"no command /{command.name}; /help lists them, // sends a line that begins with a slash")
+            return
+        actions: dict[str, Callable[[str], None]] = {
+            "help": lambda _: tell(help_text()),
+            "undo": self._undo,
+            "regenerate": self._regenerate,
+            "reset": self._reset,
+            "swap": self._swap,
+            "set": self._set,
+            "params": self._show_params,
+            "stats": self._show_stats,
+            "save": self._save,
+            "load": self._load,
+        }
+        wanted_argument = COMMANDS[command.name][0]
+        if wanted_argument and not command.argument:
+            tell(f"usage: /{command.name} {wanted_argument}")
+            return
+        actions[command.name](command.argument)
+
+    def _undo(self, _argument: str) -> None:
+        if self._conversation.undo():
+            self._log.add_event("undo")
+            tell("last turn taken back")
+        else:
+            tell("nothing was said yet")
+
+    def _regenerate(self, _argument: str) -> None:
+        if not any(message["role"] == "user" for message in self._conversation.messages):
+            tell("nothing was said yet")
+            return
+        if take_back_reply(self._conversation.messages):
+            self._log.add_event("regenerate")
+        self._answer()
+
+    def _reset(self, _argument: str) -> None:
+        self._conversation.reset()
+        self._log.add_event("reset")
+        tell("a new conversation")
+
+    def _swap(self, _argument: str) -> None:
+        self._conversation.swap()
+        self._log.add_event("swap")
+        tell("seats changed")
+        if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
+            self._answer()
+
+    def _set(self, argument: str) -> None:
+        name, _space, value = argument.partition(" ")
+        try:
+            self._conversation.sampling = self._conversation.sampling.changed(name, value.strip())
+        except ValueError as error:
+            tell(str(error))
+        else:
+            tell(f"{name} {getattr(self._conversation.sampling, name)}")
+
+    def _show_params(self, _argument: str) -> None:
+        trained = self._conversation.trained
+        values = asdict(self._conversation.sampling) | {
+            "seed": self._conversation.seed,
+            "context_tokens": trained.context_tokens,
+            "computed_on": str(trained.plan),
+        }
+        tell("\n".join(f"{name} {value}" for name, value in values.items()))
+
+    def _show_stats(self, _argument: str) -> None:
+        reply = self._last_reply
+        if reply is None:
+            tell("no reply yet")
+            return
+        seconds_writing = max(reply.seconds - reply.first_token_seconds, 1e-9)
+        tell(
+            f"first token after {reply.first_token_seconds:.2f} s: {reply.num_prompt_tokens:,} tokens of conversation, "
+            f"{reply.num_reused_tokens:,} of them read before\n"
+            f"{reply.num_new_tokens:,} new tokens, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
+            f"ending: {reply.ending}\n"
+            f"memory: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
+        )
+
+    def _save(self, argument: str) -> None:
+        path = Path(argument).expanduser()
+        if path.exists():
+            tell(f"{shown_path(path)}: exists; choose another name")
+            return
+        try:
+            save_conversation(path, self._conversation.messages)
+        except OSError as error:
+            tell(f"{shown_path(path)}: not written, {error.strerror}")
+        else:
+            tell(f"{shown_path(path)}: {len(self._conversation.messages):,} messages")
+
+    def _load(self, argument: str) -> None:
+        path = Path(argument).expanduser()
+        messages = read_saved(path)
+        if messages:
+            self._conversation.reset(messages)
+            self._log.add_event("load", messages)
+            tell(f"{shown_path(path)}: {len(messages):,} messages, the conversation goes on")
+
+
+def read_saved(path: Path) -> Messages:
+    """Return the conversation in `path`; say why when there is none."""
+    try:
+        messages = read_conversation(path)
+    except OSError as error:
+        tell(f"{shown_path(path)}: not read, {error.strerror}")
+        return []
+    if not messages:
+        tell(f"{shown_path(path)}: holds no conversation")
+    return messages
+
+
+@contextmanager
+def _stopping_on_interrupt() -> Iterator[threading.Event]:
+    """Within the block Ctrl-C sets the event, and a second one raises KeyboardInterrupt."""
+    stop = threading.Event()
+
+    def on_interrupt(_signal_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous_handler = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous_handler)
