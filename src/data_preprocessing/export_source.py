@@ -21,6 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from export_error import EXPORT_AGAIN, ExportError
+from header_format import read_header
+
 BLOCK_BYTES = 1 << 16  # 64 KiB: larger blocks were no faster and cost memory
 SNIFF_BYTES = 1 << 18  # enough to tell the encoding, and an export from a note attached to it
 
@@ -68,12 +71,6 @@ BYTE_ORDER_MARKS = (  # the longer first: UTF-32 LE begins like UTF-16 LE
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
 
-HOW_TO_EXPORT = "export the chat again in WhatsApp (chat > More > Export chat)"
-
-
-class ExportError(ValueError):
-    """An export that cannot be read, worded `what is wrong; what to do`; lines after the first are indented details."""
-
 
 class ExportSource:
     """The text of one export; `lines()` may be called again and starts at the beginning each time.
@@ -98,13 +95,13 @@ class ExportSource:
             else:
                 for magic, kind in OTHER_KINDS.items():
                     if start.startswith(magic):
-                        raise ExportError(f"is {kind}, not an export; {HOW_TO_EXPORT}")
+                        raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
         with self._open() as file:
             sample = _read_up_to(file, SNIFF_BYTES)
         self.encoding = _check_encoding(encoding) if encoding else guess_encoding(sample)
         head = _decode_sample(sample, self.encoding)
         if not head.strip(" \t\r\n\0\ufeff"):
-            raise ExportError(f"is empty; {HOW_TO_EXPORT}")
+            raise ExportError(f"is empty; {EXPORT_AGAIN}")
         self._has_bare_cr = "\r" in head and "\n" not in head
 
     def lines(self) -> Iterator[str]:
@@ -135,7 +132,7 @@ class ExportSource:
                     yield from lines
                 if len(rest) > MAX_LINE_CHARS:
                     raise ExportError(
-                        f"line {num_lines + 1} is longer than {MAX_LINE_CHARS:,} characters; {HOW_TO_EXPORT}"
+                        f"line {num_lines + 1} is longer than {MAX_LINE_CHARS:,} characters; {EXPORT_AGAIN}"
                     )
         if rest:
             yield rest.removesuffix("\r")
@@ -192,7 +189,7 @@ def find_exports(path: Path) -> list[Path]:
             if name.lower().endswith((".txt", ".zip")) and not name.startswith(".") and is_export(Path(folder, name)):
                 found.append(Path(folder, name))
     if not found:
-        raise ExportError(f"holds no WhatsApp export (.txt or .zip); {HOW_TO_EXPORT}")
+        raise ExportError(f"holds no WhatsApp export (.txt or .zip); {EXPORT_AGAIN}")
     return found
 
 
@@ -303,7 +300,7 @@ def _zip_errors() -> Iterator[None]:
     except ZIP_ERRORS as error:
         if "password" in str(error) or "encrypted" in str(error):
             raise ExportError("is protected by a password; unpack it and give the .txt") from error
-        raise ExportError(f"is a damaged zip; {HOW_TO_EXPORT}") from error
+        raise ExportError(f"is a damaged zip; {EXPORT_AGAIN}") from error
 
 
 class _EntryReader(io.RawIOBase):
@@ -323,7 +320,7 @@ class _EntryReader(io.RawIOBase):
         self._num_read += len(data)
         is_inflated = self._num_read > MIN_BYTES_FOR_RATIO and self._num_read > MAX_RATIO * self._packed_bytes
         if is_inflated or self._num_read > MAX_UNZIPPED_BYTES:
-            raise ExportError(f"holds a text too large for an export (a zip bomb?); {HOW_TO_EXPORT}")
+            raise ExportError(f"holds a text too large for an export (a zip bomb?); {EXPORT_AGAIN}")
         buffer[: len(data)] = data
         return len(data)
 
@@ -355,7 +352,7 @@ def _choose_entry(file: BinaryIO, chat: str | None) -> str:
         all_names = archive.namelist()
         candidates = _text_entries(archive)
     if not candidates:
-        raise ExportError(f"holds no .txt; {HOW_TO_EXPORT}" + _listed(all_names))
+        raise ExportError(f"holds no .txt; {EXPORT_AGAIN}" + _listed(all_names))
     named = [name for name in candidates if name.split("/")[-1].lower() == "_chat.txt"]
     exports = named or [name for name in candidates if _is_export_entry(file, name)]
     if chat is not None:
@@ -369,7 +366,7 @@ def _choose_entry(file: BinaryIO, chat: str | None) -> str:
     if len(exports) > 1:
         raise ExportError(f"holds {len(exports)} chats; choose one with --chat NAME" + _listed(exports))
     if not exports and len(candidates) > 1:
-        raise ExportError("holds no export among its .txt files" + f"; {HOW_TO_EXPORT}" + _listed(candidates))
+        raise ExportError("holds no export among its .txt files" + f"; {EXPORT_AGAIN}" + _listed(candidates))
     return (exports or candidates)[0]
 
 
@@ -384,8 +381,6 @@ def _is_export_entry(file: BinaryIO, name: str) -> bool:
 
 
 def _looks_like_export(sample: bytes) -> bool:
-    from header_format import read_header
-
     try:
         text = _decode_sample(sample, guess_encoding(sample))
     except ExportError:

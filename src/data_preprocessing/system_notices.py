@@ -1,65 +1,92 @@
-"""Tells the notices WhatsApp writes itself from what people write, where the form of the line alone misleads.
+"""Tells the notices that WhatsApp writes itself from messages, where the form of the line alone misleads.
 
-Only notices: placeholders for media, calls or deleted messages stand for something a person did, and are the cleaner's.
+A notice is what happened to the chat: a group was created, somebody left. Placeholders for media, calls, locations, polls or
+deleted messages stand for something a person sent; they keep their sender and are the cleaner's.
 """
 
 from __future__ import annotations
 
 import re
 
-# Dan changed the subject from "Trip: Eilat" to "Trip"
-QUOTED_NOTICE_RE = re.compile(
+# The name of a group, in quotes, may hold `: `.   Dan changed the subject from "Trip: Eilat" to "Trip"
+_BEFORE_QUOTE_RE = re.compile(
     r"""
-    changed\ the\ (?:subject|group\ name) | created\ (?:the\ |this\ )?group | changed\ this\ group
-    | נושא\ הקבוצה | שם\ הקבוצה | את\ הקבוצה
-    | cambi[óo]\ el\ (?:asunto|nombre) | cre[óo]\ el\ grupo | (?:mudou|alterou)\ o\ (?:assunto|nome) | criou\ o\ grupo
-    | hat\ den\ (?:Betreff|Gruppennamen) | hat\ die\ Gruppe | a\ changé\ le\ (?:sujet|nom) | a\ créé\ le\ groupe
-    | ha\ cambiato\ (?:l['’]oggetto|il\ nome) | ha\ creato\ il\ gruppo | heeft\ (?:het\ onderwerp|de\ groep)
-    | измени(?:л|ла|л\(-а\))\ (?:тему|название) | созда(?:л|ла|л\(-а\))\ группу | grubu\ oluşturdu | konuyu
-    | غيّ?ر.{0,20}(?:موضوع|اسم) | أنشأ
-    """,
-    re.VERBOSE,
-)
-QUOTES_RE = re.compile('["“”„«»״\u201f]')
-
-# [30/9/22, 18:15:42] Family: <U+200E>Messages and calls are end-to-end encrypted. ...
-ENCRYPTION_RE = re.compile(
-    r"""
-    (?:Messages\ and\ calls\ are|Messages\ you\ send\ to\ this\ (?:group|chat)).{0,40}end-to-end\ encrypt
-    | מוצפנות\ מקצה[ -]לקצה
-    | cifrad[oa]s\ de\ extremo\ a\ extremo | criptografia\ de\ ponta\ a\ ponta | criptografadas\ de\ ponta\ a\ ponta
-    | Ende-zu-Ende-verschlüsselt | chiffrés\ de\ bout\ en\ bout | crittografati?\ end-to-end | end-to-end\ versleuteld
-    | защищены\ сквозным\ шифрованием | uçtan\ uca\ şifreli | مشفرة\ تمامًا\ بين\ الطرفين
+    (?: changed\ the\ (?:subject|group\ name) | created\ (?:the\ |this\ )?group
+      | נושא\ הקבוצה | שם\ הקבוצה | (?:יצר|יצרת|פתח|פתחת)\S*\ (?:את\ ה)?קבוצה
+      | cambi(?:ó|aste)\ el\ (?:asunto|nombre) | cre(?:ó|aste)\ el\ grupo
+      | (?:mudou|alterou)\ o\ (?:assunto|nome) | criou\ o\ grupo
+      | den\ (?:Betreff|Gruppennamen) | die\ Gruppe | changé\ le\ (?:sujet|nom) | créé\ le\ groupe
+      | cambiato\ (?:l['’]oggetto|il\ nome) | creato\ il\ gruppo | het\ onderwerp | de\ groep
+      | (?:тему|название)\ группы | создал\S*\ группу | konuyu | grup\ adını | grubu | موضوع | اسم\ المجموعة | مجموعة
+    )
+    [^:]{0,60} ["“”„«»]
     """,
     re.VERBOSE,
 )
 
-# What a group, a chat or its members did, where iOS writes U+200E in front and an actor or the group as the sender.
-NOTICE_RE = re.compile(
+# Messages and calls are end-to-end encrypted. No one outside of this chat, not even WhatsApp, can read ...
+_ENCRYPTION_RE = re.compile(
     r"""
-    end-to-end\ encrypt | \bcreated\ (?:the\ |this\ )?group | \badded\b | \bwas\ added | \bwere\ added | \bremoved\b
-    | \bleft(?:\ the\ group)?[.]?$ | \bjoined\b | changed\ (?:the|this|their|to|your)\b | deleted\ th(?:is|e)\ group
-    | \bnow\ an?\ admin | no\ longer\ an?\ admin | \bpinned\ a\ message | security\ code | disappearing\ messages
-    | message\ timer | (?:un)?blocked\ this | business\ account | changed\ the\ | turned\ (?:on|off) | \brequested\ to\ join
-    | reset\ (?:the|this)\ | community | ^\u200eThis\ chat\ is | is\ a\ contact\.?$ | official\ business
-    | מוצפנות\ מקצה | (?:יצר|הוסיפ?|צירפ?|צירף|הסיר|החליפ?|החליף|שינ|מחק|הצטרפ?|הצטרף|יצא|עזב|הוסר|צורפ?|צורף)(?:/[הת]ה?|/תה|ה|ו|תה|את)?\ (?:את|אותך|באמצעות|לקבוצה|מהקבוצה)
-    | (?:יצא/ה|עזב/ה|הוסר/ה|הצטרף/ה|צורף/ה|נוסף/ה|יצאה|עזבה)[.]?$ | ^\u200e(?:יצרת|צירפת|הסרת|הצטרפת|נוספת|צורפת|הוספת|יצאת|החלפת|הפכת|שינית|חסמת)
-    | קוד\ האבטחה | הודעות\ (?:ש?נעלמות|זמניות) | הטיימר | (?:הצמיד|נעץ)(?:/ה|ה)?\ הודעה | נושא\ הקבוצה | תמונת\ ה?קבוצה | תיאור\ הקבוצה | הגדרות\ הקבוצה | שם\ הקבוצה
+    \u200e? (?:
+      Messages\ (?:and\ calls|you\ send\ to\ this\ (?:group|chat)).{0,40}end-to-end\ encrypt
+      | (?:ה?הודעות\ וה?שיחות)\ מוצפנות\ מקצה[ -]לקצה
+      | Los\ mensajes.{0,60}cifrados\ de\ extremo\ a\ extremo | As\ mensagens.{0,60}(?:ponta\ a\ ponta)
+      | Nachrichten.{0,60}Ende-zu-Ende-verschlüsselt | Les\ messages.{0,60}chiffrés\ de\ bout\ en\ bout
+      | I\ messaggi.{0,60}crittografia\ end-to-end | Berichten.{0,60}end-to-end\ versleuteld
+      | Сообщения.{0,60}сквозным\ шифрованием | Mesajlar.{0,60}uçtan\ uca\ şifreli
+      | الرسائل.{0,60}مشفرة\ تمامًا
+    )
     """,
     re.VERBOSE,
 )
 
+# Dan added Rut   (only ever asked about texts that begin with U+200E)
+_EVENT_RE = re.compile(
+    r"""
+    \b(?:created|added|removed|left|joined|pinned|blocked|unblocked)\b | \b(?:was|were)\ added
+    | changed\ (?:the|this|their|to|your|from)\b | deleted\ (?:the|this)\ group | \bnow\ an?\ admin | no\ longer\ an?\ admin
+    | end-to-end\ encrypt | security\ code | disappearing\ messages | message\ timer | business\ account | turned\ o(?:n|ff)
+    | requested\ to\ join | reset\ this | community | is\ a\ contact\b | this\ group
 
-def is_quoting_notice(sender: str, line: str) -> bool:
-    """Tell whether `sender`, all before the first `: ` of `line`, breaks off inside a quoted name of a group.
+    | מקצה[ -]לקצה | קוד\ האבטחה | הודעות\ (?:ש?נעלמות|זמניות) | הטיימר | הצמיד | הצמדת | נעץ | הקבוצה | לקבוצה | מהקבוצה
+    | (?:יצר|הוסיף|הוסיפ|צירף|צירפ|הסיר|החליף|החליפ|שינ)\S*\ (?:את|אותך) | (?:^|\ )(?:יצא|עזב|הוסר|הצטרף|הצטרפ|צורף|נוסף)(?:/?[הת]+)?(?:[\ .]|$)
+    | ^(?:יצרת|צירפת|הסרת|הצטרפת|נוספת|צורפת|הוספת|יצאת|החלפת|הפכת|שינית|חסמת)\b
 
-    >>> is_quoting_notice('Dan changed the subject from "A', 'Dan changed the subject from "A: B" to "C"')
+    | \b(?:creó|añadió|agregó|eliminó\ a|salió|se\ unió|cambió) | \b(?:criou|adicionou|removeu|saiu|entrou|mudou|alterou)\b
+    | \bhat\b.*\b(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)\b | \bist\b.*\bbeigetreten
+    | \ba\ (?:créé|ajouté|retiré|quitté|changé|modifié|rejoint)\b
+    | \bha\ (?:creato|aggiunto|rimosso|abbandonato|cambiato|modificato)\b
+    | \bheeft\b.*\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
+    | (?:создал|добавил|покинул|вышел|вышла|изменил|присоединил)
+    | (?:oluşturdu|ekledi|çıkardı|ayrıldı|katıldı|değiştirdi)\b | (?:أنشأ|أضاف|أزال|غادر|انضم|غيّر)
+    """,
+    re.VERBOSE,
+)
+
+# <attached: 00000042-PHOTO.jpg>   Location: https://...   report.pdf • 2 pages <U+200E>document omitted
+_PLACEHOLDER_RE = re.compile(r"<|.*(?:://|\u200e|•|omitted)")
+
+
+def is_notice(text: str, attributed_to: str) -> bool:
+    """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is an actor or the group.
+
+    >>> is_notice("Dan added Rut", "Family"), is_notice("image omitted", "Dan")
+    (True, False)
+    """
+    if _PLACEHOLDER_RE.match(text):
+        return False
+    return text.startswith(f"{attributed_to} ") or bool(_ENCRYPTION_RE.match(text) or _EVENT_RE.search(text))
+
+
+def is_encryption_notice(text: str) -> bool:
+    """Tell whether `text` is the notice at the beginning of a chat that its messages are encrypted."""
+    return _ENCRYPTION_RE.match(text) is not None
+
+
+def is_quoting_notice(sender: str, text: str) -> bool:
+    """Tell whether the line was split at a `: ` inside a quoted name of a group.
+
+    >>> is_quoting_notice('Dan changed the subject from "A', 'B" to "C"')
     True
     """
-    return bool(QUOTES_RE.search(sender) and QUOTED_NOTICE_RE.search(sender) and QUOTES_RE.search(line, len(sender)))
-
-
-def is_notice(sender: str, text: str) -> bool:
-    """Tell whether `text`, which begins with U+200E, is a notice (of the chat, not of what `sender` sent)."""
-    words = text.lstrip("\u200e")
-    return words.startswith(sender + " ") or bool(ENCRYPTION_RE.search(text) or NOTICE_RE.search(text))
+    return _BEFORE_QUOTE_RE.search(sender) is not None and any(quote in text for quote in '"“”„«»')
