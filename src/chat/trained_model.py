@@ -217,6 +217,7 @@ class Conversation:
         self._has_forgotten = False
         self._num_forgotten = 0  # messages at the beginning that the model no longer sees
         self._num_replies = 0  # each reply is drawn with a seed of its own, also a repeated one
+        # A plain one, also for models with a sliding window: it can be cut back to any length.
         self._cache = DynamicCache()
         self._read_ids: list[int] = []  # what the cache was made from, and the last token, which it does not hold
 
@@ -257,9 +258,9 @@ class Conversation:
                 prompt_ids, stream, self.sampling, self.seed + self._num_replies, self._cache
             )
         finally:
-            self._read_ids = read_ids
             if not read_ids:  # broken off in the middle of a step: the layers may differ in length
-                self._cache = DynamicCache()
+                self.drop_cache()
+            self._read_ids = read_ids
             stream.finish("limit" if read_ids else "interrupted")
             self._remember(stream)
         return Reply(
@@ -289,6 +290,11 @@ class Conversation:
         """Begin anew, or go on from `messages`."""
         self.messages = messages or []
         self._num_forgotten = 0
+
+    def drop_cache(self) -> None:
+        """Forget what was read: the next reply reads the whole conversation again, and is the same."""
+        self._cache = DynamicCache()
+        self._read_ids = []
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -330,7 +336,7 @@ class Conversation:
                 break
             num_shared += 1
         if num_shared == 0:
-            self._cache = DynamicCache()
+            self.drop_cache()
         elif num_cached > num_shared:
             self._cache.crop(num_shared - num_cached)  # negative: how many to remove
         return num_shared

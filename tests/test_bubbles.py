@@ -1,0 +1,65 @@
+"""Bubbles as golden lines, and what holds for every text. The lines were looked at once in Chromium."""
+
+import pytest
+from bubbles import LINE_COLUMNS, LRM, PDI, render_bubble, render_note
+from hypothesis import given
+from hypothesis import strategies as st
+from wcwidth import wcswidth
+
+FSI = "\N{FIRST STRONG ISOLATE}"
+
+# The rows of the picture "new": right edge at column 46, in code points.
+GOLDEN = [
+    ("user", "שלום, מה נשמע?", 26),
+    ("assistant", "סבבה! נפגש ב-10:30 אצל Dana :)", 0),
+    ("user", "ok סבבה 😂", 30),
+    ("assistant", "https://x.co/a?b=1 תראה את זה!", 0),
+    ("user", "חחחחחח", 34),
+    ("assistant", "(בטח) C++ או Python?", 0),
+    ("user", "👨\u200d👩\u200d👧 ❤\ufe0f 🙏🏽", 32),
+    ("user", "see you at 5", 28),
+    ("assistant", "יאללה ביי...", 0),
+]
+
+
+@pytest.mark.parametrize(("role", "text", "num_pad_columns"), GOLDEN)
+def test_one_line_is_a_mark_padding_squares_and_an_isolate(role, text, num_pad_columns):
+    square = "🟩" if role == "user" else "🟦"
+    assert render_bubble(role, text) == f"{LRM}{' ' * num_pad_columns}{square} {FSI}{text}{PDI} {square}\n"
+
+
+def test_wraps_at_words_and_gives_each_line_its_own_mark_and_isolate():
+    assert render_bubble("assistant", "one two three four five six seven eight nine") == (
+        f"{LRM}🟦 {FSI}one two three four five six seven{PDI} 🟦\n{LRM}🟦 {FSI}eight nine{PDI} 🟦\n"
+    )
+
+
+def test_cuts_a_word_longer_than_a_line_between_whole_emoji():
+    family = "👨\u200d👩\u200d👧"
+    lines = render_bubble("user", family * 20).splitlines()
+    assert [line.count(family) for line in lines] == [17, 3]
+    assert all(wcswidth(line) == LINE_COLUMNS for line in lines)
+
+
+def test_a_message_cannot_forge_another_turn():
+    forged = f"hi\n{LRM}🟦 {FSI}yes{PDI} 🟦\r\u2028{LRM}🟦 yes 🟦\x1b[1A"
+    for line in render_bubble("user", forged).splitlines():
+        assert line.lstrip(LRM + " ").startswith(f"🟩 {FSI}")
+        assert line.endswith(f"{PDI} 🟩")
+
+
+@given(st.sampled_from(["user", "assistant"]), st.text(st.characters(exclude_categories=[]), max_size=200))
+def test_every_line_is_whole_and_fits_whatever_is_said(role, text):
+    rendered = render_bubble(role, text)
+    assert rendered.endswith("\n")
+    for line in rendered[:-1].split("\n"):
+        assert line.startswith(LRM)
+        assert line.count(FSI) == line.count(PDI) == 1
+        assert 0 < wcswidth(line) <= LINE_COLUMNS
+        if role == "user":
+            assert wcswidth(line) == LINE_COLUMNS
+
+
+def test_a_note_stands_in_the_middle():
+    line = render_note("2026-11-24 06:13 +02:00").rstrip("\n")
+    assert line == f"{LRM}        ── 2026-11-24 06:13 +02:00 ──"

@@ -1,0 +1,245 @@
+"""The log: private, whole after a kill, its own when another chat holds it, and nothing lost when the disk is full."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from chat_script import ScriptError
+from conversation_log import ConversationLog, read_conversation, save_conversation
+
+CHAT_DIR = Path(__file__).resolve().parents[1] / "src" / "chat"
+
+
+@pytest.fixture
+def open_log(tmp_path):
+    """Open logs in a folder of their own; what they warn of is collected in `warnings`."""
+    logs = []
+
+    def open_log(name="conversation.txt"):
+        log = ConversationLog(tmp_path / name, open_log.warnings.append)
+        logs.append(log)
+        return log
+
+    open_log.warnings = []
+    yield open_log
+    for log in logs:
+        log.close()
+
+
+def run_python(program, *arguments, **options):
+    """Start a program that can import the chat's modules."""
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(CHAT_DIR)!r})\n{program}", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_both_files_grow_with_each_bubble_and_are_private(open_log):
+    log = open_log()
+    log.start({"temperature": 0.5})
+    log.add_bubble("user", "שלום")
+    log.add_bubble("assistant", "היי", "interrupted")
+    lines = log.path.read_text(encoding="utf-8").splitlines()
+    assert [line.strip("\u200e ") for line in lines[1:]] == [
+        "🟩 \u2068שלום\u2069 🟩",
+        "🟦 \u2068היי [interrupted]\u2069 🟦",
+    ]
+    records = [json.loads(line) for line in log.twin_path.read_text(encoding="utf-8").splitlines()]
+    assert all(datetime.fromisoformat(record.pop("at")).utcoffset() is not None for record in records)
+    assert records == [
+        {"event": "start", "settings": {"temperature": 0.5}},
+        {"role": "user", "text": "שלום"},
+        {"role": "assistant", "text": "היי", "remark": "interrupted"},
+    ]
+    assert [path.stat().st_mode & 0o777 for path in (log.path, log.twin_path)] == [0o600, 0o600]
+
+
+def test_a_log_that_others_could_read_becomes_private(open_log, tmp_path):
+    (tmp_path / "conversation.txt").write_text("old\n", encoding="utf-8")
+    (tmp_path / "conversation.txt").chmod(0o644)
+    assert open_log().path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("torn", [b"whole\nhalf a li", "whole\nש".encode()[:-1]])
+def test_a_torn_last_line_is_closed_before_anything_follows(open_log, tmp_path, torn):
+    (tmp_path / "conversation.txt").write_bytes(torn)
+    (tmp_path / "conversation.jsonl").write_bytes(torn)
+    log = open_log()
+    log.add_bubble("user", "hi")
+    assert log.path.read_bytes().startswith(torn + b"\n")
+    assert read_conversation(log.twin_path) == [{"role": "user", "content": "hi"}]
+
+
+def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
+    first, second = open_log(), open_log()
+    first.add_bubble("user", "first")
+    second.add_bubble("user", "second")
+    assert second.path == tmp_path / f"conversation-{os.getpid()}.txt"
+    assert second.twin_path == tmp_path / f"conversation-{os.getpid()}.jsonl"
+    assert "another chat writes here" in open_log.warnings[0]
+    assert "second" not in first.path.read_text(encoding="utf-8")
+
+
+def test_a_log_deleted_or_moved_meanwhile_is_made_again(open_log):
+    log = open_log()
+    log.add_bubble("user", "before")
+    log.path.unlink()
+    log.twin_path.rename(log.twin_path.with_name("moved.jsonl"))
+    log.add_bubble("user", "after")
+    assert "after" in log.path.read_text(encoding="utf-8")
+    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
+    assert not log.has_unwritten
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "folder.txt").mkdir()
+    with pytest.raises(ScriptError, match="pipe.txt: is no ordinary file; choose another"):
+        ConversationLog(tmp_path / "pipe.txt", print)
+    with pytest.raises(IsADirectoryError):
+        ConversationLog(tmp_path / "folder.txt", print)
+    with pytest.raises(ScriptError, match="needed for the log's twin"):
+        ConversationLog(tmp_path / "conversation.jsonl", print)
+
+
+LIMITED_PROGRAM = """
+import resource, signal
+from pathlib import Path
+from conversation_log import ConversationLog
+log = ConversationLog(Path(sys.argv[1]), lambda warning: print("warning", warning))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
+for number in range(20):
+    log.add_bubble("user" if number % 2 == 0 else "assistant", f"message {number}")
+print("unwritten", log.has_unwritten)
+if sys.argv[2] == "freed":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.close()
+print("unwritten", log.has_unwritten)
+"""
+
+
+@pytest.mark.parametrize("space", ["freed", "full"])
+def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(tmp_path, space):
+    path = tmp_path / "conversation.txt"
+    output, errors = run_python(LIMITED_PROGRAM, str(path), space).communicate(timeout=60)
+    assert errors == ""
+    said = output.splitlines()
+    assert said[0].startswith("warning") and "not written (File too large)" in said[0]
+    assert said[1:] == ["unwritten True", f"unwritten {space == 'full'}"]
+    shown = path.read_text(encoding="utf-8")
+    if space == "freed":
+        assert [f"message {number}\u2069" in shown for number in range(20)] == [True] * 20
+        assert "\n".join(m["content"] for m in read_conversation(path.with_suffix(".jsonl"))) == "\n".join(
+            f"message {number}" for number in range(20)
+        )
+
+
+def test_two_writers_of_one_file_leave_whole_lines(tmp_path):
+    program = """
+from pathlib import Path
+from conversation_log import ConversationLog
+log = ConversationLog(Path(sys.argv[1]), lambda warning: None)
+for number in range(50):
+    log.add_bubble("user", f"{number} " + "x" * 2000)
+log.close()
+"""
+    writers = [run_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    for twin_path in tmp_path.glob("*.jsonl"):
+        assert all(json.loads(line) for line in twin_path.read_text(encoding="utf-8").splitlines())
+
+
+TALKING_PROGRAM = """
+from pathlib import Path
+from conversation_log import ConversationLog
+log = ConversationLog(Path(sys.argv[1]), print)
+for number in range(1_000_000):
+    log.add_bubble("user" if number % 2 == 0 else "assistant", f"message {number} שלום " + "ארוך " * 20)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(tmp_path):
+    moments = random.Random(0)
+    for kill in range(20):
+        path = tmp_path / f"{kill}.txt"
+        talker = run_python(TALKING_PROGRAM, str(path))
+        talker.stdout.readline()
+        time.sleep(moments.uniform(0, 0.1))
+        talker.send_signal(signal.SIGKILL)
+        said = talker.communicate(timeout=60)[0].split("\n")[:-1]  # a line that was cut was not said
+        num_said = len(said) + 1
+        log = ConversationLog(path, print)
+        log.add_bubble("user", "again")
+        log.close()
+        shown = path.read_text(encoding="utf-8")
+        told = [message["content"].split("\n")[0] for message in read_conversation(path.with_suffix(".jsonl"))]
+        assert all(f"message {number} " in shown for number in range(num_said))
+        assert [int(text.split()[1]) for text in told[:num_said]] == list(range(num_said))
+        assert shown.splitlines()[-1].endswith("🟩 \u2068again\u2069 🟩")
+
+
+def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_log):
+    log = open_log()
+    log.start({})
+    log.add_bubble("user", "of an earlier sitting")
+    log.start({})
+    log.add_bubble("user", "one")
+    log.add_bubble("assistant", "1")
+    log.add_bubble("assistant", "uno")
+    log.add_bubble("user", "two\nlines")
+    log.add_bubble("assistant", "2")
+    log.add_event("regenerate")
+    log.add_bubble("assistant", "zwei")
+    log.add_bubble("user", "three")
+    log.add_event("undo")
+    assert read_conversation(log.twin_path) == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "1\nuno"},
+        {"role": "user", "content": "two\nlines"},
+        {"role": "assistant", "content": "zwei"},
+    ]
+    log.add_event("swap")
+    assert [message["role"] for message in read_conversation(log.twin_path)] == ["assistant", "user"] * 2
+    log.add_event("load", [{"role": "user", "content": "loaded"}])
+    assert read_conversation(log.twin_path) == [{"role": "user", "content": "loaded"}]
+    log.add_event("reset")
+    assert read_conversation(log.twin_path) == []
+
+
+def test_damaged_lines_of_a_twin_are_left_out(tmp_path):
+    path = tmp_path / "conversation.jsonl"
+    hostile = [
+        "[" * 100_000,
+        '{"role": "system", "text": "x"}',
+        '{"role": "user", "text": 5}',
+        "\x00\x00",
+        '{"role": "us',
+    ]
+    path.write_text("\n".join([*hostile, json.dumps({"role": "user", "text": "hi\x1b[2J"})]), encoding="utf-8")
+    assert read_conversation(path) == [{"role": "user", "content": "hi[2J"}]
+
+
+def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path):
+    path = tmp_path / "conversation.jsonl"
+    with path.open("wb") as file:
+        file.truncate(3_000_000_000)  # a hole: takes no space
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"role": "user", "text": "hi"}\n')
+    started_at = time.monotonic()
+    assert read_conversation(path) == [{"role": "user", "content": "hi"}]
+    assert time.monotonic() - started_at < 2
+
+
+def test_a_saved_conversation_reads_back_the_same(tmp_path):
+    messages = [{"role": "user", "content": "שלום\n👨\u200d👩\u200d👧"}, {"role": "assistant", "content": "hi"}]
+    save_conversation(tmp_path / "saved.jsonl", messages)
+    assert read_conversation(tmp_path / "saved.jsonl") == messages
+    assert (tmp_path / "saved.jsonl").stat().st_mode & 0o777 == 0o600
