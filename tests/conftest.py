@@ -11,6 +11,7 @@ from pathlib import Path
 import chat_grammar
 import make_small_base
 import pytest
+from tiny_saved_model import teach_dialogue, write_saved_model
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,3 +72,26 @@ def run_command():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
+    """A finished training of the tiny base as stage 2 leaves it, with a random adapter. Do not change it."""
+    return write_saved_model(tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160)
+
+
+@pytest.fixture(scope="session")
+def talking_model_dir(tmp_path_factory, tiny_base_dir):
+    """A finished training whose base knows the dialogue of `tiny_saved_model` by heart. Do not change it."""
+    base_dir = teach_dialogue(tiny_base_dir, tmp_path_factory.mktemp("talking_base"))
+    return write_saved_model(tmp_path_factory.mktemp("talking_model"), base_dir, max_length=600, adapter_scale=1e-3)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how long the everyday tests (at most 2 minutes) and the slow ones (15) took."""
+    seconds = {"everyday": 0.0, "slow": 0.0}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds["slow" if "slow" in report.keywords else "everyday"] += report.duration
+    terminalreporter.write_line(", ".join(f"{kind} tests: {spent:.0f} s" for kind, spent in seconds.items()))
