@@ -1,0 +1,249 @@
+"""The Trainer of this stage: the library's own loop and loss, with our evaluation, checkpoints, log and stopping.
+
+The loss is the model's, on the batches of `packing`; only evaluating and saving are replaced, because the library's
+evaluation depends on the batch size and its saving drags the base's head along.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from checkpoints import complete_checkpoint, remove_old_checkpoints
+from held_out_evaluation import ReplyLoss, SampleReplies
+from packing import Schedule
+from processes import is_first_process, world_size
+from qlora_model import Device
+from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
+from training_progress import LiveLine, ProgressMeter, TrainingLog
+from training_script import ScriptError
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+
+def make_training_arguments(
+    recipe: Recipe,
+    device: Device,
+    schedule: Schedule,
+    checkpoints_dir: Path,
+    has_held_out: bool,
+    measures_base: bool,
+    seed: int,
+) -> TrainingArguments:
+    """Translate a recipe into the library's arguments; one pack is a batch, the schedule is the one epoch.
+
+    `measures_base`: evaluate before the first step, when the adapter still changes nothing.
+    """
+    steps_between_evaluations = max(1, schedule.epoch_ends[0] // EVALUATIONS_PER_EPOCH)
+    return TrainingArguments(
+        output_dir=str(checkpoints_dir),
+        num_train_epochs=1,  # the schedule already holds every epoch, packed anew
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=schedule.packs_per_step // world_size(),
+        train_sampling_strategy="sequential",
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler,
+        warmup_steps=recipe.warmup_share,  # below 1 it is a share of all steps
+        max_grad_norm=MAX_GRADIENT_NORM,
+        optim="paged_adamw_8bit" if device.kind == "cuda" else "adamw_torch_fused",
+        bf16=device.dtype == torch.bfloat16,
+        fp16=device.dtype == torch.float16,
+        use_cpu=device.kind == "cpu",
+        seed=seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would hide what must stop the run
+        eval_strategy="steps" if has_held_out else "no",
+        eval_on_start=measures_base,
+        eval_steps=steps_between_evaluations,
+        save_strategy="steps",
+        save_steps=steps_between_evaluations,
+        save_total_limit=None,  # the library rotates by the clock; `checkpoints` does it by the step
+        load_best_model_at_end=has_held_out,
+        metric_for_best_model="eval_loss" if has_held_out else None,
+        greater_is_better=False if has_held_out else None,
+        restore_callback_states_from_checkpoint=True,  # the patience left
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.kind == "cuda",
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to="none",
+        push_to_hub=False,
+    )
+
+
+class AdapterTrainer(Trainer):
+    """`transformers.Trainer` with two things replaced: how it evaluates and how it saves the adapter."""
+
+    def __init__(self, measure_held_out: Callable[[], ReplyLoss] | None, **arguments: Any) -> None:
+        """`measure_held_out` takes the place of the library's evaluation loop."""
+        super().__init__(eval_dataset=[] if measure_held_out else None, **arguments)
+        self._measure_held_out = measure_held_out
+        self.remove_callback(PrinterCallback)
+        if measure_held_out is not None:
+            self.add_callback(EarlyStoppingCallback(PATIENCE_EVALUATIONS))
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Measure the held-out replies: summed over tokens, divided once."""
+        assert self._measure_held_out is not None
+        with self.compute_loss_context_manager():
+            measured = self._measure_held_out()
+        metrics = {"eval_loss": measured.per_token, "eval_bits_per_char": measured.bits_per_char}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the adapter alone: no head of the base, no pickled arguments."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+
+
+class StopRequest:
+    """Ctrl-C, SIGTERM and SIGHUP during training: the first asks to stop after the step, the second leaves at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        """Nothing is asked yet."""
+        self.signal_number: int | None = None
+
+    def __enter__(self) -> StopRequest:
+        """Take over the signals, but those that the caller told us to ignore (nohup)."""
+        self._previous = {
+            number: signal.signal(number, self._remember)
+            for number in self.SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, signal_number: int, _frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise SystemExit(128 + signal_number)
+        self.signal_number = signal_number
+        print("\nstopping after this step, then saving (once more: at once)", file=sys.stderr, flush=True)
+
+    @property
+    def exit_status(self) -> int:
+        """128 and the signal's number, as shells report it."""
+        return 128 + (self.signal_number or 0)
+
+    def is_wanted_anywhere(self, device: torch.device) -> bool:
+        """Tell whether any process was asked to stop: all must leave after the same step."""
+        wanted = self.signal_number is not None
+        if world_size() == 1:
+            return wanted
+        flag = torch.tensor([float(wanted)], device=device)
+        torch.distributed.all_reduce(flag)
+        return bool(flag.item())
+
+
+class RunKeeper(TrainerCallback):
+    """Watches the run: the live line, the log, sample replies, complete checkpoints, stopping."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        lengths: Sequence[int],
+        log: TrainingLog | None,
+        samples: SampleReplies,
+        checkpoints_dir: Path,
+        run_facts: Mapping[str, Any],
+    ) -> None:
+        """`lengths` are the tokens of each piece; `log` is None in all processes but the first."""
+        self.log = log
+        self.stop_request = StopRequest()
+        self.was_stopped = False
+        self._schedule = schedule
+        self._lengths = lengths
+        self._samples = samples
+        self._checkpoints_dir = checkpoints_dir
+        self._run_facts = run_facts
+        self._line = LiveLine(is_shown=is_first_process())
+        self._meter = ProgressMeter(schedule.num_steps, 0)
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._meter = ProgressMeter(self._schedule.num_steps, state.global_step)
+
+    def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
+        """Time the step without the evaluation or saving before it."""
+        self._meter.begin_step()
+
+    def on_log(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_kwargs: Any,
+    ) -> None:
+        """Write a row, move the line; stop at a loss that is no number, before anything of it is saved."""
+        logs = logs or {}
+        if "loss" in logs:
+            self._log_step(state.global_step, logs)
+        elif "eval_loss" in logs:
+            self._log_evaluation(state, logs)
+
+    def _log_step(self, step: int, logs: dict[str, float]) -> None:
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs.get("grad_norm", 0.0))):
+            self._line.clear()
+            raise ScriptError(
+                f"step {step:,}: the loss or its gradient is no longer a number; the last good checkpoint is kept; "
+                "start anew with --overwrite and a lower --learning-rate"
+            )
+        epoch = self._schedule.epoch_at(step)
+        num_tokens = sum(self._lengths[number] for number in self._schedule.pieces_of_step(step))
+        line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
+        self._line.show(line, is_last=step == self._schedule.num_steps)
+        if self.log is not None:
+            row = {"step": step, "epoch": round(epoch, 4), "loss": logs["loss"], "grad_norm": logs.get("grad_norm")}
+            row |= {"learning_rate": logs["learning_rate"], "tokens": num_tokens}
+            self.log.add(row | {"seconds": round(self._meter.step_seconds, 4)})
+
+    def _log_evaluation(self, state: TrainerState, logs: dict[str, float]) -> None:
+        step = state.global_step
+        row = {"step": step, "held_out_loss": logs["eval_loss"], "held_out_bits_per_char": logs["eval_bits_per_char"]}
+        is_best = state.best_metric is None or logs["eval_loss"] < state.best_metric
+        self._line.clear()
+        if is_first_process():
+            best = "  best so far" if is_best and step else ""
+            print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits a character{best}")
+            self._samples.show(is_base=step == 0)
+        if self.log is not None:
+            self.log.add(row)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        """Save and stop when asked to."""
+        if self.stop_request.is_wanted_anywhere(args.device) and state.global_step < state.max_steps:
+            self.was_stopped = control.should_save = control.should_training_stop = True
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any) -> None:
+        """Close the checkpoint with its manifest, then delete those no longer needed."""
+        if world_size() > 1:
+            torch.distributed.barrier()  # every process has its random state in it
+        if is_first_process():
+            checkpoint_dir = self._checkpoints_dir / f"checkpoint-{state.global_step}"
+            complete_checkpoint(checkpoint_dir, self._run_facts)
+            remove_old_checkpoints(self._checkpoints_dir, state.best_global_step)

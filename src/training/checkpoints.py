@@ -1,0 +1,126 @@
+"""Checkpoints one can trust: complete or not there, of this very run or refused.
+
+`COMPLETE.json` is written last, after everything was flushed to disk: names, sizes and sha256 of all files, and the
+facts that decide what training computes (data, base, settings). The library itself writes in place, and loads a
+checkpoint without its optimizer, or with zeroed weights, in silence.
+It leaves what is in the files to the Trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training_script import flush_folder, replacing
+
+MANIFEST_NAME = "COMPLETE.json"
+CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
+BROKEN_ENDING = ".broken"
+NUM_KEPT = 2  # the newest, besides the best: a power cut may hit one while it is written
+
+
+def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any]) -> None:
+    """Flush every file of `checkpoint_dir` to disk, then write its manifest."""
+    # The library pickles its arguments; a resume never reads them, and they hold paths of this machine.
+    for needless in ("training_args.bin", "README.md"):
+        (checkpoint_dir / needless).unlink(missing_ok=True)
+    files = {}
+    for path in sorted(checkpoint_dir.iterdir()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    with replacing(checkpoint_dir / MANIFEST_NAME) as file:
+        json.dump({"run": run_facts, "files": files}, file, indent=1)
+    flush_folder(checkpoint_dir.parent)
+
+
+def find_newest_complete(checkpoints_dir: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest complete checkpoint, or None, and what was wrong with each newer one.
+
+    Those are renamed to `<name>.broken`, so that no later run trips over them.
+    """
+    problems: list[str] = []
+    for checkpoint_dir in reversed(list_checkpoints(checkpoints_dir)):
+        problem = _find_problem(checkpoint_dir)
+        if problem is None:
+            return checkpoint_dir, problems
+        problems.append(f"{checkpoint_dir.name}: {problem}")
+        aside = checkpoint_dir.with_name(checkpoint_dir.name + BROKEN_ENDING)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint_dir.rename(aside)
+    return None, problems
+
+
+def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
+    """Return the checkpoint folders, complete or not, by their step (never by a clock that may be set back)."""
+    if not checkpoints_dir.is_dir():
+        return []
+    found = [path for path in checkpoints_dir.iterdir() if CHECKPOINT_RE.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint_dir: Path) -> int:
+    """Return the step after which a checkpoint was saved."""
+    match = CHECKPOINT_RE.fullmatch(checkpoint_dir.name)
+    assert match is not None
+    return int(match[1])
+
+
+def read_run_facts(checkpoint_dir: Path) -> dict[str, Any]:
+    """Return the facts of the run that a complete checkpoint belongs to."""
+    facts: dict[str, Any] = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))["run"]
+    return facts
+
+
+def list_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return `name: saved value, now value` for each fact that differs."""
+    return [
+        f"{name}: {_shown(saved.get(name))} in the checkpoint, {_shown(current.get(name))} now"
+        for name in sorted(saved.keys() | current.keys())
+        if saved.get(name) != current.get(name)
+    ]
+
+
+def remove_old_checkpoints(checkpoints_dir: Path, best_step: int | None) -> None:
+    """Delete all but the best and the newest checkpoints."""
+    for checkpoint_dir in list_checkpoints(checkpoints_dir)[:-NUM_KEPT]:
+        if step_of(checkpoint_dir) != best_step:
+            (checkpoint_dir / MANIFEST_NAME).unlink(missing_ok=True)  # first: half a deletion is no checkpoint
+            shutil.rmtree(checkpoint_dir)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content."""
+    digest = hashlib.sha256()  # hashlib.file_digest would do, from Python 3.11 on
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _find_problem(checkpoint_dir: Path) -> str | None:
+    try:
+        manifest = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+    except FileNotFoundError:
+        return "saving it was interrupted"
+    except (ValueError, KeyError, TypeError):
+        return f"its {MANIFEST_NAME} is damaged"
+    for name, expected in files.items():
+        path = checkpoint_dir / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
+            return f"{name} is damaged"
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,482 @@
+"""Stage 2: training conversations -> a LoRA adapter that makes the base model write like one person.
+
+Reads   formatted_data.jsonl (stage 1 writes it) and a base model: a folder, or an id of the hub, downloaded once
+Writes  the folder saved_model: adapter, tokenizer and chat template, generation_config.json, training_settings.json
+        (last: then it is complete), training_report.json, training_log.jsonl, loss_curve.png,
+        held_out_conversations.json; checkpoints/ while training
+Run     python3 src/training/fine_tuning_model.py
+Takes   minutes for a small base on any computer; hours for 7B on an NVIDIA GPU with 8 GB of memory or more
+"""
+
+from __future__ import annotations
+
+# Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
+base_model_id = "yam-peleg/Hebrew-Mistral-7B"
+path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
+saved_model_path = "saved_model"
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from base_model_files import (
+    BaseModel,
+    BaseModelError,
+    base_fingerprint,
+    check_base_folder,
+    download_base,
+    find_base,
+    list_on_hub,
+    prepare_environment,
+    work_offline,
+)
+from checkpoints import find_newest_complete, list_differences, read_run_facts, step_of
+from output_folder import (
+    CHECKPOINTS_NAME,
+    CURVE_NAME,
+    HELD_OUT_NAME,
+    LOG_NAME,
+    REPORT_NAME,
+    check_folder,
+    finish_folder,
+    is_disk_full,
+    move_aside,
+    remove_if_empty,
+    write_json,
+)
+from processes import check_launch, is_first_process, say, world_size
+from recipes import Recipe
+from training_data import HeldOut, TrainingData, TrainingDataError, hold_out, overlapping_lines, read_training_data
+from training_options import parse_options
+from training_script import ScriptError, exclusive_use, run_script, shown_path, warn_of_other_blocks
+
+if TYPE_CHECKING:
+    from adapter_trainer import AdapterTrainer, RunKeeper
+    from qlora_model import Device
+    from training_material import Material
+
+SEED = 0
+SETTINGS_FORMAT = 1
+
+# How the chat draws replies: the published temperature and repetition penalty; min_p keeps the unlikely tail out.
+SAMPLING = {
+    "do_sample": True,
+    "temperature": 0.5,
+    "repetition_penalty": 1.025,
+    "top_k": 0,
+    "min_p": 0.05,
+    "max_new_tokens": 128,
+}
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+def main() -> int:
+    """Train, or go on training, and return the exit status."""
+    block = {"base_model_id": base_model_id, "path_to_data": path_to_data, "saved_model_path": saved_model_path}
+    options = parse_options(__doc__, block, SEED)
+    warn_of_other_blocks(Path(__file__))
+    check_launch()
+    prepare_environment()
+    data = read_data(options)
+    base = get_base(options)
+    with output_folder_for_this_run(options) as start_writing:
+        run = prepare_run(options, data, base)
+        with failures_explained(options.model_dir):
+            checkpoint = find_checkpoint(run) if options.resume else None
+            model = load_model(run)
+            print_plan(run, model)
+            start_writing(run)
+            trainer, keeper = run_training(run, model, checkpoint)
+            if keeper.was_stopped:
+                say(f"Saved after step {trainer.state.global_step:,}. To go on:\n  {resume_command()}")
+                return keeper.stop_request.exit_status
+            if is_first_process():
+                save_and_summarise(run, model, trainer, keeper)
+    return 0
+
+
+def read_data(options: argparse.Namespace) -> TrainingData:
+    """Read and check the conversations, and say what was left out."""
+    path: Path = options.data_path
+    if not path.exists():
+        raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first")
+    if not path.is_file():
+        raise ScriptError(f"{shown_path(path)}: is no file; give the formatted_data.jsonl of preprocess_start.sh")
+    try:
+        data = read_training_data(path, options.skip_bad_lines)
+    except TrainingDataError as error:
+        raise ScriptError(f"{shown_path(path)}: {error}") from None
+    say(f"Data: {shown_path(path)}, {len(data.conversations):,} conversations")
+    if data.bad_lines:
+        warn(f"{len(data.bad_lines):,} bad lines skipped, the first: {data.bad_lines[0]}")
+    if data.num_without_reply:
+        say(f"  {data.num_without_reply:,} conversations without a reply of the imitated person left out")
+    return data
+
+
+def get_base(options: argparse.Namespace) -> BaseModel:
+    """Find the base model on disk, or announce and do its download; from then on nothing is asked of the network."""
+    try:
+        base = find_base(options.base_model_id, options.start_dir)
+        if base.folder is None:
+            listing = list_on_hub(base.name)
+            say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
+            base = download_base(listing)
+        assert base.folder is not None
+        check_base_folder(base.folder)
+    except BaseModelError as error:
+        raise ScriptError(str(error)) from None
+    work_offline()
+    return base
+
+
+@contextmanager
+def output_folder_for_this_run(options: argparse.Namespace) -> Iterator[Callable[[Run], None]]:
+    """Hold the output folder for this run; give the function that begins to write into it.
+
+    A run that is refused before that leaves nothing behind; an older model moves aside only then.
+    """
+    folder: Path = options.model_dir
+    if not is_first_process():
+        yield lambda _run: None
+        return
+    is_taken = check_folder(folder, options.resume, options.overwrite)
+    with ExitStack() as stack:
+        stack.callback(remove_if_empty, folder)
+        stack.enter_context(exclusive_use(folder, "training"))
+
+        def start_writing(run: Run) -> None:
+            if is_taken:
+                say(f"What was in {shown_path(folder)} is now in {shown_path(move_aside(folder))}")
+                stack.enter_context(exclusive_use(folder, "training"))
+            facts = {"data_sha256": run.data.sha256, "num_conversations": len(run.data.conversations)}
+            write_json(folder / HELD_OUT_NAME, facts | dataclasses.asdict(run.held_out))
+
+        yield start_writing
+
+
+def warn(text: str) -> None:
+    """Print a warning once, on stderr."""
+    if is_first_process():
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known before the model is loaded."""
+
+    options: argparse.Namespace
+    recipe: Recipe
+    data: TrainingData
+    base: BaseModel
+    tokenizer: Any
+    held_out: HeldOut
+    material: Material
+    device: Device
+    facts: dict[str, Any]  # everything that decides what the training computes
+
+    @property
+    def is_packed(self) -> bool:
+        """Tell packs from the padded rows of the published recipe."""
+        return self.recipe.padded_rows_per_batch is None
+
+    @property
+    def held_out_conversations(self) -> list[list[dict[str, str]]]:
+        """The messages of the validation set."""
+        lines = set(self.held_out.validation)
+        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
+
+
+def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
+    """Choose device and held-out conversations, encode and pack the rest; the heavy libraries load here."""
+    from qlora_model import choose_device
+    from training_material import load_tokenizer, prepare_material
+
+    use_threads(options.threads)
+    device = choose_device()
+    assert base.folder is not None
+    tokenizer = load_tokenizer(base.folder, base.name)
+    held_out = choose_held_out(data)
+    material = prepare_material(tokenizer, data.conversations, held_out, options.recipe, world_size(), options.seed)
+    facts = dataclasses.asdict(options.recipe) | {
+        "base_fingerprint": base_fingerprint(base.folder),
+        "data_sha256": data.sha256,
+        "template_sha256": hashlib.sha256(tokenizer.chat_template.encode("utf-8")).hexdigest(),
+        "seed": options.seed,
+        "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
+        "processes": world_size(),
+        "device": f"{device.kind} {device.dtype}",
+    }
+    return Run(options, options.recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def use_threads(wanted: int | None) -> None:
+    """Compute with `wanted` threads, or one for each core: a second one on the same core only gets in the way."""
+    import psutil
+    import torch
+
+    if wanted is None and "OMP_NUM_THREADS" in os.environ:
+        return  # the user's choice, or torchrun's
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))
+
+
+def choose_held_out(data: TrainingData) -> HeldOut:
+    """Choose the conversations that are kept from training; warn where they tell little."""
+    held_out = hold_out(data.conversations)
+    if not held_out.validation:
+        warn(f"only {len(data.conversations):,} conversations: all are trained on, nothing can be measured")
+        return held_out
+    overlap = overlapping_lines(data.conversations, held_out)
+    if overlap:
+        warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
+    return held_out
+
+
+def find_checkpoint(run: Run) -> Path | None:
+    """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
+    checkpoints_dir = run.options.model_dir / CHECKPOINTS_NAME
+    checkpoint, problems = find_newest_complete(checkpoints_dir)
+    for problem in problems:
+        warn(f"a checkpoint was set aside, {problem}")
+    if checkpoint is None:
+        say("No complete checkpoint yet: starting from the beginning")
+        return None
+    differences = list_differences(read_run_facts(checkpoint), run.facts)
+    if differences:
+        raise ScriptError(
+            f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
+            + "".join(f"\n  {difference}" for difference in differences)
+        )
+    say(f"Going on after step {step_of(checkpoint):,}")
+    return checkpoint
+
+
+def load_model(run: Run) -> Any:
+    """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
+    from packing_check import find_packing_fault
+    from qlora_model import add_lora, load_quantized_base
+    from segment_attention import SEGMENT_ATTENTION, register_segment_attention
+    from transformers import set_seed
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    say(f"Loading {run.base.name} ...")
+    assert run.base.folder is not None
+    base_model = load_quantized_base(run.base.folder, run.device, attn_implementation="sdpa")
+    set_seed(run.options.seed)  # the adapter's first weights are drawn next
+    model = add_lora(base_model, run.recipe.rank, run.recipe.alpha, run.recipe.dropout, base=run.base)
+    if run.is_packed:
+        register_segment_attention()
+        base_model.set_attn_implementation(SEGMENT_ATTENTION)
+    longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
+    fault = find_packing_fault(model, [run.material.pieces[number] for number in longest])
+    if fault:
+        raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
+    return model
+
+
+def print_plan(run: Run, model: Any) -> None:
+    """Say what is about to happen, before it does."""
+    from qlora_model import count_parameters
+
+    material, schedule, held_out = run.material, run.material.schedule, run.held_out
+    count = count_parameters(model)
+    supervised_percent = 100 * material.num_supervised_tokens / material.num_tokens
+    step_tokens = material.num_tokens * run.recipe.epochs // schedule.num_steps
+    dtype = str(run.device.dtype).removeprefix("torch.")
+    say(
+        "Plan\n"
+        f"  device    {run.device.name}, {dtype}, number of processes: {world_size()}\n"
+        f"  model     {count.total:,} parameters, {count.trainable:,} of them trained ({count.trainable_percent:.4f} %)\n"
+        f"  held out  {len(held_out.validation):,} conversations to stop by; {len(held_out.spread):,} spread and "
+        f"{len(held_out.latest):,} latest for the style report\n"
+        f"  tokens    {material.num_tokens:,} an epoch, {material.num_supervised_tokens:,} learnt from "
+        f"({supervised_percent:.0f} %), rows {100 * material.fill:.0f} % full\n"
+        f"  training  up to {run.recipe.epochs} epochs, {schedule.num_steps:,} steps of about {step_tokens:,} tokens, "
+        f"learning rate {run.recipe.learning_rate:g}"
+    )
+    if material.num_cut_inside:
+        say(
+            f"  {material.num_cut_inside:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside"
+        )
+
+
+def make_generation_config(tokenizer: Any) -> dict[str, Any]:
+    """Return how replies are drawn and where they end."""
+    from chat_format import find_end_of_turn_id
+
+    end_id = find_end_of_turn_id(tokenizer)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
+    return SAMPLING | {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end_id, "pad_token_id": pad_id}
+
+
+def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[AdapterTrainer, RunKeeper]:
+    """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
+    from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
+    from held_out_evaluation import SampleReplies, measure_reply_loss
+    from packing import PaddedCollator, ScheduledPieces, collate_pack
+    from training_progress import TrainingLog
+
+    model_dir, schedule, packs = run.options.model_dir, run.material.schedule, run.material.held_out
+    generation_config = make_generation_config(run.tokenizer)
+    keeper = RunKeeper(
+        schedule=schedule,
+        lengths=run.material.lengths,
+        log=TrainingLog(model_dir / LOG_NAME, step_of(checkpoint) if checkpoint else 0) if is_first_process() else None,
+        samples=SampleReplies(model, run.tokenizer, run.held_out_conversations, generation_config, run.options.seed),
+        checkpoints_dir=model_dir / CHECKPOINTS_NAME,
+        run_facts=run.facts,
+    )
+    padded = PaddedCollator(generation_config["pad_token_id"], run.recipe.max_length)
+    trainer = AdapterTrainer(
+        measure_held_out=None if packs is None else lambda: measure_reply_loss(model, packs),
+        model=model,
+        args=make_training_arguments(
+            run.recipe,
+            run.device,
+            schedule,
+            model_dir / CHECKPOINTS_NAME,
+            has_held_out=packs is not None,
+            measures_base=packs is not None and checkpoint is None,
+            seed=run.options.seed,
+        ),
+        train_dataset=ScheduledPieces(run.material.pieces, schedule.packs),
+        data_collator=collate_pack if run.is_packed else padded,
+        callbacks=[keeper],
+    )
+    with keeper.stop_request:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer, keeper
+
+
+@contextmanager
+def failures_explained(model_dir: Path) -> Iterator[None]:
+    """Turn a full memory and a full disk, whichever library reports it, into one line that says what to change."""
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (MemoryError, RuntimeError, SafetensorError, OSError) as error:
+        # On a CPU torch reports a plain RuntimeError.
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):
+            raise ScriptError(
+                "out of memory: halve --max-length, or choose a smaller base (--check shows what each takes); "
+                "checkpoints are intact"
+            ) from None
+        if is_disk_full(error):
+            raise ScriptError(
+                f"{shown_path(model_dir)}: disk full while saving; free some space, then run again with --resume"
+            ) from None
+        raise
+
+
+def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: RunKeeper) -> None:
+    """Write the finished model, settings last, and say how well it went and what to do next."""
+    from qlora_model import QUANTIZATION, count_parameters
+    from training_progress import draw_loss_curve, peak_memory_bytes, shown_bytes, shown_seconds
+
+    model_dir, recipe, material = run.options.model_dir, run.recipe, run.material
+    assert keeper.log is not None
+    evaluations = {row["step"]: row for row in keeper.log.rows if "held_out_loss" in row}
+    best_step = trainer.state.best_global_step if evaluations else None
+    seconds = sum(row["seconds"] for row in keeper.log.rows if "seconds" in row)
+    count = count_parameters(model)
+    report: dict[str, Any] = {
+        "tokens_per_epoch": material.num_tokens,
+        "supervised_tokens_per_epoch": material.num_supervised_tokens,
+        "rows_filled": round(material.fill, 4),
+        "steps": trainer.state.global_step,
+        "epochs": round(material.schedule.epoch_at(trainer.state.global_step), 4),
+        "best_step": best_step,
+        "trainable_parameters": count.trainable,
+        "trainable_percent": round(count.trainable_percent, 4),
+        "training_seconds": round(seconds, 1),
+        "tokens_per_second": round(sum(row.get("tokens", 0) for row in keeper.log.rows) / seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": run.device.name,
+    }
+    if best_step is not None:
+        report["validation"] = {
+            name: {"loss": row["held_out_loss"], "bits_per_char": row["held_out_bits_per_char"]}
+            for name, row in (("base", evaluations[0]), ("tuned", evaluations[best_step]))
+        }
+    draw_loss_curve(model_dir / CURVE_NAME, keeper.log.rows, best_step)
+    write_json(model_dir / REPORT_NAME, report)
+    settings = {
+        "format": SETTINGS_FORMAT,
+        "base_model_id": run.base.name if run.base.revision else str(run.base.folder),
+        "base_revision": run.base.revision,
+        "base_fingerprint": run.facts["base_fingerprint"],
+        "path_to_data": str(run.options.data_path),
+        "data_sha256": run.data.sha256,
+        "max_length": recipe.max_length,
+        "quantization": QUANTIZATION if run.device.is_quantized else {},
+        "lora": {
+            "rank": recipe.rank,
+            "alpha": recipe.alpha,
+            "dropout": recipe.dropout,
+            "target_modules": sorted(model.peft_config["default"].target_modules),
+        },
+        "recipe": recipe.name,
+        "training": dataclasses.asdict(recipe),
+        "seed": run.options.seed,
+        "person": find_person(run.options.data_path),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    num_bytes = finish_folder(model_dir, model, run.tokenizer, make_generation_config(run.tokenizer), settings)
+    say(f"\nDone: {shown_path(model_dir)}")
+    if best_step is not None:
+        bits = {name: row["bits_per_char"] for name, row in report["validation"].items()}
+        say(f"  best step  {best_step:,} of {trainer.state.global_step:,}")
+        say(f"  held-out replies  {bits['base']:.3f} bits a character with the base model, {bits['tuned']:.3f} tuned")
+        if bits["tuned"] >= bits["base"]:
+            warn("the tuned model is no better than the base: give it more data, or a higher --learning-rate")
+    say(
+        f"  time {shown_seconds(seconds)}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
+        f"Next:\n  {next_command(run.options)}"
+    )
+
+
+def find_person(data_path: Path) -> str | None:
+    """Return the name of the imitated person from stage 1's report beside the data, when there is one."""
+    try:
+        report = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    person = report.get("person") if isinstance(report, dict) else None
+    return person if isinstance(person, str) else None
+
+
+def resume_command() -> str:
+    """Return the command that goes on with this run."""
+    flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
+    return shlex.join(["python3", sys.argv[0], *flags, "--resume"])
+
+
+def next_command(options: argparse.Namespace) -> str:
+    """Return the command of stage 3 for this model."""
+    flags = [] if options.saved_model_path is saved_model_path else ["--saved-model-path", options.saved_model_path]
+    return shlex.join(["python3", "src/chat/chat_bot.py", *flags])
+
+
+if __name__ == "__main__":
+    run_script(main)

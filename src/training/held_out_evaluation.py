@@ -1,0 +1,132 @@
+"""What the model makes of conversations it does not train on: the loss of the replies, and a few replies of its own.
+
+The loss is summed over tokens and divided once: a mean over batches, as the Trainer takes it, depends on their size.
+It leaves when to evaluate, and what to do about it, to the script.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from chat_format import encode_conversation
+from packing import ScheduledPieces, collate_pack
+from torch.nn.functional import cross_entropy
+from training_script import printable
+
+NUM_SAMPLES = 2
+MAX_SAMPLE_TOKENS = 40
+MAX_SAMPLE_PROMPT_TOKENS = 400
+MAX_SAMPLE_CHARS = 100
+
+
+@dataclass(frozen=True)
+class ReplyLoss:
+    """How surprised the model was by the replies, ends of turns included."""
+
+    nats: float
+    num_tokens: int
+    num_chars: int
+
+    @property
+    def per_token(self) -> float:
+        """Nats a token: what training minimises."""
+        return self.nats / self.num_tokens
+
+    @property
+    def bits_per_char(self) -> float:
+        """Bits a character: comparable between base models with different tokenizers."""
+        return self.nats / math.log(2) / self.num_chars
+
+
+def measure_reply_loss(model: Any, packs: ScheduledPieces) -> ReplyLoss:
+    """Sum the loss of the replies over all packs."""
+    nats = num_tokens = num_chars = 0.0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for number in range(len(packs)):
+            pieces = packs[number]
+            batch = {
+                name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+                for name, value in collate_pack([pieces]).items()
+            }
+            labels = batch.pop("labels")
+            del batch["shift_labels"]
+            logits = model(**batch).logits.reshape(len(labels), -1)
+            nats += cross_entropy(logits.float(), labels, reduction="sum").item()
+            num_tokens += len(labels)
+            num_chars += sum(piece["num_reply_chars"] for piece in pieces)
+    model.train(was_training)
+    return ReplyLoss(nats, int(num_tokens), int(num_chars))
+
+
+class SampleReplies:
+    """A few held-out prompts, answered at each evaluation with the same random numbers: the base's reply and today's."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        conversations: Sequence[Sequence[Mapping[str, str]]],
+        generation_config: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        """Take the prompts evenly from `conversations`: each up to the other person's first turn."""
+        self._model = model
+        self._tokenizer = tokenizer
+        self._sampling = {**generation_config, "max_new_tokens": MAX_SAMPLE_TOKENS}
+        self._seed = seed
+        # Turns alternate: the other person's first turn is the first or the second.
+        firsts = [1 if messages[0]["role"] == "user" else 2 for messages in conversations]
+        prompts = [m[:first] for m, first in zip(conversations, firsts, strict=True) if first <= len(m)]
+        self._base_replies: list[str] = []  # the base does not change: asked once
+        num_samples = min(NUM_SAMPLES, len(prompts))
+        self._prompts = [prompts[place * len(prompts) // num_samples] for place in range(num_samples)]
+
+    def show(self, is_base: bool) -> None:
+        """Print each prompt with the base's reply and, unless the model still is the base, today's."""
+        if not self._base_replies:
+            with self._model.disable_adapter():
+                self._base_replies = [self._reply(messages) for messages in self._prompts]
+        for messages, base_reply in zip(self._prompts, self._base_replies, strict=True):
+            print(f"  them  {_one_line(messages[-1]['content'])}")
+            print(f"  base  {_one_line(base_reply)}")
+            if not is_base:
+                print(f"  now   {_one_line(self._reply(messages))}")
+
+    def _reply(self, messages: Sequence[Mapping[str, str]]) -> str:
+        encoded = encode_conversation(self._tokenizer, messages, add_generation_prompt=True)
+        ids = encoded.input_ids[-MAX_SAMPLE_PROMPT_TOKENS:]
+        input_ids = torch.tensor([ids], device=self._model.device)
+        was_training = self._model.training
+        self._model.eval()
+        # The training's own random state must not depend on whether somebody looks.
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices), _plain_attention(self._model):
+            torch.manual_seed(self._seed)
+            mask = torch.ones_like(input_ids)
+            output = self._model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **self._sampling)
+        self._model.train(was_training)
+        reply: str = self._tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)
+        return reply
+
+
+def _one_line(text: str) -> str:
+    return printable(" / ".join(text.strip().splitlines()))[:MAX_SAMPLE_CHARS]
+
+
+@contextmanager
+def _plain_attention(model: Any) -> Iterator[None]:
+    """Let the model attend as the library does: a reply grows token by token and has no packs."""
+    base = model.get_base_model()
+    packed_implementation = base.config._attn_implementation
+    base.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(packed_implementation)

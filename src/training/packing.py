@@ -1,0 +1,191 @@
+"""Pieces -> rows without padding, planned for the whole run; and the batches a model is fed.
+
+A pack is one row of several pieces laid end to end; position ids and segment borders keep them apart. Logits and loss
+are taken at supervised positions only. Every epoch packs anew; the same seed gives the same plan, so that a run that
+was interrupted goes on where it stopped.
+It leaves attention between the borders to `segment_attention`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+IGNORED = -100  # the label on which the libraries take no loss
+PIECES_PER_WINDOW = 512  # best fit looks at so many shuffled pieces at a time: packs mix old and new conversations
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Every pack of the run in the order of training, as numbers of pieces."""
+
+    packs: list[list[int]]
+    packs_per_step: int
+    epoch_ends: list[int]  # after which step each epoch is over
+
+    @property
+    def num_steps(self) -> int:
+        """How many times the weights change."""
+        return self.epoch_ends[-1]
+
+    def epoch_at(self, step: int) -> float:
+        """Return how many epochs are done after `step`, with the fraction of the one going on."""
+        epoch = bisect.bisect_right(self.epoch_ends, step)
+        if epoch == len(self.epoch_ends):
+            return float(epoch)
+        start = self.epoch_ends[epoch - 1] if epoch else 0
+        return epoch + (step - start) / (self.epoch_ends[epoch] - start)
+
+    def pieces_of_step(self, step: int) -> list[int]:
+        """Return the numbers of the pieces that step number `step` (counted from 1) trains on."""
+        packs = self.packs[(step - 1) * self.packs_per_step : step * self.packs_per_step]
+        return [number for pack in packs for number in pack]
+
+
+def plan_schedule(
+    lengths: Sequence[int], num_epochs: int, pack_tokens: int, packs_per_step: int, seed: int
+) -> Schedule:
+    """Pack pieces of these `lengths` into rows of at most `pack_tokens`, anew in each epoch.
+
+    A piece longer than that gets a row of its own. Each epoch has a whole number of steps.
+    """
+    packs: list[list[int]] = []
+    epoch_ends: list[int] = []
+    for epoch in range(num_epochs):
+        # From the text of both numbers: seed 1 in epoch 2 shares nothing with seed 2 in epoch 1.
+        order_rng = random.Random(f"{seed} {epoch}")
+        order = list(range(len(lengths)))
+        order_rng.shuffle(order)
+        epoch_packs: list[list[int]] = []
+        for start in range(0, len(order), PIECES_PER_WINDOW):
+            epoch_packs += _pack_best_fit(order[start : start + PIECES_PER_WINDOW], lengths, pack_tokens)
+        order_rng.shuffle(epoch_packs)
+        packs += _fill_last_step(epoch_packs, packs_per_step)
+        epoch_ends.append(len(packs) // packs_per_step)
+    return Schedule(packs, packs_per_step, epoch_ends)
+
+
+def plan_padded_schedule(
+    num_pieces: int, num_epochs: int, rows_per_batch: int, batches_per_step: int, seed: int
+) -> Schedule:
+    """Plan a run of padded batches, as the published recipe trains: shuffled pieces, so many rows to a batch."""
+    packs: list[list[int]] = []
+    epoch_ends: list[int] = []
+    for epoch in range(num_epochs):
+        order = list(range(num_pieces))
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        batches = [order[start : start + rows_per_batch] for start in range(0, len(order), rows_per_batch)]
+        packs += _fill_last_step(batches, batches_per_step)
+        epoch_ends.append(len(packs) // batches_per_step)
+    return Schedule(packs, batches_per_step, epoch_ends)
+
+
+def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
+    """Best fit decreasing: the longest first, each into the fullest pack that still has room."""
+    packs: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens free, number of the pack), sorted
+    for number in sorted(numbers, key=lambda number: -lengths[number]):
+        place = bisect.bisect_left(rooms, (lengths[number], -1))
+        if place < len(rooms):
+            room, pack_number = rooms.pop(place)
+        else:
+            room, pack_number = max(pack_tokens, lengths[number]), len(packs)
+            packs.append([])
+        packs[pack_number].append(number)
+        bisect.insort(rooms, (room - lengths[number], pack_number))
+    return packs
+
+
+def _fill_last_step(packs: list[list[int]], packs_per_step: int) -> list[list[int]]:
+    """Return `packs` with some halved until they fill whole steps: no process waits for another's row."""
+    packs = list(packs)
+    while len(packs) % packs_per_step:
+        largest = max(range(len(packs)), key=lambda place: len(packs[place]))
+        pack = packs[largest]
+        if len(pack) == 1:
+            packs.append(pack)  # fewer pieces than rows to a step: one is read twice
+            continue
+        packs[largest] = pack[: len(pack) // 2]
+        packs.append(pack[len(pack) // 2 :])
+    return packs
+
+
+class ScheduledPieces(Dataset[list[dict[str, Any]]]):
+    """The packs of a schedule, each as the list of its pieces. `pieces` is anything with rows by number."""
+
+    def __init__(self, pieces: Any, packs: Sequence[Sequence[int]]) -> None:
+        """Look at `pieces` through `packs`; nothing is copied."""
+        self.pieces = pieces
+        self.packs = packs
+
+    def __len__(self) -> int:
+        """Return the number of packs."""
+        return len(self.packs)
+
+    def __getitem__(self, number: int) -> list[dict[str, Any]]:
+        """Return the pieces of one pack."""
+        return [self.pieces[piece] for piece in self.packs[number]]
+
+
+def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Lay the pieces of one pack end to end: what the model's `forward` takes.
+
+    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]; `labels`, `shift_labels`: one id for each position kept,
+    already shifted, because the model computes logits at those positions only. `cu_seq_lens_*` are the borders.
+    """
+    (pieces,) = batch  # one pack is a batch
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    predicts: list[bool] = []
+    targets: list[int] = []
+    borders = [0]
+    for piece in pieces:
+        ids, is_supervised = piece["input_ids"], piece["is_supervised"]
+        input_ids += ids
+        position_ids += range(len(ids))
+        # The position before a supervised token predicts it; the last of a piece predicts nothing.
+        predicts += [*is_supervised[1:], False]
+        targets += [token_id for token_id, wanted in zip(ids[1:], is_supervised[1:], strict=True) if wanted]
+        borders.append(len(input_ids))
+    longest = max(end - start for start, end in zip(borders, borders[1:], strict=False))
+    cu_seq_lens = torch.tensor(borders, dtype=torch.int32)
+    labels = torch.tensor(targets)
+    return {
+        "input_ids": torch.tensor([input_ids]),
+        "position_ids": torch.tensor([position_ids]),
+        "logits_to_keep": torch.tensor([predicts]),
+        "labels": labels,
+        "shift_labels": labels,
+        # A cache would make the library forget that positions restart, and the pieces would see each other.
+        "use_cache": False,
+        "cu_seq_lens_q": cu_seq_lens,
+        "cu_seq_lens_k": cu_seq_lens,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+@dataclass(frozen=True)
+class PaddedCollator:
+    """Rows padded to one fixed length, loss on every token that is not padding: the published recipe's batches."""
+
+    pad_token_id: int
+    length: int
+
+    def __call__(self, batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Return `input_ids`, `attention_mask` and `labels`, each [rows, length]."""
+        (pieces,) = batch
+        input_ids = torch.full((len(pieces), self.length), self.pad_token_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, piece in enumerate(pieces):
+            ids = torch.tensor(piece["input_ids"][: self.length])
+            input_ids[row, : len(ids)] = ids
+            attention_mask[row, : len(ids)] = 1
+        labels = input_ids.masked_fill(input_ids == self.pad_token_id, IGNORED)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "use_cache": False}

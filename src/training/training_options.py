@@ -1,0 +1,129 @@
+"""The command line of stage 2: flags, their defaults and examples. Nothing is read or checked here but numbers."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, RECIPES, Recipe
+from training_script import PROJECT_ROOT
+
+EXAMPLES = """examples:
+  python3 src/training/fine_tuning_model.py
+  python3 src/training/fine_tuning_model.py --check
+      what it would take: memory, tokens, steps; loads and downloads nothing
+  python3 src/training/fine_tuning_model.py --base-model-id models/my-base --learning-rate 1e-3
+  python3 src/training/fine_tuning_model.py --resume
+      go on after Ctrl-C, a crash or a power cut, from the last complete checkpoint
+  python3 src/training/fine_tuning_model.py --max-length 1024
+      when the memory is not enough
+  torchrun --nproc-per-node 2 src/training/fine_tuning_model.py
+      two GPUs
+"""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keep the examples as they are, show each default."""
+
+
+def parse_options(description: str, block: dict[str, str], seed: int) -> argparse.Namespace:
+    """Parse the command line; `block` holds the three filled-in values.
+
+    The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
+    `model_dir` and `recipe`, with the flags that change it applied.
+    """
+    parser = argparse.ArgumentParser(description=description, epilog=EXAMPLES, formatter_class=_Formatter)
+    files = parser.add_argument_group("the fill-in block (typed paths count from the current folder)")
+    files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder")
+    files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1")
+    files.add_argument("--saved-model-path", metavar="DIR", help="the folder to write")
+    for name, value in block.items():
+        files.set_defaults(**{name: value})
+
+    run = parser.add_argument_group("the run")
+    run.add_argument("--check", action="store_true", help="show what it would take, then leave; nothing is loaded")
+    run.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
+    run.add_argument("--overwrite", action="store_true", help="train anew; what is there is moved aside, not deleted")
+    run.add_argument("--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days")
+    run.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one for each core)")
+    run.add_argument("--seed", type=int, default=seed, help="same seed, data and machine: same adapter")
+    run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
+    run.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    training = parser.add_argument_group("the training (defaults of the recipe)")
+    training.add_argument("--recipe", choices=sorted(RECIPES), default="default", help="published: for comparison only")
+    for flag, kind, text in (
+        ("--learning-rate", _positive_number, "a small base bears more, 1e-3"),
+        ("--epochs", _positive, "at most: it stops when held-out replies get no better"),
+        ("--rank", _positive, "of LoRA"),
+        ("--alpha", _positive, "of LoRA: its output is scaled by alpha / rank"),
+        ("--dropout", _share, "of LoRA"),
+        ("--max-length", _length, "tokens of a row, and of the longest context; less needs less memory"),
+    ):
+        name = flag.lstrip("-").replace("-", "_")
+        values = f"{getattr(DEFAULT_RECIPE, name):g}, published {getattr(PUBLISHED_RECIPE, name):g}"
+        training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({values})")
+    training.add_argument(
+        "--batch-tokens", type=_length, metavar="N", default=argparse.SUPPRESS, help="tokens a step (from the data)"
+    )
+    training.add_argument(
+        "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
+        help="whose words to learn: the imitated person's, or all (person, published everyone)",
+    )  # fmt: skip
+    options = parser.parse_args()
+    options.recipe = _apply_flags(options)
+    _resolve_paths(options, block)
+    return options
+
+
+def _apply_flags(options: argparse.Namespace) -> Recipe:
+    flags = {
+        {"batch_tokens": "step_tokens"}.get(name, name): value
+        for name, value in vars(options).items()
+        if name in {"learning_rate", "epochs", "rank", "alpha", "dropout", "max_length", "batch_tokens", "train_on"}
+    }
+    return dataclasses.replace(RECIPES[options.recipe], **flags)
+
+
+def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:
+    def start_of(name: str) -> Path:
+        return PROJECT_ROOT if getattr(options, name) is block[name] else Path.cwd()
+
+    options.start_dir = start_of("base_model_id")
+    options.data_path = start_of("path_to_data") / Path(options.path_to_data).expanduser()
+    options.model_dir = start_of("saved_model_path") / Path(options.saved_model_path).expanduser()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _length(text: str) -> int:
+    number = int(text)
+    if number < 64:
+        raise argparse.ArgumentTypeError("64 tokens are the least that hold a message and its reply")
+    return number
+
+
+def _positive_number(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1:
+        raise ValueError
+    return number
+
+
+# argparse names the type in its error.
+_positive.__name__ = "number above 0"
+_positive_number.__name__ = "number above 0"
+_share.__name__ = "number from 0 up to 1"
