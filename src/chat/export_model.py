@@ -1,0 +1,115 @@
+"""Merge the trained adapter into its base: one folder that transformers, vLLM, LLaMA-Factory and llama.cpp read.
+
+Reads   the trained folder (default: `saved_model_path` of chat_bot.py) and its base model on this disk
+Writes  a new folder: weights (safetensors), tokenizer with its chat template, generation_config.json, Modelfile
+Run     python3 src/chat/export_model.py [--export-path exported_model]
+Needs   no GPU, but memory for the whole base (about 15 GB for a 7B); minutes
+
+The adapter was tuned beside a base in 4 bits and is merged into the same base in full precision, so replies of the
+exported model can differ a little from the chat's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from chat_bot import saved_model_path
+from chat_script import (
+    PROJECT_ROOT,
+    TEMPORARY_PREFIX,
+    ScriptError,
+    flush_folder,
+    remove_abandoned_files,
+    run_script,
+    shown_path,
+)
+from model_files import list_weight_files, prepare_environment, work_offline
+from saved_model_checks import SavedModel, check_saved_model
+
+DEFAULT_EXPORT_PATH = "exported_model"
+MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libraries
+
+
+def main() -> int:
+    """Check, merge, verify beside the target, rename."""
+    options = parse_arguments()
+    export_dir: Path = options.export_path
+    prepare_environment()
+    saved = check_saved_model(options.saved_model_path, options.base_model_id)
+    check_place(export_dir, saved)
+    work_offline()
+    print(f"Merging {shown_path(saved.folder)} into {saved.base.name} ...", flush=True)
+
+    # Only now: importing the model libraries takes seconds.
+    from merged_model import write_merged_model
+
+    unfinished_dir = export_dir.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-export")
+    try:
+        num_rows = write_merged_model(saved, unfinished_dir)
+        flush_tree(unfinished_dir)
+        unfinished_dir.rename(export_dir)
+    finally:
+        shutil.rmtree(unfinished_dir, ignore_errors=True)
+    flush_folder(export_dir.parent)
+
+    print(f"Checked: the tokenizer's {num_rows:,} entries are the model's rows, and rendered prompts encode as before.")
+    print(f"Written: {shown_path(export_dir)}. It is as private as the chat it was trained on.")
+    print(f"Next, for example: transformers serve {shown_path(export_dir)}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; exits with 2 on wrong usage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--saved-model-path", type=Path, default=PROJECT_ROOT / saved_model_path, metavar="FOLDER")
+    parser.add_argument("--base-model-id", help="the base, when it is no longer where it was trained", metavar="ID")
+    parser.add_argument(
+        "--export-path",
+        type=Path,
+        default=PROJECT_ROOT / DEFAULT_EXPORT_PATH,
+        metavar="FOLDER",
+        help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH} in the project)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def check_place(export_dir: Path, saved: SavedModel) -> None:
+    """Raise ScriptError when `export_dir` is taken, or memory or disk are too small for the merged model."""
+    import psutil
+
+    if export_dir.exists() or export_dir.is_symlink():
+        raise ScriptError(f"{shown_path(export_dir)}: exists already; remove it, or choose another --export-path")
+    assert saved.base.folder is not None
+    num_bytes = sum(path.stat().st_size for path in list_weight_files(saved.base.folder))
+    available = psutil.virtual_memory().available
+    if num_bytes * MEMORY_PER_WEIGHT_BYTE > available:
+        raise ScriptError(
+            f"{saved.base.name}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
+            f"{available / 2**30:.0f} GiB are free; close other programs, or export on a larger machine"
+        )
+    export_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    remove_abandoned_files(export_dir.parent)
+    free = shutil.disk_usage(export_dir.parent).free
+    if num_bytes > free:
+        raise ScriptError(
+            f"{shown_path(export_dir)}: the merged model takes {num_bytes / 2**30:.1f} GiB of disk, "
+            f"{free / 2**30:.1f} GiB are free; free some space, or choose another --export-path"
+        )
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush every file of `folder` to disk: the libraries do not."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    flush_folder(folder)
+
+
+if __name__ == "__main__":
+    run_script(main)

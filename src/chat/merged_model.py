@@ -1,0 +1,100 @@
+"""Base and adapter as one ordinary model folder, checked against what the chat uses.
+
+It leaves choosing and renaming the folder to `export_model`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from chat_script import ScriptError, shown_path
+from model_files import read_json_object
+from ollama_modelfile import write_modelfile
+from peft import PeftModel
+from saved_model_checks import SavedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+from turn_format import encode_conversation
+
+# Encoded by the tokenizer that trained and by the exported one: scripts, emoji, laughter, line breaks, numbers, what
+# looks like structure. Each stands once as the user's words and once as a reply.
+PROBE_TEXTS = (
+    "שלום, מה נשמע?", "see you at 5 :)", "👨\u200d👩\u200d👧 ❤️ 🙏🏽", "חחחחחח", "שורה\nועוד שורה", "<person1>", "?!",
+    "١٢٣ café 你好", "10:30 - 12:00", "  spaces  ",
+)  # fmt: skip
+
+
+def write_merged_model(saved: SavedModel, folder: Path) -> int:
+    """Write base + adapter, tokenizer, sampling values and a Modelfile into `folder`; return the number of token rows.
+
+    The weights keep the base's own number type. Raises ScriptError when tokenizer and weights do not belong together.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    model = load_merged_model(saved)
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    fill_up_vocabulary(tokenizer, num_rows, saved.folder)
+    model.generation_config = GenerationConfig.from_pretrained(saved.folder)
+    folder.mkdir(mode=0o700)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_modelfile(folder / "Modelfile", tokenizer, saved.generation)
+    check_same_prompts(saved.folder, folder)
+    return int(num_rows)
+
+
+def load_merged_model(saved: SavedModel) -> Any:
+    """Load the base unquantised, add the adapter to its weights and return a plain model of the base's class."""
+    base = AutoModelForCausalLM.from_pretrained(
+        saved.base.folder, dtype="auto", trust_remote_code=False, use_safetensors=True
+    )
+    if base.config.tie_word_embeddings and targets_output_layer(saved, base):
+        # One matrix serves as embeddings and as head; the adapter changes the head alone.
+        head = base.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        base.config.tie_word_embeddings = False
+    return PeftModel.from_pretrained(base, saved.folder).merge_and_unload(safe_merge=True)
+
+
+def targets_output_layer(saved: SavedModel, base: Any) -> bool:
+    """Return whether the adapter changes the output layer (`lm_head`, whatever the base calls it)."""
+    targets = read_json_object(saved.folder / "adapter_config.json")["target_modules"]
+    head = base.get_output_embeddings()
+    return any(module is head and name.rsplit(".", 1)[-1] in targets for name, module in base.named_modules())
+
+
+def fill_up_vocabulary(tokenizer: Any, num_rows: int, folder: Path) -> None:
+    """Name the rows that no token uses, as llama.cpp does, because it loads no model with fewer tokens than rows."""
+    if len(tokenizer) > num_rows:
+        raise ScriptError(
+            f"{shown_path(folder / 'tokenizer.json')}: has {len(tokenizer):,} tokens, the base model only "
+            f"{num_rows:,} rows; train again on a base whose tokenizer fits"
+        )
+    tokenizer.add_tokens([f"[PAD{number}]" for number in range(len(tokenizer), num_rows)])
+
+
+def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
+    """Raise ScriptError unless both folders' tokenizers render and encode the same conversations to the same ids."""
+    trained, exported = (
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False) for folder in (trained_dir, exported_dir)
+    )
+    for number, text in enumerate(PROBE_TEXTS):
+        answer = PROBE_TEXTS[number - 1]
+        messages = [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": answer},
+        ]
+        for conversation in (messages[:1], messages):
+            ids = [
+                encode_conversation(tokenizer, conversation, add_generation_prompt=True).input_ids
+                for tokenizer in (trained, exported)
+            ]
+            if ids[0] != ids[1]:
+                raise ScriptError(
+                    f"{shown_path(exported_dir)}: the exported tokenizer encodes prompts differently; "
+                    "please report it with the name of the base model"
+                )

@@ -1,0 +1,200 @@
+"""The exported folder is an ordinary model: it answers as the adapter did, in plain transformers and through a server."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import openai
+import pytest
+import torch
+from chat_script import ScriptError
+from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
+from ollama_modelfile import write_modelfile
+from sampling import Sampling
+from saved_model_checks import check_saved_model
+from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
+from trained_model import load_trained_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "export_model.py"
+QUESTION = [{"role": "user", "content": "שלום, מה נשמע?"}]
+GREEDY = Sampling(do_sample=False, max_new_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def saved_dir(tmp_path_factory, tiny_base_dir):
+    # A large random adapter: replies then differ from the base's, so that a lost adapter shows.
+    return write_saved_model(tmp_path_factory.mktemp("trained") / "saved", tiny_base_dir, 256, adapter_scale=0.5)
+
+
+@pytest.fixture(scope="module")
+def exported_dir(tmp_path_factory, saved_dir):
+    folder = tmp_path_factory.mktemp("export") / "exported"
+    write_merged_model(check_saved_model(saved_dir), folder)
+    return folder
+
+
+def plain_greedy_reply(folder, messages):
+    """What a tool that knows nothing of this project generates."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**prompt, do_sample=False, max_new_tokens=24)
+    return tokenizer.decode(output[0][prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_plain_transformers_gives_the_greedy_reply_of_the_chat(saved_dir, exported_dir):
+    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    prompt_ids, _ = trained.encode_prompt(QUESTION)
+    output = trained.model.generate(
+        input_ids=torch.tensor([prompt_ids]), do_sample=False, max_new_tokens=24, eos_token_id=sorted(trained.end_ids)
+    )
+    before = trained.tokenizer.decode(output[0][len(prompt_ids) :], skip_special_tokens=True)
+    with trained.model.disable_adapter():
+        base_output = trained.model.generate(
+            input_ids=torch.tensor([prompt_ids]),
+            do_sample=False,
+            max_new_tokens=24,
+            eos_token_id=sorted(trained.end_ids),
+        )
+    assert output.tolist() != base_output.tolist()
+    assert plain_greedy_reply(exported_dir, QUESTION) == before
+
+
+def test_what_the_folder_holds(exported_dir):
+    names = {path.name for path in exported_dir.iterdir()}
+    assert names == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+        "generation_config.json", "Modelfile",
+    }  # fmt: skip
+    generation = json.loads((exported_dir / "generation_config.json").read_text())
+    assert (generation["do_sample"], generation["temperature"], generation["min_p"]) == (True, 0.7, 0.05)
+
+
+def test_rendered_prompts_encode_as_the_chat_encodes_them(saved_dir, exported_dir):
+    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    exported = AutoTokenizer.from_pretrained(exported_dir)
+    for text in PROBE_TEXTS:
+        messages = [{"role": "user", "content": text}]
+        plain = exported.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert plain == trained.encode_prompt(messages)[0]
+
+
+def test_an_adapter_on_a_tied_head_leaves_the_embeddings_alone(tmp_path, tiny_base_dir):
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    tied_dir = tmp_path / "tied_base"
+    base.save_pretrained(tied_dir)
+    AutoTokenizer.from_pretrained(tiny_base_dir).save_pretrained(tied_dir)
+    saved_dir = write_saved_model(tmp_path / "saved", tied_dir, 256, adapter_scale=0.5)
+    write_merged_model(check_saved_model(saved_dir), tmp_path / "exported")
+
+    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    ids = torch.tensor([trained.encode_prompt(QUESTION)[0]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    with torch.no_grad():
+        difference = (merged(ids).logits - trained.model(input_ids=ids).logits).abs().max()
+    assert difference < 1e-3
+    assert not merged.config.tie_word_embeddings
+
+
+def test_rows_without_a_token_get_a_name(tiny_base_dir):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_dir)
+    num_tokens = len(tokenizer)
+    fill_up_vocabulary(tokenizer, num_tokens + 3, tiny_base_dir)
+    assert len(tokenizer) == num_tokens + 3
+    with pytest.raises(ScriptError, match="only"):
+        fill_up_vocabulary(tokenizer, num_tokens, tiny_base_dir)
+
+
+def test_modelfile_speaks_the_template(tmp_path, saved_dir):
+    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
+    write_modelfile(tmp_path / "Modelfile", tokenizer, {"temperature": 0.7, "repetition_penalty": 1.0})
+    lines = (tmp_path / "Modelfile").read_text().splitlines()
+    assert "FROM ./model-q8_0.gguf" in lines
+    assert "PARAMETER temperature 0.7" in lines
+    assert "PARAMETER repeat_penalty 1.0" in lines
+    assert 'PARAMETER stop "</s>"' in lines
+    assert any(line.startswith('TEMPLATE """') and "<person2>" in line and "</s>" in line for line in lines)
+
+
+def test_modelfile_leaves_a_template_of_the_base_to_the_gguf_file(tmp_path, saved_dir):
+    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
+    tokenizer.chat_template = "{{ messages }}"
+    write_modelfile(tmp_path / "Modelfile", tokenizer, {})
+    assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
+
+
+def export(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_a_taken_folder_is_refused_and_untouched(tmp_path, saved_dir):
+    (tmp_path / "taken").mkdir()
+    done = export("--saved-model-path", saved_dir, "--export-path", tmp_path / "taken")
+    assert done.returncode == 1
+    assert "exists already" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*")) == [tmp_path / "taken"]
+
+
+def test_no_trained_model_yet_names_the_script_that_makes_one(tmp_path):
+    done = export("--saved-model-path", tmp_path / "nothing", "--export-path", tmp_path / "exported")
+    assert done.returncode == 1
+    assert "fine_tuning_model.py" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_leaves_one_private_folder(tmp_path, saved_dir):
+    done = export("--saved-model-path", saved_dir, "--export-path", tmp_path / "exported")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.slow
+def test_a_server_answers_with_the_greedy_reply_and_streams_it(tmp_path, tiny_base_dir):
+    # A base that talks: what random weights write is no valid text, and servers hold back the letters it leaves open.
+    talking_dir = teach_dialogue(tiny_base_dir, tmp_path / "talking_base")
+    exported_dir = tmp_path / "exported"
+    write_merged_model(check_saved_model(write_saved_model(tmp_path / "saved", talking_dir, 256)), exported_dir)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [Path(sys.executable).with_name("transformers"), "serve", exported_dir, "--port", str(port), "--device", "cpu"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        wait_for_port(port, server)
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused", timeout=120)
+        question = [{"role": "user", "content": DIALOGUE[0][0]}]
+        request = {"model": str(exported_dir), "messages": question, "temperature": 0, "max_tokens": 24}
+        whole = client.chat.completions.create(**request).choices[0].message.content
+        pieces = [
+            chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**request, stream=True)
+        ]
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+    assert whole == plain_greedy_reply(exported_dir, question)
+    assert "".join(pieces) == whole
+    assert len([piece for piece in pieces if piece]) > 1
+
+
+def wait_for_port(port, server, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert server.poll() is None, "the server ended"
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError("the server did not start")
