@@ -7,10 +7,10 @@ things are left in: `redaction.py` hides them. What needs other messages is left
 
 from __future__ import annotations
 
-import json
 import re
-from functools import cache
-from pathlib import Path
+
+from code_recognition import is_code
+from whatsapp_texts import is_poll, is_shared_location, placeholder_reason, split_attachment, strip_edited_mark
 
 DROP_REASONS = {
     "notice": "a notice of WhatsApp about the chat or the group",
@@ -27,6 +27,7 @@ DROP_REASONS = {
     "unknown_placeholder": "a text in <...> that several senders repeat",
 }
 
+BEFORE_THE_MARK = " \n\ufeff\u200f"
 LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
 # ESC or its one-character form, then a colour, a title, a link, ... : a terminal would obey it.
@@ -45,28 +46,32 @@ NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e
 def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     """Return the words of a message and None, or None and the reason (a key of DROP_REASONS) why it is left out.
 
-    >>> filter_text("look https://example.com at this", "Rut")
+    `text` as the parser gives it, direction marks included: a U+200E at its start tells that WhatsApp wrote it.
+
+    >>> filter_text("look https://example.com/a at this", "Rut")
     ('look at this', None)
     >>> filter_text("<Media omitted>", "Rut")
     (None, 'media')
     """
     if sender is None:
         return None, "notice"
-    is_marked = text.lstrip(" \n\ufeff").startswith(LEFT_TO_RIGHT_MARK)
-    body = text if text.isprintable() else remove_invisible(text)
-    body = body.strip()
+    body = text.strip() if text.isprintable() else remove_invisible(text).strip()
     if not body.strip(NOTHING_VISIBLE):
-        return None, "system_text" if is_marked else "empty"
-
+        return None, "empty"
     if body[-1] == ">":
-        body = _edited_re().sub("", body)
+        body = strip_edited_mark(body)
         if not body:
             return None, "empty"
-    reason = _placeholder_reason(body)
+    is_marked = text.lstrip(BEFORE_THE_MARK).startswith(LEFT_TO_RIGHT_MARK)
+
+    reason = placeholder_reason(body)
+    if reason is None and is_poll(body):
+        reason = "poll"
+    if reason is None and is_shared_location(body):
+        reason = "location"
     if reason is not None:
         return None, reason
-
-    attachment = _split_attachment(text, body, is_marked)
+    attachment = split_attachment(text, body, is_marked)
     if attachment is not None:
         reason, body = attachment
         if not body:
@@ -74,10 +79,6 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     elif is_marked:
         return None, "system_text"
 
-    if _is_shared_location(body):
-        return None, "location"
-    if _is_poll(body):
-        return None, "poll"
     if "." in body or "://" in body:
         body = remove_links(body)
         if not body:
@@ -115,95 +116,52 @@ def remove_invisible(text: str) -> str:
 
     Zero-width joiners and variation selectors stay, so emoji and words remain byte-exact.
     """
-    if "\x1b" in text or not text.isascii():
-        text = ESCAPE_SEQUENCE_RE.sub("", text)
+    text = ESCAPE_SEQUENCE_RE.sub("", text)
     return LINE_END_RE.sub("\n", INVISIBLE_RE.sub("", text))
 
 
-# --- Texts of WhatsApp ------------------------------------------------------------------------------------------------
-
-PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
-    kind: texts
-    for kind, texts in json.loads(Path(__file__).with_name("placeholders.json").read_text(encoding="utf-8")).items()
-    if kind != "about"
-}
-WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
-MAX_PLACEHOLDER_CHARS = 400  # the longest known, the encryption notice, has about 200
-INDEX_CHARS = 4  # a template is tried only on a body that begins, or ends, with the same few characters
-
-
-def _placeholder_key(text: str) -> str:
-    return text.casefold().strip(" .<>。")
-
-
-def _words_of(kind: str) -> set[str]:
-    return {text for texts in PLACEHOLDERS[kind].values() for text in texts}
-
-
-def _build_tables() -> tuple[dict[str, str], dict[str, list[tuple[str, str]]], dict[str, list[tuple[str, str]]]]:
-    """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
-    exact: dict[str, str] = {}
-    by_start: dict[str, list[tuple[str, str]]] = {}
-    by_end: dict[str, list[tuple[str, str]]] = {}
-    for reason in WHOLE_BODY_REASONS:
-        for text in _words_of(reason):
-            key = _placeholder_key(text)
-            if "*" not in key and "#" not in key:
-                exact[key] = reason
-            elif key[0] != "*":
-                by_start.setdefault(key[:INDEX_CHARS].split("*")[0], []).append((key, reason))
-            else:
-                by_end.setdefault(key.rsplit("*")[-1][-INDEX_CHARS:], []).append((key, reason))
-    return exact, by_start, by_end
-
-
-EXACT_REASONS, TEMPLATES_BY_START, TEMPLATES_BY_END = _build_tables()
-
-
-@cache
-def _template_re(key: str) -> re.Pattern[str]:
-    return re.compile(re.escape(key).replace(r"\*", r".{0,300}").replace(r"\#", r"\d{1,4}"), re.DOTALL)
-
-
-def _placeholder_reason(body: str) -> str | None:
-    if len(body) > MAX_PLACEHOLDER_CHARS:
-        return None
-    key = _placeholder_key(body)
-    if key in EXACT_REASONS:
-        return EXACT_REASONS[key]
-    return None
-
-
-@cache
-def _edited_re() -> re.Pattern[str]:
-    return re.compile(r"\s*(?:" + "|".join(map(re.escape, sorted(_words_of("edited")))) + r")\s*\Z", re.IGNORECASE)
-
-
-def _split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] | None:
-    return None
-
-
-def _is_shared_location(body: str) -> bool:
-    return False
-
-
-def _is_poll(body: str) -> bool:
-    return False
-
-
-# --- Links ------------------------------------------------------------------------------------------------------------
-
-LINK_RE = re.compile(r"(?i)(?:[a-z][a-z0-9+.-]{1,15}://|www\.)\S+")
+# A link, the spaces around it, and the punctuation of the sentence it ends. Bounded, so that long runs stay linear.
+LINK_RE = re.compile(
+    r"""
+    [ \t]{0,4}
+    (?:
+        (?:[a-z][a-z0-9+.-]{1,15}://|\bwww\.)[^\s<>"]+        # https://example.com/a?b=c
+      | (?<![\w@.-])(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,10}      # example.com/page, bit.ly/3xYz, youtu.be/x?t=1
+        (?:(?<=\.com)|(?<=\.net)|(?<=\.org)|(?<=\.info)|(?<=\.edu)|(?<=\.gov)|(?<=\.[a-z]{2}))/[^\s<>"]+
+    )
+    [ \t]{0,4}
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# A line that is a domain and nothing else. Inside a sentence "booking.com" is the name of a shop.
+BARE_DOMAIN_RE = re.compile(
+    r"(?:[a-z0-9-]{1,63}\.){1,4}(?:com|net|org|info|edu|gov|io|dev|app|(?:co|org|ac|gov)\.[a-z]{2})/?", re.IGNORECASE
+)
+SENTENCE_END = ".,!?;:)]}'\"*_~…"
+LEFTOVERS = " \t()[]<>{}'\"*_~-–—:;,.|•"  # of a line that was a link: no words
+EMPTY_BRACKETS_RE = re.compile(r"\(\s?\)|\[\s?\]|\"\s?\"")
 
 
 def remove_links(body: str) -> str:
-    """Take links out of `body`: one space is left in a sentence, no empty line where a link stood alone."""
-    return re.sub(r" {2,}", " ", LINK_RE.sub(" ", body)).strip()
+    """Take links out of `body`: one space stays in a sentence, no line stays where a link stood alone.
+
+    >>> remove_links("so https://example.com/a, and\\nwww.example.com\\nbye")
+    'so, and\\nbye'
+    """
+    lines: list[str] = []
+    for line in body.split("\n"):
+        kept = "" if BARE_DOMAIN_RE.fullmatch(line) else LINK_RE.sub(_gap, line)
+        if kept == line:
+            lines.append(line)
+            continue
+        kept = EMPTY_BRACKETS_RE.sub("", kept).strip()
+        if kept.strip(LEFTOVERS):
+            lines.append(kept)
+        elif lines and not lines[-1]:
+            lines.pop()  # of the empty lines before and after a link only one stays
+    return "\n".join(lines).strip()
 
 
-# --- Code -------------------------------------------------------------------------------------------------------------
-
-
-def is_code(body: str) -> bool:
-    """Return whether `body` is program code, by several signals together."""
-    return False
+def _gap(match: re.Match[str]) -> str:
+    link = match[0].strip()
+    return link[len(link.rstrip(SENTENCE_END)) :] + " "

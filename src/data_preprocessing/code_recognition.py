@@ -1,0 +1,86 @@
+"""Tell program code from what people write to each other.
+
+No word is ever a reason. A line is searched for six signals: how it begins, how it ends, calls, operators, quotes and
+brackets, and names as programs spell them. One signal is nothing; two in one line are code. The tests measure how
+much code of several languages is found, and that plain sentences are kept.
+"""
+
+from __future__ import annotations
+
+import re
+
+MIN_SIGNALS = 2  # in one line, for it to be a line of code
+MIN_SHARE = 0.5  # of the lines of a message: below, people are talking about a line of code
+MAX_LINES = 100  # a longer message is judged by its beginning,
+MAX_LINE_CHARS = 200  # and so is a longer line
+
+BEGINS_RE = re.compile(
+    r"""\s*(?:[$>]\s|>>>\s|[\w~/-]{1,40}\$\s|\}\s?)?(?:
+    (?:async\s)?def\s\w+\s?\( | class\s\w+\s?[(:{] | class\s\w+\s(?:extends|implements)\s
+  | (?:async\s)?function\b\s?\*?\w*\s?[(<] | func\s\w*\s?\( | fn\s\w+\s?[(<] | lambda\s\w*:
+  | (?:public|private|protected|static|final|abstract|override|virtual|inline|extern|typedef|struct|enum|interface|namespace|package|using|template|export|constexpr)\b
+  | (?:const|let|var|val|auto|int|float|double|char|bool|boolean|long|short|unsigned|string|String|void|size_t|uint\w+|int\w+)(?:\[\]|<[^<>]{1,30}>)?\s+[*&]?\w+\s?(?:[=;:\[({,)]|$)
+  | (?:if|while|for|switch|catch|foreach|elif|else\sif)\s?[(\[]
+  | for\s\w+(?:,\s?\w+)*\sin\s\S
+  | (?:if|elif|while|with|except|else|try|finally|case|default|unless|for)\b[^:]*:\s*$
+  | (?:else|try|finally|do|catch)\s?\{ | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]
+  | return\b | (?:break|continue|pass|fi|done|esac|end|raise|throw|yield|assert|await)\b\s?[\w.]*\(?[^.!?]{0,80};?$
+  | import\s[\w.*{},\s]+(?:\sfrom\s['"]|;|$) | import\s['"(] | from\s[\w.]+\simport\s | from\s['"]
+  | \#\s?(?:include|define|undef|ifdef|ifndef|endif|if|elif|else|pragma|!/)
+  | (?:SELECT|INSERT\sINTO|UPDATE|DELETE\sFROM|CREATE\s(?:TABLE|INDEX|VIEW)|ALTER\sTABLE|DROP\sTABLE|WHERE|FROM|(?:LEFT\s|INNER\s)?JOIN|GROUP\sBY|ORDER\sBY|VALUES|SET|RUN|COPY|CMD|WORKDIR)\s
+  | select\s.{1,100}\sfrom\s | (?:insert\sinto|delete\sfrom|create\stable|drop\stable|alter\stable)\s\w
+  | Traceback\s\(most | File\s"[^"]+",\sline | at\s[\w.$<>/]+\( | Exception\sin\sthread | \w{0,40}(?:Error|Exception):\s
+  | (?:sudo|apt-get|apt|pip3?|npm|npx|yarn|git|docker|kubectl|chmod|mkdir|curl|wget|scp|ssh|grep|conda|brew|ls|cd|rm|cp|mv|tar|python3?|pytest|cargo|gcc|echo)\s
+  | (?:print|println|printf|sprintf|puts|require|alert)\s?[("'] | (?:console|System|Console|fmt|Math|document|window|os|sys|np|pd|plt|self|this|std)(?:\.|::)\w | cout\s?<< | cin\s?>>
+  | </?[a-zA-Z][\w-]*(?:[\s/][^<]*)?> | <!(?:DOCTYPE|--) | <\?(?:xml|php) | @\w+(?:\.\w+)*\( | [.\#]?[\w-]+(?:[\s,>:.\#]+[\w-]+){0,5}\s?\{(?:\s?[\w-]+:|$)
+  | [A-Za-z_][\w.]*(?:\[[^\]]{1,40}\])?\s?[-+*/:|]?=(?:\s|["'\w\[{(]) | [A-Za-z_]\w*(?:(?:\.|::|->)\w+){0,5}\(
+  | "[\w\s.-]{1,40}"\s?:\s | [{\[]\s?["'{] | [a-z]+(?:-[a-z]+)*:\s?[^;:]{1,60};
+    )""",
+    re.VERBOSE,
+)
+ENDS_RE = re.compile(r"(?:[\w)\]}\"'+-];|[{}][;,)]{0,3}|\)\s?;|;;|[(\[]|[)\]],|&&|\|\||\\)\s*$")
+CALL_RE = re.compile(r"[A-Za-z_]\w*\((?!e?s\)|'s\))(?:[\w\"'\[{(&*\-.@:<]|\))|\]\(|\)\.\w+\(|\w!\(|\w<\w+>\(")
+OPERATOR_RE = re.compile(
+    r"==|!=|<=|&&|\|\||\+\+|--;|[-+*/|&]=\s|\w->\w|->\s\w+\s?[:{]|=>|::|<<|\*\*\w|[\w\])]\s?=\s?[\w\"'\[({&*-]|\s[<>]\s\w|\s\|\s\w|:="
+)
+STRUCTURE_RE = re.compile(
+    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w].*\}|</\w|/>|\$\{|\{\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
+)
+NAME_RE = re.compile(
+    r"\b[a-z]+_[a-z]\w*|\b_\w+\b|\b[A-Z]+_[A-Z_]+\b|\b[a-z]{2,}[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b[a-z_]\w*\.[a-z_]\w*[.(\[\s=;,)]|\b(?:self|this)\b\."
+    r"|\s--?[a-zA-Z][\w-]*|\.(?:py|js|ts|java|cpp|c|h|html|css|sh|json|go|rs|rb|php)\b|\b(?:None|True|False|NULL|nullptr|undefined)\b|\w/\w+/|\b0x[0-9a-f]+"
+)
+INSIDE_RES = (CALL_RE, OPERATOR_RE, STRUCTURE_RE, NAME_RE)
+
+# A message of one line without any of these is not searched further: most messages.
+HINT_RE = re.compile(r"[(){}\[\];=<>|\"$_]|\s--?\w")
+# Comments and bare assignments say nothing, for or against.
+NEUTRAL_RE = re.compile(
+    r"(?:\#(?!\s?(?:include|define|undef|if|el|endif|pragma))|//|/?\*|--\s|<!--|```|\w+\s?=\s?[-\w.]+;?$)"
+)
+
+
+def is_code(body: str) -> bool:
+    """Return whether `body` is program code, by several signals together.
+
+    >>> is_code("for (int i = 0; i < 10; i++) {"), is_code("if you import a class from git, null is omitted")
+    (True, False)
+    """
+    if "\n" not in body and HINT_RE.search(body) is None:
+        return False
+    num_lines = num_with_a_signal = num_code = 0
+    for line in body.split("\n", MAX_LINES)[:MAX_LINES]:
+        line = line.strip()
+        if not line or NEUTRAL_RE.match(line):
+            continue
+        num_signals = _num_signals(line[:MAX_LINE_CHARS])
+        num_lines += 1
+        num_with_a_signal += num_signals > 0
+        num_code += num_signals >= MIN_SIGNALS
+    return num_code > 0 and num_with_a_signal > MIN_SHARE * num_lines
+
+
+def _num_signals(line: str) -> int:
+    """Count the signals of a line; one that neither begins nor ends like code has none, whatever stands inside."""
+    num_signals = (BEGINS_RE.match(line) is not None) + (ENDS_RE.search(line, len(line) - 4) is not None)
+    return num_signals and num_signals + sum(inside.search(line) is not None for inside in INSIDE_RES)

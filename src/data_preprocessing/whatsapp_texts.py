@@ -1,0 +1,170 @@
+"""Recognise the texts that WhatsApp itself writes in place of a message (data: placeholders.json).
+
+A text is compared with the whole body, so the same words inside a person's sentence never match.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
+    kind: texts
+    for kind, texts in json.loads(Path(__file__).with_name("placeholders.json").read_text(encoding="utf-8")).items()
+    if kind != "about"
+}
+WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
+MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
+INDEX_CHARS = 3  # a template with a * is tried only on a body that begins, or ends, like it
+
+WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
+# IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
+FILE_THEN_WORD_RE = re.compile(
+    r"(?P<file>[^\n]{1,255}\.\w{1,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
+)
+# <attached: 00000042-PHOTO-2022-09-30-18-15-42.jpg>
+WORD_THEN_FILE_RE = re.compile(r"<(?P<word>[^<>:\n]{2,30}): ?(?P<file>[^<>\n]{1,255})>")
+# report.pdf, or report.pdf • 2 pages: what iPhones write before a document
+FILE_TITLE_RE = re.compile(r"[^\n]{1,255}\.\w{2,5}(?: • [^\n]{1,40})?\Z")
+# location: https://maps.google.com/?q=32.08,34.78; Cafe (Main street 5): https://foursquare.com/v/4b05
+MAP_LINK_RE = re.compile(
+    r"(?P<label>[^\n]{0,200}?):?\s{0,2}https?://(?P<host>maps\.google\.[a-z.]{2,6}/\?q=|foursquare\.com/|maps\.apple\.com/|"
+    r"(?:www\.)?google\.[a-z.]{2,6}/maps|goo\.gl/maps|maps\.app\.goo\.gl/)\S*\Z"
+)
+
+
+def _texts_of(*kinds: str) -> frozenset[str]:
+    return frozenset(text.casefold() for kind in kinds for texts in PLACEHOLDERS[kind].values() for text in texts)
+
+
+def _exact_key(text: str) -> str:
+    return text.casefold().strip(" .。<>")  # the final period and the brackets differ between versions
+
+
+def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
+    exact: dict[str, str] = {}
+    by_start: dict[str, dict[str, str]] = {}
+    by_end: dict[str, dict[str, str]] = {}
+    for reason in WHOLE_BODY_REASONS:
+        for text in sorted(_texts_of(reason)):
+            if "*" not in text:
+                exact[_exact_key(text)] = reason
+            elif "*" not in text[:INDEX_CHARS]:
+                by_start.setdefault(text[:INDEX_CHARS], {})[text] = reason
+            else:
+                by_end.setdefault(text[-INDEX_CHARS:], {})[text] = reason
+    return exact, by_start, by_end
+
+
+EXACT_REASONS, TEMPLATES_BY_START, TEMPLATES_BY_END = _build_tables()
+MEDIA_ENDINGS = tuple(key for key, reason in EXACT_REASONS.items() if reason == "media")
+EDITED_MARKS = _texts_of("edited")
+ATTACHED_WORDS = _texts_of("attached", "attached_tag")
+LOCATION_LABELS = _texts_of("location_label")
+POLL_QUESTIONS = tuple(_texts_of("poll_question"))
+POLL_OPTIONS = tuple(_texts_of("poll_option"))
+
+
+@cache
+def _template_re(template: str) -> re.Pattern[str]:
+    pattern = re.escape(template).replace(r"\*", ".{0,300}").replace(r"\#", r"\d{1,4}")
+    return re.compile(pattern + r"\.?", re.DOTALL)
+
+
+def placeholder_reason(body: str) -> str | None:
+    """Return the drop reason when `body`, free of direction marks, is as a whole a text of WhatsApp.
+
+    >>> placeholder_reason("<Media omitted>"), placeholder_reason("why does it say <Media omitted>")
+    ('media', None)
+    """
+    if len(body) > MAX_PLACEHOLDER_CHARS:
+        return None
+    lowered = body.casefold()
+    reason = EXACT_REASONS.get(lowered.strip(" .。<>"))
+    if reason is not None:
+        return reason
+    for templates in (TEMPLATES_BY_START.get(lowered[:INDEX_CHARS]), TEMPLATES_BY_END.get(lowered[-INDEX_CHARS:])):
+        for template, template_reason in (templates or {}).items():
+            if _template_re(template).fullmatch(lowered):
+                return template_reason
+    return None
+
+
+def strip_edited_mark(body: str) -> str:
+    """Return `body` without the `<This message was edited>` at its end.
+
+    >>> strip_edited_mark("see you at 8 <This message was edited>")
+    'see you at 8'
+    """
+    start = body.rfind("<")
+    return body[:start].rstrip() if start >= 0 and body[start:].casefold() in EDITED_MARKS else body
+
+
+def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] | None:
+    """Return (drop reason, caption or "") when the message is an attachment, None when it is not.
+
+    `text` still has the direction marks that `body` has lost. `is_marked`: it began with U+200E, so what stands before
+    the attachment is WhatsApp's title of the file, not a caption.
+
+    >>> line = "IMG-20220930-WA0001.jpg (file attached)\\nour new dog"
+    >>> split_attachment(line, line, is_marked=False)
+    ('media', 'our new dog')
+    """
+    first_line, _, following_lines = body.partition("\n")
+    if (first_line[0] == "<" or is_marked) and following_lines:
+        reason = placeholder_reason(first_line)
+        if reason in ("media", "contact"):
+            return reason, following_lines.strip()
+    if first_line[-1] in ")>":
+        match = FILE_THEN_WORD_RE.match(body)
+        if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
+            return _attachment(match["file"], match["caption"] or "")
+    if "<" in body:
+        for match in WORD_THEN_FILE_RE.finditer(body):
+            is_at_edge = match.start() == 0 or match.end() == len(body)
+            if is_at_edge and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
+                before, after = body[: match.start()].strip(), body[match.end() :].strip()
+                title = before if is_marked or FILE_TITLE_RE.match(before) else ""
+                return _attachment(match["file"], before[len(title) :] or after)
+    for marked_part in text.split("\u200e")[1:]:  # iPhones: a caption, then U+200E and "image omitted"
+        part = marked_part.strip()
+        reason = placeholder_reason(part)
+        if reason in ("media", "contact"):
+            return reason, "" if is_marked else body.rpartition(part)[0].strip()
+    if " • " in body and body.casefold().endswith(MEDIA_ENDINGS) and "\n" not in body:
+        return "media", ""
+    return None
+
+
+def _attachment(file_name: str, caption: str) -> tuple[str, str]:
+    reason = "contact" if file_name.casefold().endswith(".vcf") else "media"
+    caption = caption.strip()
+    is_title = caption != "" and caption in (
+        file_name,
+        file_name.rpartition(".")[0],
+    )  # Android repeats a document's name
+    return reason, "" if is_title else caption
+
+
+def is_shared_location(body: str) -> bool:
+    """Return whether the whole body is a place on a map.
+
+    >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
+    True
+    """
+    match = MAP_LINK_RE.match(body) if "://" in body else None
+    if match is None:
+        return False
+    label = match["label"].casefold().rstrip(" :")
+    return label in LOCATION_LABELS or match["host"].startswith(("foursquare", "maps.google")) and "?" not in label
+
+
+def is_poll(body: str) -> bool:
+    """Return whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is none."""
+    first_line, _, following_lines = body.partition("\n")
+    return first_line.casefold().startswith(POLL_QUESTIONS) and any(
+        line.lstrip().casefold().startswith(POLL_OPTIONS) for line in following_lines.split("\n")
+    )
