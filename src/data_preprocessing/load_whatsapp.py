@@ -1,0 +1,515 @@
+"""Stage 1: WhatsApp exports -> training conversations, with a ledger that says where every message went.
+
+Reads   src/data_preprocessing/WhatsappChatOriginal.txt (or .zip), or the exports given: .txt, .zip, folders of them
+Writes  formatted_data.jsonl, and beside it preprocessing_report.json and dropped_messages.jsonl
+Run     python3 src/data_preprocessing/load_whatsapp.py [EXPORT ...] --imitate NAME
+Takes   some seconds for 40,000 messages (the most WhatsApp exports), on any computer, without a network
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402 - the three lines to fill in stand before everything else.
+# Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
+base_model_id = "yam-peleg/Hebrew-Mistral-7B"
+path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
+saved_model_path = "saved_model"
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from participants import find_nearest_name, find_senders, readable_name
+from preprocessing_script import (
+    PROJECT_ROOT,
+    ScriptError,
+    exclusive_use,
+    printable,
+    remove_abandoned_files,
+    replacing,
+    run_script,
+    shown_path,
+    warn_of_other_blocks,
+)
+
+if TYPE_CHECKING:
+    from export_survey import ExportSurvey
+    from redaction import Redactor
+
+OWN_PATH = Path(__file__).resolve()
+NEXT_SCRIPT_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
+DEFAULT_EXPORT_PATHS = (
+    PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.txt",
+    PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.zip",
+)
+REPORT_NAME = "preprocessing_report.json"
+REPORT_FORMAT = 1
+DROPPED_NAME = "dropped_messages.jsonl"
+
+TURN_GAP_SECONDS = 600  # ten minutes: what one person writes in a row is one thought
+CONVERSATION_GAP_SECONDS = 3600  # an hour: what follows is rarely an answer to what stood before
+
+NUM_SHOWN_PARTICIPANTS = 20
+PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
+    arguments = parse_arguments()
+    warn_of_other_blocks(OWN_PATH)
+    data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
+    check_packages()
+    check_reason(arguments.show_dropped)
+    export_paths = find_export_paths(arguments.exports)
+    check_outputs(data_path, export_paths)
+    surveys = survey_exports(export_paths, arguments)
+    imitated = choose_imitated(surveys, arguments.imitate)
+    write_outputs(data_path, surveys, imitated, arguments)
+    print(f"Next: {next_command(arguments)}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; exit with 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        description="Turn WhatsApp exports into training conversations; say where every message went.",
+        epilog="Example: python3 load_whatsapp.py 'WhatsApp Chat with Rut.zip' --imitate 'Noam'",
+    )
+    parser.add_argument(
+        "exports",
+        nargs="*",
+        metavar="EXPORT",
+        type=Path,
+        help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt",
+    )
+    parser.add_argument(
+        "--imitate",
+        action="append",
+        metavar="NAME",
+        help="whose style to learn; again for another name of the same person",
+    )
+    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help=f"the conversations; default: {path_to_data}")
+
+    reading = parser.add_argument_group("reading the exports")
+    reading.add_argument("--chat", metavar="NAME", help="which chat of a zip that holds several")
+    reading.add_argument("--encoding", help="such as cp1255; default: found by its bytes")
+    order = reading.add_mutually_exclusive_group()
+    order.add_argument(
+        "--day-first",
+        action="store_true",
+        default=None,
+        help="01/02 is the first of February, where the export leaves it open",
+    )
+    order.add_argument("--month-first", action="store_false", dest="day_first", help="01/02 is the second of January")
+
+    making = parser.add_argument_group("making conversations")
+    making.add_argument(
+        "--turn-gap-seconds",
+        type=positive_number,
+        default=TURN_GAP_SECONDS,
+        metavar="N",
+        help="a longer pause ends a burst: in a group the name is said again; default: %(default)s",
+    )
+    making.add_argument(
+        "--conversation-gap-seconds",
+        type=positive_number,
+        default=CONVERSATION_GAP_SECONDS,
+        metavar="N",
+        help="a longer silence ends a conversation; default: %(default)s",
+    )
+    making.add_argument(
+        "--max-messages-per-chat",
+        type=positive_number,
+        metavar="N",
+        help="keep the latest N of each chat; default: all",
+    )
+    making.add_argument(
+        "--since",
+        type=date.fromisoformat,
+        default=date.min,
+        metavar="DATE",
+        help="leave out what is older than this day, such as 2024-01-31",
+    )
+    making.add_argument(
+        "--until", type=date.fromisoformat, default=date.max, metavar="DATE", help="leave out what is newer"
+    )
+
+    private = parser.add_argument_group("hiding private things")
+    private.add_argument(
+        "--no-redaction", action="store_true", help="keep phone numbers, e-mail addresses, codes and the like"
+    )
+    private.add_argument("--hide", type=Path, metavar="FILE", help="words to hide as well, one a line")
+    private.add_argument(
+        "--phone-region", metavar="CODE", help="country of the phone numbers, such as IL; default: guessed"
+    )
+
+    parser.add_argument(
+        "--show-dropped", metavar="REASON", help="print dropped messages of a reason, or one of each for all"
+    )
+    parser.add_argument("--base-model-id", help="only handed on to the next command")
+    parser.add_argument("--saved-model-path", help="only handed on to the next command")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def positive_number(text: str) -> int:
+    """Read a whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+# ---- Paths -----------------------------------------------------------------------------------------------------------
+
+
+def find_export_paths(given: list[Path]) -> list[Path]:
+    """Return the export files to read, each once; raise ScriptError when one is not there."""
+    from export_source import ExportError, find_exports
+
+    if not given:
+        given = [path for path in DEFAULT_EXPORT_PATHS if path.exists()][:1]
+        if not given:
+            raise ScriptError(
+                f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
+                f"More > Export chat > Without media), or name it: python3 {shown_path(OWN_PATH)} EXPORT"
+            )
+    found: dict[tuple[int, int], Path] = {}
+    for path in given:
+        path.lstat()  # a missing one: a FileNotFoundError, which names it
+        try:
+            for export_path in find_exports(path):
+                state = export_path.stat()
+                found.setdefault((state.st_dev, state.st_ino), export_path)
+        except ExportError as error:
+            raise ScriptError(f"{shown_path(path)}: {error}") from error
+    return list(found.values())
+
+
+def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
+    """Raise ScriptError unless the three outputs can be written without harm to an export."""
+    folder = data_path.parent
+    if data_path.name in (REPORT_NAME, DROPPED_NAME):
+        raise ScriptError(f"{shown_path(data_path)}: the ledger has this name; choose another for the data")
+    for path in (data_path, folder / REPORT_NAME, folder / DROPPED_NAME):
+        if path.exists():
+            for export_path in export_paths:
+                if path.samefile(export_path):
+                    raise ScriptError(
+                        f"{shown_path(path)}: would overwrite the export itself; choose another --path-to-data"
+                    )
+            if not path.is_file():
+                raise ScriptError(f"{shown_path(path)}: is no regular file; choose another --path-to-data")
+        elif path.is_symlink():
+            raise ScriptError(f"{shown_path(path)}: is a link to nothing; remove it, or choose another --path-to-data")
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ScriptError(f"{shown_path(folder)}: is a file, a folder is needed; choose another --path-to-data")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ScriptError(f"{shown_path(folder)}: permission denied; choose another --path-to-data, or change its mode")
+
+
+def check_packages() -> None:
+    """Raise ScriptError when a package of requirements.txt that this stage needs is missing."""
+    try:
+        import message_filters  # noqa: F401
+        import redaction  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ScriptError(
+            f"requirements.txt: the package {error.name} is not installed for {sys.executable}; "
+            f"run {sys.executable} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
+        ) from error
+
+
+def check_reason(reason: str | None) -> None:
+    """Raise ScriptError when no message is ever dropped for `reason`."""
+    from preprocessing_report import REASONS
+
+    if reason is not None and reason not in ("all", *REASONS):
+        raise ScriptError(
+            f"--show-dropped: there is no reason {printable(reason)}; name one of these, or all"
+            + "".join(f"\n  {name:<24} {description}" for name, description in REASONS.items())
+        )
+
+
+# ---- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> list[ExportSurvey]:
+    """Look through each export once and tell what was found."""
+    from export_survey import ExportFile, survey_export
+
+    surveys = []
+    for path in export_paths:
+        file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
+        export = file.open()
+        survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
+        order = f"{export.date_order} ({'proven' if export.is_order_proven else 'guessed'})"
+        print(
+            f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
+            f"{export.format_description}, {order}"
+        )
+        if not export.is_order_proven:
+            warn(path, "day and month may be swapped; --day-first or --month-first decides")
+        for warning in export.warnings:
+            warn(path, printable(warning))
+        surveys.append(survey)
+    return surveys
+
+
+def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
+    """Return `items`, with a progress bar at a terminal when they take long."""
+    if not sys.stderr.isatty():
+        return items
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(
+        items, what, total, leave=False, delay=PROGRESS_DELAY_SECONDS, unit=" messages", unit_scale=True
+    )
+    return bar
+
+
+# ---- Who is imitated -------------------------------------------------------------------------------------------------
+
+
+def choose_imitated(surveys: list[ExportSurvey], names: list[str] | None) -> set[str]:
+    """Return every sender name of the person to imitate: of `names`, else asked for at a terminal."""
+    if not names:
+        names = [ask_whom_to_imitate(surveys)]
+    imitated = {sender for name in names for sender in find_imitated(surveys, name)}
+    if all(survey.participants.keys() <= imitated for survey in surveys):
+        raise ScriptError(
+            f"{shown_files(surveys)}: nobody else writes here and a conversation needs two; give another chat"
+        )
+    for survey in surveys:
+        numbers = {
+            readable_name(sender): participant.num_messages
+            for sender, participant in survey.participants.items()
+            if sender in imitated
+        }
+        if numbers:
+            matched = ", ".join(f"{name} ({number:,} messages)" for name, number in numbers.items())
+            print(f"Imitating {matched} of {shown_path(survey.file.path)}")
+        else:
+            warn(survey.file.path, "the imitated person does not write here")
+    print("Imitating anyone but yourself needs their consent.")
+    return imitated
+
+
+def find_imitated(surveys: list[ExportSurvey], name: str) -> set[str]:
+    """Return the senders called `name` in any of the exports; raise ScriptError when none is, or it is unclear which."""
+    found: set[str] = set()
+    for survey in surveys:
+        senders = find_senders(name, survey.participants)
+        if len(set(map(readable_name, senders))) > 1:
+            raise ScriptError(
+                f'{shown_path(survey.file.path)}: "{printable(name)}" fits several people; write the name as it stands here'
+                + "".join(f"\n  {readable_name(sender)}" for sender in senders)
+            )
+        found.update(senders)
+    if not found:
+        nearest = find_nearest_name(name, count_by_name(surveys))
+        cure = f'did you mean "{nearest}"?' if nearest else "name one of its participants"
+        raise ScriptError(
+            f'{shown_files(surveys)}: nobody is called "{printable(name)}"; {cure}{listed_participants(surveys)}'
+        )
+    return found
+
+
+def ask_whom_to_imitate(surveys: list[ExportSurvey]) -> str:
+    """Ask at the terminal until a number or a name of the list is typed; without a terminal raise ScriptError."""
+    names = list(count_by_name(surveys))
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        command = shlex.join([shown_python(), shown_path(OWN_PATH), *sys.argv[1:], "--imitate", names[0]])
+        raise ScriptError(
+            f"{shown_files(surveys)}: whom to imitate is not said; name one of its participants"
+            f"{listed_participants(surveys)}\n  as in: {command}"
+        )
+    print(f"Whom shall the chatbot imitate?{listed_participants(surveys, is_numbered=True)}", file=sys.stderr)
+    while True:
+        print("Number or name: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise ScriptError(f"{shown_files(surveys)}: whom to imitate is not said; run again and choose")
+        answer = line.strip()
+        if answer.isdecimal() and 1 <= int(answer) <= len(names):
+            return names[int(answer) - 1]
+        try:
+            find_imitated(surveys, answer)
+        except ScriptError as error:
+            print(str(error).partition("\n")[0], file=sys.stderr)
+        else:
+            return answer
+
+
+def count_by_name(surveys: list[ExportSurvey]) -> dict[str, int]:
+    """Return how many messages each participant wrote in all exports together, by readable name, most first."""
+    counts: dict[str, int] = {}
+    for survey in surveys:
+        for sender, participant in survey.participants.items():
+            name = readable_name(sender)
+            counts[name] = counts.get(name, 0) + participant.num_messages
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def listed_participants(surveys: list[ExportSurvey], is_numbered: bool = False) -> str:
+    """Return an indented line for each of the most active participants."""
+    counts = count_by_name(surveys)
+    lines = []
+    for number, (name, num_messages) in enumerate(list(counts.items())[:NUM_SHOWN_PARTICIPANTS], start=1):
+        label = f"{number:>2}  " if is_numbered else ""
+        lines.append(f"\n  {label}{num_messages:>7,} messages  {printable(name)}")
+    if len(counts) > NUM_SHOWN_PARTICIPANTS:
+        lines.append(f"\n  and {len(counts) - NUM_SHOWN_PARTICIPANTS:,} more")
+    return "".join(lines)
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_outputs(
+    data_path: Path, surveys: list[ExportSurvey], imitated: set[str], arguments: argparse.Namespace
+) -> None:
+    """Write the data, the dropped messages and the report, all or none; print what became of the messages."""
+    from conversation_writer import ConversationWriter, Settings
+    from export_survey import describe_export, find_unknown_placeholders, group_by_chat
+    from preprocessing_report import Ledger, advise, is_at_cap
+
+    redactor = make_redactor(surveys, arguments)
+    redact = redactor.redact if redactor else str
+    settings = Settings(
+        imitated=imitated,
+        unknown_placeholders=find_unknown_placeholders(surveys),
+        turn_gap_seconds=arguments.turn_gap_seconds,
+        conversation_gap_seconds=arguments.conversation_gap_seconds,
+        max_messages_per_chat=arguments.max_messages_per_chat,
+        since=arguments.since,
+        until=arguments.until,
+    )
+    chats = group_by_chat(surveys)
+    folder = data_path.parent
+    with (
+        exclusive_use(folder, "preprocessing"),
+        # They are put in place from the last to the first: the data at the very end.
+        replacing(data_path) as data_file,
+        replacing(folder / DROPPED_NAME) as dropped_file,
+        replacing(folder / REPORT_NAME) as report_file,
+    ):
+        remove_abandoned_files(folder)
+        ledger = Ledger(dropped_file, redact, arguments.show_dropped)
+        writer = ConversationWriter(data_file, ledger, redact, settings)
+        for chat in chats:
+            messages = [
+                with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
+                for survey in chat.surveys
+            ]
+            writer.write_chat(redact(chat.title), messages, chat.shown_names(imitated, redact))
+        for survey in surveys:
+            if survey.has_changed():
+                raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
+        ledger.check(sum(survey.num_messages for survey in surveys))
+        if not writer.num_replies:
+            raise ScriptError(
+                f"{shown_files(surveys)}: nothing of the imitated person is left to learn from; see where it went"
+                + "".join(f"\n{line}" for line in ledger.table())
+            )
+        report = {
+            "format": REPORT_FORMAT,
+            "person": sorted({redact(readable_name(sender)) for sender in imitated}),
+            "messages": ledger.totals(),
+            "conversations": writer.totals(),
+            "redactions": dict(redactor.counts) if redactor else None,
+            "unknown_placeholders": {redact(body): number for body, number in settings.unknown_placeholders.items()},
+            "exports": [
+                describe_export(redact(chat.title), survey, imitated, redact)
+                for chat in chats
+                for survey in chat.surveys
+            ],
+            "advice": advise(
+                writer.num_replies, [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
+            ),
+            "data_sha256": writer.data_sha256,
+        }
+        json.dump(report, report_file, ensure_ascii=False, indent=2)
+        for file in (data_file, dropped_file, report_file):  # a full disk shows before anything is put in place
+            file.flush()
+            os.fsync(file.fileno())
+    print(*ledger.table(), sep="\n")
+    print_outcome(report)
+    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
+
+
+def make_redactor(surveys: list[ExportSurvey], arguments: argparse.Namespace) -> Redactor | None:
+    """Return what hides private things, or None when the user wants none of it."""
+    from redaction import Redactor, guess_phone_region
+
+    if arguments.no_redaction:
+        print(
+            "warning: phone numbers, addresses and codes stay in the data, and the model may repeat them",
+            file=sys.stderr,
+        )
+        return None
+    hidden_words = []
+    if arguments.hide is not None:
+        try:
+            hidden_words = arguments.hide.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ScriptError(f"{shown_path(arguments.hide)}: is not UTF-8 text; save it as UTF-8") from error
+    region = arguments.phone_region or guess_phone_region(text for survey in surveys for text in survey.number_samples)
+    return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
+
+
+def print_outcome(report: dict[str, Any]) -> None:
+    """Print what was made, what was hidden, and the advice."""
+    for body, number in report["unknown_placeholders"].items():
+        print(f"Taken for WhatsApp's own words: {printable(body)} ({number:,} times)")
+    if report["redactions"]:
+        print("Hidden: " + ", ".join(f"{number:,} {kind}" for kind, number in report["redactions"].items() if number))
+    made = report["conversations"]
+    print(
+        f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
+        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters"
+    )
+    print(*report["advice"], sep="\n")
+
+
+def next_command(arguments: argparse.Namespace) -> str:
+    """Return the command that trains on this data, with the paths that were typed."""
+    flags = {
+        "--base-model-id": arguments.base_model_id,
+        "--path-to-data": arguments.path_to_data,
+        "--saved-model-path": arguments.saved_model_path,
+    }
+    typed = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
+    return shlex.join([shown_python(), shown_path(NEXT_SCRIPT_PATH), *typed])
+
+
+# ---- Wording ---------------------------------------------------------------------------------------------------------
+
+
+def shown_python() -> str:
+    """Return how to call this Python: the project's own by its path, else the usual word."""
+    is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
+    return shown_path(Path(sys.executable)) if is_project_own else "python3"
+
+
+def shown_files(surveys: list[ExportSurvey]) -> str:
+    """Return the name of the export for a message, or of the first of several."""
+    first = shown_path(surveys[0].file.path)
+    return first if len(surveys) == 1 else f"{first} and {len(surveys) - 1} more"
+
+
+def warn(path: Path, problem: str) -> None:
+    """Print a warning about a file."""
+    print(f"warning: {shown_path(path)}: {problem}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_script(main)

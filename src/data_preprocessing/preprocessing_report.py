@@ -1,0 +1,141 @@
+"""The ledger: every parsed message counted in exactly one class, kept or dropped under one reason.
+
+It writes each dropped message with its reason as it comes, checks the sums at the end, and words the report and the
+advice. It leaves to the script when a message is dropped, and where the files go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from conversations import KeptMessage
+from message_filters import DROP_REASONS
+from preprocessing_script import printable
+from whatsapp_export import Message
+
+# WhatsApp cuts an export at about this many messages, without and with media (its help pages; rounded there).
+EXPORT_CAPS = (40_000, 10_000)
+CAP_TOLERANCE = 0.01  # "about"
+
+# Replies needed, from the project's own measurements of how many held-out replies tell an imitation from the person
+# (a tenth to a fifth is held out): 50 held out show length only, 300 to 500 show emoji and laughter too.
+NUM_REPLIES_SKETCH = 250
+NUM_REPLIES_ENOUGH = 2_500
+
+NUM_EXAMPLES = 20  # shown of one reason; dropped_messages.jsonl has them all
+NUM_EXAMPLE_CHARS = 100
+
+# Reasons that need the neighbours of a message; those that need its text alone are message_filters' own.
+DUPLICATE = "duplicate"
+OUTSIDE_DATES = "outside_dates"
+UNKNOWN_PLACEHOLDER = "unknown_placeholder"  # described with the reasons of message_filters
+OVER_CAP = "over_cap"
+NO_REPLY_IN_CONVERSATION = "no_reply_in_conversation"
+AFTER_LAST_REPLY = "after_last_reply"
+REASONS = {
+    **DROP_REASONS,
+    DUPLICATE: "also in another export of the same chat",
+    OUTSIDE_DATES: "outside --since and --until",
+    OVER_CAP: "older than the latest of --max-messages-per-chat",
+    NO_REPLY_IN_CONVERSATION: "a conversation in which the imitated person wrote nothing",
+    AFTER_LAST_REPLY: "what nobody answered at the end of a conversation",
+}
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class LedgerError(AssertionError):
+    """The sums do not add up: a mistake of ours, never of the user."""
+
+
+class Ledger:
+    """Counts kept and dropped messages, and writes the dropped ones to `dropped_file`, redacted, one JSON a line."""
+
+    def __init__(self, dropped_file: IO[str], redact: Callable[[str], str], shown_reason: str | None = None) -> None:
+        """Gather examples of `shown_reason`, or one of each reason when it is "all"."""
+        self.num_kept = 0
+        self.num_dropped: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}  # by reason
+        self._dropped_file = dropped_file
+        self._redact = redact
+        self._shown_reason = shown_reason
+
+    def keep(self, num_messages: int) -> None:
+        """Count messages that stand in the training data."""
+        self.num_kept += num_messages
+
+    def drop(self, message: Message | KeptMessage, reason: str, chat: str) -> None:
+        """Count and write a message that is left out."""
+        self.num_dropped[reason] += 1
+        text = self._redact(message.text)
+        sender = None if message.sender is None else self._redact(message.sender)
+        record = {
+            "reason": reason,
+            "chat": chat,
+            "sent_at": message.sent_at.isoformat(),
+            "sender": sender,
+            "text": text,
+        }
+        self._dropped_file.write(_encode(record) + "\n")
+        if self._shown_reason in (reason, "all"):
+            examples = self.examples.setdefault(reason, [])
+            if len(examples) < (NUM_EXAMPLES if self._shown_reason == reason else 1):
+                examples.append(text)
+
+    def check(self, num_parsed: int) -> None:
+        """Raise LedgerError unless every parsed message is in exactly one class."""
+        num_accounted = self.num_kept + self.num_dropped.total()
+        if num_accounted != num_parsed:
+            raise LedgerError(f"{num_parsed:,} messages were read but {num_accounted:,} are accounted for")
+
+    def totals(self) -> dict[str, object]:
+        """Return the counts for the report."""
+        return {
+            "parsed": self.num_kept + self.num_dropped.total(),
+            "kept": self.num_kept,
+            "dropped": dict(self.num_dropped.most_common()),
+        }
+
+    def table(self) -> list[str]:
+        """Return the indented lines of the printed table, the most frequent reason first, with the examples asked for."""
+        num_parsed = self.num_kept + self.num_dropped.total()
+        lines = [f"  {'kept':<24} {self.num_kept:>9,} {self.num_kept / num_parsed:>6.1%}"]
+        for reason, number in self.num_dropped.most_common():
+            lines.append(f"  {reason:<24} {number:>9,} {number / num_parsed:>6.1%}  {REASONS[reason]}")
+            lines += [f"      {printable(text)[:NUM_EXAMPLE_CHARS]}" for text in self.examples.get(reason, [])]
+        return lines
+
+
+def is_at_cap(num_messages: int) -> bool:
+    """Tell whether an export has as many messages as WhatsApp writes at most, so that older ones are missing.
+
+    >>> is_at_cap(39_870), is_at_cap(31_000)
+    (True, False)
+    """
+    return any(abs(num_messages - cap) <= cap * CAP_TOLERANCE for cap in EXPORT_CAPS)
+
+
+def advise(num_replies: int, capped_exports: Sequence[str]) -> list[str]:
+    """Return plain sentences: is that enough data, and what would give more."""
+    advice = []
+    if num_replies < NUM_REPLIES_SKETCH:
+        advice.append(
+            f"{num_replies:,} replies are too few to tell afterwards whether it worked; "
+            f"{NUM_REPLIES_SKETCH:,} give a sketch of the style, {NUM_REPLIES_ENOUGH:,} the whole: add chats of the same person."
+        )
+    elif num_replies < NUM_REPLIES_ENOUGH:
+        advice.append(
+            f"{num_replies:,} replies give a sketch of the style (length, endings, frequent words); from "
+            f"{NUM_REPLIES_ENOUGH:,} on emoji and laughter can be judged too: add chats of the same person if there are any."
+        )
+    else:
+        advice.append(f"{num_replies:,} replies are enough to learn the style and to judge it.")
+    advice += [
+        f"{name} has as many messages as WhatsApp exports at most: older ones are missing; an older export of the same "
+        "chat given beside it is merged without duplicates."
+        for name in capped_exports
+    ]
+    return advice

@@ -1,0 +1,715 @@
+"""Stage 1 as its users meet it: run as a program, on made-up exports, in a folder of its own."""
+
+import contextlib
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "src/data_preprocessing/load_whatsapp.py"
+OUTPUTS = ("formatted_data.jsonl", "dropped_messages.jsonl", "preprocessing_report.json")
+
+CHAT = [  # (minutes after the start, sender, text)
+    (0, "Dan", "hi"),
+    (1, "Dan", "how are you?"),
+    (2, "Rut Levi", "good 😂👨‍👩‍👧"),
+    (3, "Rut Levi", "and you?\nwell?"),
+    (4, "Dan", "<Media omitted>"),
+    (5, "Dan", "שלום, הכל טוב"),
+    (6, "Rut Levi", "call me on 050-123-4567"),
+    (7, "Dan", "https://example.com/a"),
+    (8, "Dan", "bye"),
+    (200, "Dan", "anyone?"),
+    (400, "Rut Levi", "good morning"),
+]
+START = datetime(2023, 3, 20, 9, 0)
+
+
+def android(messages, start=START):
+    return "".join(
+        f"{start + timedelta(minutes=minutes):%d/%m/%Y, %H:%M} - {who}: {text}\n" for minutes, who, text in messages
+    )
+
+
+def iphone(messages, start=START):
+    lines = []
+    for minutes, who, text in messages:
+        text = "\u200eimage omitted" if text == "<Media omitted>" else text
+        mark = "\u200e" if text.startswith("\u200e") else ""
+        lines.append(f"{mark}[{start + timedelta(minutes=minutes):%d.%m.%Y, %H:%M:%S}] {who}: {text}\r\n")
+    return "".join(lines)
+
+
+def american(messages, start=START):
+    times = [start + timedelta(minutes=minutes) for minutes, _, _ in messages]
+    return "".join(
+        f"{at.month}/{at.day}/{at:%y}, {at.hour % 12 or 12}:{at:%M}\u202f{at:%p} - {who}: {text}\n"
+        for at, (_, who, text) in zip(times, messages, strict=True)
+    )
+
+
+def run(folder, *arguments, script=SCRIPT, program=sys.executable, **options):
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 60} | options
+    return subprocess.run([program, str(script), *map(str, arguments)], cwd=folder, **options)
+
+
+def convert(folder, *arguments, imitate="Rut Levi"):
+    """Run the stage on `arguments`, which must succeed, and return (conversations, report, dropped, process)."""
+    result = run(folder, *arguments, "--imitate", imitate, "--path-to-data", "out/formatted_data.jsonl")
+    assert result.returncode == 0, result.stderr
+    return (*read_outputs(folder / "out"), result)
+
+
+def read_outputs(out):
+    conversations, dropped = (
+        [json.loads(line) for line in (out / name).read_text(encoding="utf-8").split("\n")[:-1]] for name in OUTPUTS[:2]
+    )
+    report = json.loads((out / OUTPUTS[2]).read_text(encoding="utf-8"))
+    numbers = report["messages"]
+    assert numbers["parsed"] == numbers["kept"] + sum(numbers["dropped"].values())
+    assert len(dropped) == sum(numbers["dropped"].values())
+    return conversations, report, dropped
+
+
+def words(conversation):
+    return [(turn["role"], turn["content"]) for turn in conversation["messages"]]
+
+
+def error_of(result, status=1):
+    """Return the error's first line, after checking the contract of every error."""
+    assert result.returncode == status, result.stderr
+    first, *details = result.stderr.rstrip("\n").split("\n")
+    assert first.startswith("load_whatsapp: ")
+    assert "Traceback" not in result.stderr
+    assert all(line.startswith("  ") for line in details)
+    return first
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "chat.txt").write_text(android(CHAT), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def copied_project(tmp_path):
+    """The stage and its starter alone in a folder, as on another machine."""
+    project = tmp_path / "a project"
+    shutil.copytree(
+        ROOT / "src/data_preprocessing",
+        project / "src/data_preprocessing",
+        ignore=shutil.ignore_patterns("final_outputs", "Whatsapp*", "__pycache__"),
+    )
+    shutil.copy(ROOT / "preprocess_start.sh", project)
+    return project
+
+
+# ---- What it makes ----
+
+
+EXPECTED = [
+    [
+        ("user", "hi\nhow are you?"),
+        ("assistant", "good 😂👨‍👩‍👧\nand you?\nwell?"),
+        ("user", "שלום, הכל טוב"),
+        ("assistant", "call me on [PHONE]"),
+    ],
+    [("assistant", "good morning")],
+]
+
+
+@pytest.mark.parametrize("render", [android, iphone, american])
+def test_one_chat_in_every_format_makes_the_same_conversations(tmp_path, render):
+    (tmp_path / "chat.txt").write_text(render(CHAT), encoding="utf-8", newline="")
+    conversations, report, dropped, _ = convert(tmp_path, "chat.txt")
+    assert [words(conversation) for conversation in conversations] == EXPECTED
+    assert [conversation["started_at"] for conversation in conversations] == [
+        "2023-03-20T09:00:00",
+        "2023-03-20T15:40:00",
+    ]
+    assert {conversation["chat"] for conversation in conversations} == {"chat"}
+    reasons = {"media": 1, "link": 1, "after_last_reply": 1, "no_reply_in_conversation": 1}
+    assert report["messages"] == {"parsed": 11, "kept": 7, "dropped": reasons}
+    assert report["conversations"]["num_replies"] == 3
+    assert [message["reason"] for message in dropped if message["text"] == "anyone?"] == ["no_reply_in_conversation"]
+
+
+def test_hebrew_and_emoji_stand_in_the_file_as_they_are(folder):
+    convert(folder, "chat.txt")
+    data = (folder / "out/formatted_data.jsonl").read_text(encoding="utf-8")
+    assert "שלום, הכל טוב" in data
+    assert "👨‍👩‍👧" in data
+    assert list(json.loads(data.split("\n")[0])) == ["messages", "chat", "started_at"]
+
+
+def test_reads_the_zip_as_the_phone_sends_it(folder):
+    with zipfile.ZipFile(folder / "WhatsApp Chat - Dan.zip", "w") as archive:
+        archive.writestr("_chat.txt", iphone(CHAT))
+        archive.writestr("00000012-PHOTO-2023.jpg", b"no picture")
+    conversations, *_ = convert(folder, "WhatsApp Chat - Dan.zip")
+    assert [words(conversation) for conversation in conversations] == EXPECTED
+    assert conversations[0]["chat"] == "Dan"
+
+
+def test_the_ledger_says_what_was_found_and_what_it_means(folder):
+    _, report, _, result = convert(folder, "chat.txt")
+    (export,) = report["exports"]
+    assert (export["date_order"], export["is_order_proven"], export["num_messages"]) == ("day/month/year", True, 11)
+    assert {person["name"]: person["num_messages"] for person in export["participants"]} == {"Dan": 7, "Rut Levi": 4}
+    assert export["participants"][1]["last"] == "2023-03-20T15:40:00"
+    assert (
+        [person["name"] for person in export["participants"] if person["is_imitated"]]
+        == report["person"]
+        == ["Rut Levi"]
+    )
+    assert report["redactions"]["PHONE"] == 1
+    assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 55}
+    assert "too few" in report["advice"][0]
+    assert report["advice"][0] in result.stdout
+
+
+def test_prints_what_was_done_and_the_next_command(folder):
+    *_, result = convert(folder, "chat.txt", "--saved-model-path", "my model")
+    last = result.stdout.rstrip("\n").split("\n")[-1]
+    assert last.startswith("Next: ")
+    assert last.endswith("fine_tuning_model.py --path-to-data out/formatted_data.jsonl --saved-model-path 'my model'")
+    assert "needs their consent" in result.stdout
+    assert "Imitating Rut Levi (4 messages)" in result.stdout
+    assert "out/formatted_data.jsonl" in result.stdout
+
+
+def test_outputs_are_private(folder):
+    convert(folder, "chat.txt")
+    assert stat.S_IMODE((folder / "out").stat().st_mode) == 0o700
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder / "out").iterdir()} == dict.fromkeys(
+        OUTPUTS, 0o600
+    )
+
+
+def test_same_bytes_come_out_whatever_the_machine_is_set_to(folder):
+    def data(**variables):
+        convert_env = os.environ | variables
+        result = run(
+            folder, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", "out/formatted_data.jsonl", env=convert_env
+        )
+        assert result.returncode == 0, result.stderr
+        return [(folder / "out" / name).read_bytes() for name in OUTPUTS]
+
+    assert data(LC_ALL="C", TZ="Asia/Tokyo", PYTHONHASHSEED="1") == data(LC_ALL="C.UTF-8", TZ="UTC", PYTHONHASHSEED="2")
+
+
+# ---- Options ----
+
+
+def test_show_dropped_prints_messages_of_a_reason_only_on_request(folder):
+    *_, quiet = convert(folder, "chat.txt")
+    assert "anyone?" not in quiet.stdout
+    *_, result = convert(folder, "chat.txt", "--show-dropped", "no_reply_in_conversation")
+    assert "      anyone?\n" in result.stdout
+    assert "bye" not in result.stdout
+    *_, result = convert(folder, "chat.txt", "--show-dropped", "all")
+    assert "      anyone?\n" in result.stdout
+    assert "      bye\n" in result.stdout
+
+
+def test_an_unknown_reason_is_refused_with_the_list(folder):
+    error = error_of(run(folder, "chat.txt", "--imitate", "Rut Levi", "--show-dropped", "boring"))
+    assert "there is no reason boring" in error
+
+
+def test_no_redaction_keeps_the_number_and_warns(folder):
+    conversations, report, _, result = convert(folder, "chat.txt", "--no-redaction")
+    assert words(conversations[0])[-1] == ("assistant", "call me on 050-123-4567")
+    assert report["redactions"] is None
+    assert "the model may repeat them" in result.stderr
+
+
+def test_dropped_messages_are_redacted_too(folder):
+    (folder / "chat.txt").write_text(android([*CHAT, (800, "Dan", "my number is 050-765-4321")]), encoding="utf-8")
+    _, _, dropped, _ = convert(folder, "chat.txt")
+    assert dropped[-1]["text"] == "my number is [PHONE]"
+
+
+def test_hides_the_words_of_the_users_own_list(folder):
+    (folder / "hide.txt").write_text("good\n\n", encoding="utf-8")
+    conversations, *_ = convert(folder, "chat.txt", "--hide", "hide.txt")
+    assert "good" not in words(conversations[0])[1][1]
+
+
+def test_date_range_includes_both_days(folder):
+    days = [
+        (0, "Dan", "one"),
+        (1, "Rut", "a"),
+        (1440, "Dan", "two"),
+        (1441, "Rut", "b"),
+        (2880, "Dan", "three"),
+        (2881, "Rut", "c"),
+    ]
+    (folder / "chat.txt").write_text(android(days), encoding="utf-8")
+    conversations, report, *_ = convert(
+        folder, "chat.txt", "--since", "2023-03-21", "--until", "2023-03-21", imitate="Rut"
+    )
+    assert [words(conversation) for conversation in conversations] == [[("user", "two"), ("assistant", "b")]]
+    assert report["messages"]["dropped"] == {"outside_dates": 4}
+
+
+def test_cap_keeps_the_latest_messages_of_each_chat(folder):
+    conversations, report, *_ = convert(folder, "chat.txt", "--max-messages-per-chat", "1")
+    assert [words(conversation) for conversation in conversations] == [[("assistant", "good morning")]]
+    assert report["messages"]["dropped"]["over_cap"] == 8
+
+
+def test_the_silence_that_ends_a_conversation_is_an_option(folder):
+    conversations, *_ = convert(folder, "chat.txt", "--conversation-gap-seconds", "99999")
+    assert [len(conversation["messages"]) for conversation in conversations] == [6]
+
+
+@pytest.mark.parametrize(("flag", "started"), [("--day-first", "2023-02-01"), ("--month-first", "2023-01-02")])
+def test_an_open_order_of_day_and_month_is_said_and_can_be_decided(tmp_path, flag, started):
+    (tmp_path / "chat.txt").write_text("01/02/2023, 09:00 - Dan: hi\n01/02/2023, 09:01 - Rut: hey\n", encoding="utf-8")
+    *_, result = convert(tmp_path, "chat.txt", imitate="Rut")
+    assert "day and month may be swapped" in result.stderr
+    conversations, *_ = convert(tmp_path, "chat.txt", flag, imitate="Rut")
+    assert conversations[0]["started_at"].startswith(started)
+
+
+def test_unknown_placeholders_of_several_senders_are_dropped_and_listed(folder):
+    unknown = [
+        (10, "Dan", "<Média mellőzve>"),
+        (11, "Rut Levi", "<Média mellőzve>"),
+        (12, "Dan", "<Média mellőzve>"),
+        (13, "Dan", "<my joke>"),
+    ]
+    (folder / "chat.txt").write_text(android([*CHAT[:9], *unknown, (14, "Rut Levi", "haha")]), encoding="utf-8")
+    conversations, report, _, result = convert(folder, "chat.txt")
+    assert report["messages"]["dropped"]["unknown_placeholder"] == 3
+    assert report["unknown_placeholders"] == {"<Média mellőzve>": 3}
+    assert "<Média mellőzve> (3 times)" in result.stdout
+    assert "<my joke>" in words(conversations[0])[-2][1]
+
+
+# ---- Groups, several exports ----
+
+
+def test_in_a_group_the_others_names_stand_before_their_words(tmp_path):
+    group = [
+        (0, "Dan", "hi"),
+        (1, "+972 50-765-4321", "who is this?"),
+        (2, "Rut", "me"),
+        (3, "Dan", "ok"),
+        (4, "Rut", "bye"),
+    ]
+    (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(group), encoding="utf-8")
+    (conversation,), *_ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
+    assert words(conversation) == [
+        ("user", "Dan: hi\n[PHONE]: who is this?"),
+        ("assistant", "me"),
+        ("user", "Dan: ok"),
+        ("assistant", "bye"),
+    ]
+
+
+def test_overlapping_exports_of_one_chat_are_merged_without_duplicates(tmp_path):
+    messages = [(n, "Rut" if n % 2 else "Dan", f"word {n % 7}") for n in range(40)]
+    messages.insert(21, messages[20])  # sent twice within a minute: it stays twice
+    (tmp_path / "new.txt").write_text(android(messages[15:]), encoding="utf-8")
+    (tmp_path / "old.txt").write_text(android(messages[:30]), encoding="utf-8")
+    (tmp_path / "whole.txt").write_text(android(messages), encoding="utf-8")
+    merged, report, *_ = convert(tmp_path, "new.txt", "old.txt", imitate="Rut")
+    whole, *_ = convert(tmp_path, "whole.txt", imitate="Rut")
+    assert [conversation["messages"] for conversation in merged] == [conversation["messages"] for conversation in whole]
+    assert report["messages"]["dropped"] == {"duplicate": 15}
+
+
+def test_different_chats_with_the_same_people_and_a_forwarded_message_stay_apart(tmp_path):
+    one = [(n, "Rut" if n % 2 else "Dan", f"one {n}") for n in range(40)]
+    two = [(n, "Rut" if n % 2 else "Dan", f"two {n}") for n in range(40)]
+    two[20] = one[20]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a/_chat.txt").write_text(android(one), encoding="utf-8")
+    (tmp_path / "b/_chat.txt").write_text(android(two), encoding="utf-8")
+    conversations, report, *_ = convert(tmp_path, "a/_chat.txt", "b/_chat.txt", imitate="Rut")
+    assert [conversation["chat"] for conversation in conversations] == ["a", "b"]
+    assert "duplicate" not in report["messages"]["dropped"]
+
+
+def test_a_folder_of_exports_is_read_and_the_owner_is_one_person_in_all(tmp_path):
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports/WhatsApp Chat with Dan.txt").write_text(
+        android([(0, "Dan", "a"), (1, "Rut", "b")]), encoding="utf-8"
+    )
+    (tmp_path / "exports/WhatsApp Chat with Noa.txt").write_text(
+        android([(0, "Noa", "c"), (1, "Rut Levi", "d")]), encoding="utf-8"
+    )
+    (tmp_path / "exports/notes.txt").write_text("milk, bread\n", encoding="utf-8")
+    conversations, report, _, result = convert(tmp_path, "exports", "--imitate", "Rut Levi", imitate="Rut")
+    assert [words(conversation) for conversation in conversations] == [
+        [("user", "a"), ("assistant", "b")],
+        [("user", "c"), ("assistant", "d")],
+    ]
+    assert [conversation["chat"] for conversation in conversations] == ["Dan", "Noa"]
+    assert report["person"] == ["Rut", "Rut Levi"]
+    assert "Imitating Rut Levi (1 messages) of exports/WhatsApp Chat with Noa.txt" in result.stdout
+
+
+def test_one_file_given_twice_is_read_once(folder):
+    _, report, *_ = convert(folder, "chat.txt", folder / "chat.txt")
+    assert report["messages"]["parsed"] == 11
+
+
+# ---- Who is imitated ----
+
+
+@pytest.mark.parametrize("typed", ["rut levi", "RUT LEVI", "~ Rut\u00a0Levi", "\u200fRut Levi\u200f"])
+def test_a_name_is_found_whatever_its_case_and_invisible_marks(folder, typed):
+    _, report, *_ = convert(folder, "chat.txt", imitate=typed)
+    assert report["person"] == ["Rut Levi"]
+
+
+def test_without_a_name_or_a_terminal_the_error_lists_everybody_and_the_command(folder):
+    result = run(folder, "chat.txt")
+    assert error_of(result) == "load_whatsapp: chat.txt: whom to imitate is not said; name one of its participants"
+    assert "      7 messages  Dan\n        4 messages  Rut Levi\n" in result.stderr
+    command = result.stderr.rstrip("\n").rpartition("as in: ")[2]
+    assert command.endswith("load_whatsapp.py chat.txt --imitate Dan")
+
+
+@pytest.mark.parametrize(("typed", "nearest"), [("Rut Levy", "Rut Levi"), ("Rut", "Rut Levi"), ("Dana", "Dan")])
+def test_an_unknown_name_is_answered_with_the_nearest_and_never_guessed(folder, typed, nearest):
+    result = run(folder, "chat.txt", "--imitate", typed, "--path-to-data", "out/data.jsonl")
+    assert error_of(result) == f'load_whatsapp: chat.txt: nobody is called "{typed}"; did you mean "{nearest}"?'
+    assert "7 messages  Dan" in result.stderr
+    assert not (folder / "out").exists()
+
+
+def test_a_name_that_fits_two_people_is_refused(folder):
+    (folder / "chat.txt").write_text(android([(0, "RUT", "hi"), (1, "rut", "hey")]), encoding="utf-8")
+    assert "fits several people" in error_of(run(folder, "chat.txt", "--imitate", "Rut"))
+
+
+def test_a_long_list_of_participants_is_cut_and_cannot_act_on_the_terminal(tmp_path):
+    people = [(n, f"person {n}", "hi") for n in range(60)] + [(n, "evil \x1b[2J\u202eman", "x") for n in range(60, 70)]
+    (tmp_path / "chat.txt").write_text(android(people), encoding="utf-8")
+    result = run(tmp_path, "chat.txt")
+    error_of(result)
+    assert result.stderr.count(" messages  ") == 20
+    assert "and 41 more" in result.stderr
+    assert not set("\x1b\x9b\u202e") & set(result.stderr)
+
+
+def at_terminal(folder, answers, *arguments):
+    """Run the stage at a terminal of its own, type `answers` at its question; return (status, all that was shown)."""
+    process_id, terminal = pty.fork()
+    if process_id == 0:
+        os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell lets its children ignore it
+        signal.alarm(30)
+        os.execv(sys.executable, [sys.executable, str(SCRIPT), *map(str, arguments)])
+    shown = b""
+    has_typed = False
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while piece := os.read(terminal, 4096):
+            shown += piece
+            if not has_typed and b"Number or name: " in shown:
+                os.write(terminal, answers)
+                has_typed = True
+    return os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]), shown.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("answer", [b"2\n", b"rut levi\n", b"7\nnobody\n\n2\n"])
+def test_at_a_terminal_the_person_is_chosen_by_number_or_name(folder, answer):
+    status, shown = at_terminal(folder, answer, "chat.txt", "--path-to-data", "out/formatted_data.jsonl")
+    assert status == 0, shown
+    assert "2        4 messages  Rut Levi" in shown
+    assert read_outputs(folder / "out")[1]["person"] == ["Rut Levi"]
+
+
+def test_leaving_the_question_unanswered_changes_nothing(folder):
+    status, shown = at_terminal(folder, b"\x04", "chat.txt", "--path-to-data", "out/formatted_data.jsonl")
+    assert status == 1, shown
+    assert "whom to imitate is not said" in shown
+    assert not (folder / "out").exists()
+
+
+def test_ctrl_c_at_the_question_is_130(folder):
+    status, shown = at_terminal(folder, b"\x03", "chat.txt")
+    assert status == 130, shown
+
+
+# ---- Bad input ----
+
+NOT_EXPORTS = {
+    "notes": (b"buy milk\ncall mum at 12:30\n", "no WhatsApp messages found"),
+    "empty": (b"", "is empty"),
+    "blank": (b"\n \n", "is empty"),
+    "byte order mark": (b"\xef\xbb\xbf", "is empty"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "PNG"),
+    "cut zip": (b"PK\x03\x04" + bytes(40), "zip"),
+    "notices alone": (b'01/02/2023, 09:00 - Dan created group "x"\n', "nobody wrote"),
+    "owner alone": (b"20/03/2023, 09:00 - Rut Levi: note to self\n", "needs two"),
+    "no words left": (
+        b"20/03/2023, 09:00 - Rut Levi: <Media omitted>\n20/03/2023, 09:01 - Dan: hi\n",
+        "nothing of the imitated person is left",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_EXPORTS)
+def test_what_is_no_usable_export_is_refused_and_the_old_output_stays(folder, name):
+    content, problem = NOT_EXPORTS[name]
+    convert(folder, "chat.txt")
+    before = {path: path.read_bytes() for path in (folder / "out").iterdir()}
+    (folder / "given.txt").write_bytes(content)
+    result = run(folder, "given.txt", "--imitate", "Rut Levi", "--path-to-data", "out/formatted_data.jsonl")
+    error = error_of(result)
+    assert error.startswith("load_whatsapp: given.txt: ")
+    assert problem in error
+    assert "; " in error  # what to do
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+def test_no_reply_left_shows_where_the_messages_went(folder):
+    (folder / "given.txt").write_bytes(NOT_EXPORTS["no words left"][0])
+    result = run(folder, "given.txt", "--imitate", "Rut Levi", "--path-to-data", "out/formatted_data.jsonl")
+    assert "media" in result.stderr
+    assert "no_reply_in_conversation" in result.stderr
+
+
+def test_what_is_no_export_is_shown_by_its_shape_without_its_words(folder):
+    (folder / "given.txt").write_text("Dear diary 12\nסוד: 34\n", encoding="utf-8")
+    result = run(folder, "given.txt", "--imitate", "Rut")
+    error_of(result)
+    assert "  xxxx xxxxx 00\n  xxx: 00\n" in result.stderr
+    assert "diary" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["missing", "dangling link", "pipe", "device", "empty folder"])
+def test_what_cannot_be_read_is_refused_at_once(folder, kind):
+    path = folder / "given.txt"
+    if kind == "dangling link":
+        path.symlink_to(folder / "nowhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "empty folder":
+        path.mkdir()
+    error = error_of(run(folder, path, "--imitate", "Rut", timeout=20))
+    assert path.name in error
+
+
+def test_without_an_export_the_error_says_where_to_put_one(copied_project):
+    result = run(copied_project, script="src/data_preprocessing/load_whatsapp.py")
+    error = error_of(result)
+    assert error.startswith("load_whatsapp: src/data_preprocessing/WhatsappChatOriginal.txt: not found; ")
+    assert "Export chat" in error
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--since", "yesterday"], ["--turn-gap-seconds", "0"], ["--colour"], ["--day-first", "--month-first"]]
+)
+def test_wrong_usage_is_2(folder, arguments):
+    assert run(folder, *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("link", ["path", "symbolic", "hard", "ledger"])
+def test_the_export_is_never_its_own_output(folder, link):
+    output = folder / "out.jsonl"
+    if link == "path":
+        output = folder / "chat.txt"
+    elif link == "symbolic":
+        output.symlink_to(folder / "chat.txt")
+    elif link == "hard":
+        output.hardlink_to(folder / "chat.txt")
+    else:
+        (folder / "dropped_messages.jsonl").hardlink_to(folder / "chat.txt")
+    before = (folder / "chat.txt").read_bytes()
+    error = error_of(run(folder, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", output))
+    assert "would overwrite the export itself" in error
+    assert (folder / "chat.txt").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "device", "below a file"])
+def test_an_output_that_cannot_be_replaced_is_refused_before_the_work(folder, kind):
+    output = folder / "out.jsonl"
+    if kind == "folder":
+        output.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(output)
+    elif kind == "dangling link":
+        output.symlink_to(folder / "nowhere")
+    elif kind == "device":
+        output = Path("/dev/full")
+    else:
+        output = folder / "chat.txt/data.jsonl"
+    result = run(folder, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", output)
+    error_of(result)
+    assert result.stdout == ""
+
+
+def test_an_unwritable_folder_is_refused_before_the_work(folder):
+    locked = folder / "locked"
+    locked.mkdir(mode=0o500)
+    if os.access(locked, os.W_OK):
+        pytest.skip("root may write anywhere")
+    result = run(folder, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", locked / "data.jsonl")
+    assert "permission denied" in error_of(result)
+    assert result.stdout == ""
+
+
+# ---- Accidents ----
+
+
+@pytest.fixture
+def long_folder(folder):
+    """An export that takes a second or two."""
+    messages = [(n, "Rut" if n % 3 else "Dan", f"word number {n} of a made-up chat") for n in range(30_000)]
+    (folder / "long.txt").write_text(android(messages), encoding="utf-8")
+    (folder / "out").mkdir(mode=0o700)
+    (folder / "out/formatted_data.jsonl").write_text("old\n")
+    return folder
+
+
+def test_a_full_disk_leaves_the_old_output(long_folder):
+    limit = 200_000  # bytes a file may have: the full data has more
+    result = run(
+        long_folder, "long.txt", "--imitate", "Rut", "--path-to-data", "out/formatted_data.jsonl",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert "load_whatsapp: out/" in error_of(result)
+    assert "free some space" in result.stderr
+    assert {path.name: path.read_text() for path in (long_folder / "out").iterdir()} == {
+        "formatted_data.jsonl": "old\n"
+    }
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_with_its_status_and_leaves_the_old_output(long_folder, number, status):
+    process = start_long_run(long_folder)
+    wait_for_temporary_file(long_folder / "out", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status, errors
+    assert "Traceback" not in errors
+    assert {path.name: path.read_text() for path in (long_folder / "out").iterdir()} == {
+        "formatted_data.jsonl": "old\n"
+    }
+
+
+def start_long_run(folder):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), "long.txt", "--imitate", "Rut", "--path-to-data", "out/formatted_data.jsonl"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def wait_for_temporary_file(out, process):
+    while process.poll() is None and not list(out.glob(".unfinished-*")):
+        time.sleep(0.002)
+
+
+def test_two_runs_at_once_never_mix(long_folder):
+    first = start_long_run(long_folder)
+    wait_for_temporary_file(long_folder / "out", first)
+    second = run(long_folder, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", "out/formatted_data.jsonl")
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert "another run is preprocessing here" in error_of(second)
+    assert read_outputs(long_folder / "out")[1]["messages"]["parsed"] == 30_000
+
+
+def test_a_reader_that_leaves_does_not_harm_the_work(folder):
+    command = (
+        f"{sys.executable} {SCRIPT} chat.txt --imitate 'Rut Levi' --path-to-data out/formatted_data.jsonl | head -n 1"
+    )
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.stdout.startswith("Read chat.txt")
+    assert len(read_outputs(folder / "out")[0]) == 2
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_leaves_the_old_output_or_the_new_one(long_folder):
+    started = time.monotonic()
+    assert (
+        run(long_folder, "long.txt", "--imitate", "Rut", "--path-to-data", "whole/formatted_data.jsonl").returncode == 0
+    )
+    duration = time.monotonic() - started
+    new = (long_folder / "whole/formatted_data.jsonl").read_bytes()
+    output = long_folder / "out/formatted_data.jsonl"
+    for kill in range(20):
+        output.write_text("old\n")
+        process = start_long_run(long_folder)
+        time.sleep(duration * (kill + 0.5) / 20)
+        process.kill()
+        process.communicate()
+        assert output.read_bytes() in (b"old\n", new)
+    run(long_folder, "long.txt", "--imitate", "Rut", "--path-to-data", "out/formatted_data.jsonl")
+    assert {path.name for path in (long_folder / "out").iterdir()} == set(OUTPUTS)  # those of the dead are gone
+
+
+# ---- Starting it ----
+
+
+@pytest.mark.parametrize("starter", [["bash", "{}"], ["{}"], [sys.executable, "{}"], ["sh", "{}"]])
+def test_the_starter_runs_from_any_folder_by_shell_and_by_python(copied_project, tmp_path, starter):
+    (copied_project / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    command = [part.format(copied_project / "preprocess_start.sh") for part in starter]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        [*command, "--imitate", "Rut Levi"], cwd=elsewhere, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(read_outputs(copied_project / "src/data_preprocessing/final_outputs")[0]) == 2
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_starter_passes_errors_on(copied_project):
+    result = run(copied_project, "--imitate", "Rut", script="preprocess_start.sh")
+    assert "WhatsappChatOriginal.txt: not found" in error_of(result)
+
+
+def test_missing_packages_are_named_with_the_cure(folder):
+    result = subprocess.run([sys.executable, "-S", str(SCRIPT), "chat.txt"], cwd=folder, capture_output=True, text=True)
+    error = error_of(result)
+    assert error.startswith("load_whatsapp: requirements.txt: the package ")
+    assert "-m pip install -r" in error
+
+
+def test_help_needs_no_library_and_names_every_option(folder):
+    result = subprocess.run(
+        [sys.executable, "-S", "-E", str(SCRIPT), "--help"], cwd=folder, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    for flag in ("--imitate", "--chat", "--hide", "--show-dropped", "--conversation-gap-seconds", "--path-to-data"):
+        assert flag in result.stdout
+
+
+def test_the_stage_imports_no_heavy_library(folder):
+    code = (
+        "import sys, runpy; sys.argv[0] = 'load_whatsapp.py'\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "finally: print(sorted({'torch', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", "out/data.jsonl"],
+        cwd=folder, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SCRIPT.parent)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.rstrip().endswith("[]")
