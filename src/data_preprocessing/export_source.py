@@ -16,7 +16,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -28,7 +28,7 @@ BLOCK_BYTES = 1 << 16  # 64 KiB: larger blocks were no faster and cost memory
 SNIFF_BYTES = 1 << 18  # enough to tell the encoding, and an export from a note attached to it
 
 # The longest line WhatsApp can write is a message of 65,536 characters. More than this is no export.
-MAX_LINE_CHARS = 1 << 24
+MAX_TEXT_CHARS = 1 << 24
 
 # A zip bomb inflates without end. The largest export is some 10 MB of text, and text deflates about 4 to 1.
 MAX_UNZIPPED_BYTES = 200 * 1000 * 1000
@@ -104,7 +104,7 @@ class ExportSource:
             raise ExportError(f"is empty; {EXPORT_AGAIN}")
         self._has_bare_cr = "\r" in head and "\n" not in head
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Generator[str, None, None]:
         """Yield the lines without their end (LF or CRLF): nothing else ends a line, U+2028 and its like are text."""
         self.num_bad_bytes = 0
         self.bad_lines = []
@@ -130,9 +130,9 @@ class ExportSource:
                     lines = complete.split("\n")
                     num_lines += len(lines)
                     yield from lines
-                if len(rest) > MAX_LINE_CHARS:
+                if len(rest) > MAX_TEXT_CHARS:
                     raise ExportError(
-                        f"line {num_lines + 1} is longer than {MAX_LINE_CHARS:,} characters; {EXPORT_AGAIN}"
+                        f"line {num_lines + 1} is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}"
                     )
         if rest:
             yield rest.removesuffix("\r")

@@ -12,69 +12,69 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from date_order import DateOrder, find_date_order
 from export_error import EXPORT_AGAIN, ExportError
-from header_words import AM_WORDS, CLOCK_WORDS, MONTHS, PM_WORDS, plain_word
+from header_words import CLOCK_WORDS, HALF_DAY_WORDS, MONTHS, PM_WORDS, plain_word
 
-NUM_VOTING_HEADERS = 2000  # headers that settle the shape of the file
+NUM_VOTING_HEADERS = 500  # headers that settle the shape of the file
 MAX_HEADER_CHARS = 100  # the longest known (Korean with direction marks) has 40
 
 # Years that no Gregorian phone wrote: 1401 is 2022 in the Persian calendar, 1444 in the Islamic one.
 OTHER_CALENDAR_YEARS = range(1300, 1600)
 
-# U+061C Arabic letter mark, U+200E/F direction marks, U+202A-E embeddings, U+2066-9 isolates, U+FEFF byte order mark.
-MARKS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff"
-# U+00A0 no-break, U+2000-A (U+2009 thin), U+202F narrow no-break, U+3000 ideographic.
-SPACES = " \u00a0\u2000-\u200a\u202f\u3000"
-
-# The parts of a header. Every repetition has a limit, so that no line can take more than a fixed time.
-_GAP = f"[{MARKS}{SPACES}]{{0,4}}"
-_DATES = (
-    # 30/09/2022   30.9.22   2022. 9. 30.   30.09.2022 г.   30<U+200F>/9<U+200F>/2565 BE
-    rf"""
-    (?P<first>\d{{1,4}}) {_GAP} (?P<separator>[./\-\u2010\u2011]) {_GAP}
-    (?P<second>\d{{1,2}}) {_GAP} (?P=separator) {_GAP}
-    (?P<third>\d{{1,4}}) (?:\.(?!\d))? (?:{_GAP} (?:г\.? | BE | พ\.ศ\.))?
-    """,
-    # 30 Sep 2013   30. September 2013   30 de set. de 2013   30 Sep
-    rf"""
-    (?P<first>\d{{1,2}}) \.? {_GAP} (?:de{_GAP})? (?P<month>[^\W\d_]{{2,12}}) [.׳']?
-    (?:{_GAP} (?:de{_GAP})? (?P<third>\d{{4}}))?
-    """,
-    # Sep 30, 2013   Sep 30
-    rf"(?P<month>[^\W\d_]{{2,12}}) \.? {_GAP} (?P<second>\d{{1,2}}) (?:,? {_GAP} (?P<third>\d{{4}}))?",
-    # 30/09 (older phones left the current year out)
-    r"(?P<first>\d{1,2}) (?P<separator>[./\-]) (?P<second>\d{1,2}) \.?",
+# Characters of a header that look otherwise on other phones, and what `read_header` takes them for. One for one, so that
+# places in the line stay the same; direction marks are spaces there.
+_PLAIN = str.maketrans(
+    {
+        "\u061c": " ",  # Arabic letter mark
+        **dict.fromkeys(
+            "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff", " "
+        ),  # direction marks
+        **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+        **dict.fromkeys("\u2010\u2011\u2013\u2014", "-"),  # hyphens, en dash, em dash
+        "\u060c": ",",  # Arabic comma
+    }
 )
+
+# The parts of a header. Every repetition has a limit, so that no line takes more than a fixed time.
+_GAP = r"[ ]{0,4}"
+_NAME = r"[^\W\d_]{2,12}"
+_DATE = rf"""
+    (?P<date>
+      # 30/09/2022   30.9.22   2022. 9. 30.   30.09.2022 г.   30 /9 /2565 BE
+      (?P<first>\d{{1,4}}) {_GAP} (?P<separator>[./-]) {_GAP} (?P<second>\d{{1,2}}) {_GAP} (?P=separator) {_GAP}
+      (?P<third>\d{{1,4}}) (?:\.(?!\d))? (?:{_GAP} (?:г\.? | BE | พ\.ศ\.))?
+      # 30 Sep 2013   30. September 2013   30 de set. de 2013   30 Sep (older phones left the current year out)
+    | \d{{1,2}} \.? {_GAP} (?:de{_GAP})? (?P<month_after>{_NAME}) [.׳']? (?:{_GAP} (?:de{_GAP})? (?P<year_1>\d{{4}}))?
+      # Sep 30, 2013   Sep 30
+    | (?P<month_before>{_NAME}) \.? {_GAP} \d{{1,2}} (?:,? {_GAP} (?P<year_2>\d{{4}}))?
+      # 30/09
+    | \d{{1,2}} (?P<lone_separator>[./-]) \d{{1,2}} \.?
+    )
+"""
 # 18:15   6:15:42   18.15   18 h 15 min 42 s
 _CLOCK = rf"""
-    (?P<hour>\d{{1,2}}) (?P<colon>[:.] | {_GAP}h{_GAP}) (?P<minute>\d{{2}})
-    (?: (?:[:.] | {_GAP}min{_GAP}) (?P<second_of_minute>\d{{2}}) (?:{_GAP}s\b)? )? (?!\d)
+    (?P<clock>
+      (?P<hour>\d{{1,2}}) (?P<colon>[:.] | {_GAP}h{_GAP}) (?P<minute>\d{{2}})
+      (?: (?:[:.] | {_GAP}min{_GAP}) (?P<second_of_minute>\d{{2}}) (?:{_GAP}s\b)? )? (?!\d)
+    )
 """
 # A word before or after the clock: PM   p. m.   오후   klo   ч.
 _BEFORE, _AFTER = r"(?P<before>[^\d\n\[\]:]{0,16}?)", r"(?P<after>[^\d\n\[\]:]{0,16}?)"
 # ` - `   `] `   `] - `   `: `
-_END = rf"{_GAP} (?P<end> \] (?:{_GAP}[-\u2013\u2014](?=[{SPACES}]))? | [-\u2013\u2014] | :) (?:[{SPACES}] | \Z)"
-_START = rf"(?P<lead>[{MARKS}]{{0,4}}) (?P<bracket>\[)? [{MARKS}]{{0,4}}"
+_END = rf"{_GAP} (?P<end> \] (?:{_GAP}-(?=[ ]))? | - | :) (?:[ ] | \Z)"
+_START = rf"(?P<lead>{_GAP}) (?P<bracket>\[)? {_GAP}"
 
-_HEADER_RES = tuple(
-    re.compile(pattern, re.VERBOSE)
-    for date in _DATES
-    for pattern in (
-        # [30/09/2022, 6:15:42 PM] Rut: hi
-        f"{_START} (?P<date>{date}) {_BEFORE} (?P<clock>{_CLOCK}) {_AFTER} {_END}",
-        # 18:15 30/09/2022 - Rut: hi
-        f"{_START} (?P<before>) (?P<clock>{_CLOCK}) {_AFTER} (?P<date>{date}) {_END}",
-    )
-)
-# What all of them begin with: cheap, and false for nearly every other line.
-_is_possible = re.compile(rf"[{MARKS}]{{0,4}}\[?[{MARKS}]{{0,4}}(?:\d|[^\W\d_]{{2,12}}\.?{_GAP}\d)").match
-
-# [30.9.2022 klo 18.15.42]   the clock inside the text of a time, with a word on either side
-_TIME_RE = re.compile(rf"{_BEFORE} (?P<clock>{_CLOCK}) (?P<after>\D{{0,20}}) \Z", re.VERBOSE)
+# [30/09/2022, 6:15:42 PM] Rut: hi
+_DATE_FIRST_RE = re.compile(f"{_START} {_DATE} {_BEFORE} {_CLOCK} {_AFTER} {_END}", re.VERBOSE)
+# 18:15 30/09/2022 - Rut: hi
+_TIME_FIRST_RE = re.compile(f"{_START} (?P<before>) {_CLOCK} {_AFTER} {_DATE} {_END}", re.VERBOSE)
+_CLOCK_RE = re.compile(_CLOCK, re.VERBOSE)
+_NUMBER_RE = re.compile(r"\d+")
+# What a header begins with, and hardly another line:  9   [9   <U+200E>[9   Sep 30
+_is_possible = re.compile(rf"\W{{0,6}} (?: \d | {_NAME}\W{{1,4}}\d )", re.VERBOSE).match
 
 
 class HeaderShape(NamedTuple):
@@ -95,51 +95,59 @@ class Header(NamedTuple):
     """The header of one line."""
 
     shape: HeaderShape
+    text: str  # up to where the sender begins
     date_span: tuple[int, int]
     time_span: tuple[int, int]  # the clock and, where there is one, the word beside it
-    length: int  # where the sender begins
     has_year: bool
-    match: re.Match[str]
+    match: re.Match[str]  # in the plain form of `text`
 
     @property
     def date_text(self) -> str:
         """Return the date as written."""
-        return self.match.string[slice(*self.date_span)]
+        return self.text[slice(*self.date_span)]
 
     @property
     def time_text(self) -> str:
         """Return the time as written, with the word beside it."""
-        return self.match.string[slice(*self.time_span)]
+        return self.text[slice(*self.time_span)]
+
+    @property
+    def word(self) -> str:
+        """Return the word beside the clock as written."""
+        return self.text[slice(*self.match.span(self.shape.word_place))] if self.shape.word_place else ""
 
 
 def read_header(line: str) -> Header | None:
     """Return the message header at the start of `line`, of any format, or None."""
     if not _is_possible(line):
         return None
-    start = line[:MAX_HEADER_CHARS]
-    for number, pattern in enumerate(_HEADER_RES):
+    start = line[:MAX_HEADER_CHARS].translate(_PLAIN)
+    for pattern in (_DATE_FIRST_RE, _TIME_FIRST_RE):
         match = pattern.match(start)
-        if match and (header := _describe(match, is_time_first=number % 2 == 1)):
+        if match and " " not in line[: match.end("lead")] and (header := _describe(line, match)):
             return header
     return None
 
 
-def _describe(match: re.Match[str], is_time_first: bool) -> Header | None:
-    """Return the header that `match` found, None when its parts do not belong together."""
+def _describe(line: str, match: re.Match[str]) -> Header | None:
+    """Return the header that `match` found in `line`, None when its parts do not belong together."""
     groups = match.groupdict()
-    first, third = groups.get("first") or "", groups.get("third") or ""
     if bool(groups["bracket"]) != groups["end"].startswith("]"):
         return None
-    has_year = bool(third)
-    if "month" in groups:
+    is_time_first = match.re is _TIME_FIRST_RE
+    if month := groups["month_after"] or groups["month_before"]:
+        if plain_word(month) not in MONTHS:
+            return None
         date_kind, year_place = "name", "last"
-        if plain_word(groups["month"]) not in MONTHS:
+        has_year = bool(groups["year_1"] or groups["year_2"])
+    elif groups["third"]:
+        num_first, num_third = len(groups["first"]), len(groups["third"])
+        if {num_first, num_third} not in ({2}, {1, 2}, {1, 4}, {2, 4}):
             return None
+        date_kind, has_year = groups["separator"], True
+        year_place = "first" if num_first == 4 else "last" if num_third == 4 else "short"
     else:
-        date_kind = groups["separator"].replace("\u2010", "-").replace("\u2011", "-")
-        year_place = "none" if not third else "first" if len(first) > 2 else "last" if len(third) > 2 else "short"
-        if {len(first), len(third)} not in ({2}, {1, 2}, {1, 4}, {2, 4}, {1, 0}, {2, 0}):
-            return None
+        date_kind, has_year, year_place = groups["lone_separator"], False, "none"
     before, after = plain_word(groups["before"]), plain_word(groups["after"])
     word_place = "before" if before and before not in CLOCK_WORDS else ""
     if after and after not in CLOCK_WORDS:
@@ -149,22 +157,21 @@ def _describe(match: re.Match[str], is_time_first: bool) -> Header | None:
         is_time_first=is_time_first,
         date_kind=date_kind,
         year_place=year_place,
-        has_comma=any(comma in groups["after" if is_time_first else "before"] for comma in ",\u060c"),
+        has_comma="," in groups["after" if is_time_first else "before"],
         colon=groups["colon"].strip(),
         has_seconds=groups["second_of_minute"] is not None,
         word_place=word_place,
-        end="-" if groups["end"] in "-\u2013\u2014" else groups["end"][:1],
+        end=groups["end"][:1],
     )
     time_start, time_end = match.span("clock")
     if word_place == "before":
         time_start = match.start("before")
     elif word_place == "after":
         time_end = match.end("after")
-    return Header(shape, match.span("date"), (time_start, time_end), match.end(), has_year, match)
+    return Header(shape, line[: match.end()], match.span("date"), (time_start, time_end), has_year, match)
 
 
-@dataclass(frozen=True)
-class HeaderFormat:
+class HeaderFormat(NamedTuple):
     """The format of one export: how to find its headers, quickly, and what their dates and times mean."""
 
     shape: HeaderShape
@@ -179,13 +186,11 @@ class HeaderFormat:
 
     def to_time(self, text: str) -> datetime.time | None:
         """Return the time of day that `text` names, None when there is none such."""
-        match = _TIME_RE.match(text)
-        if match is None:
-            return None
-        hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second_of_minute"] or 0)
+        hour, minute, *seconds = map(int, _NUMBER_RE.findall(text))
+        second = seconds[0] if seconds else 0
         if self.has_half_days:
-            word = plain_word(match[self.shape.word_place])
-            if hour > 12 or word not in AM_WORDS | PM_WORDS:
+            word = plain_word(_CLOCK_RE.sub("", text.translate(_PLAIN), 1))
+            if hour > 12 or word not in HALF_DAY_WORDS:
                 return None
             hour = hour % 12 + (12 if word in PM_WORDS else 0)
         return datetime.time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
@@ -206,7 +211,7 @@ def date_numbers(text: str) -> tuple[int, int, int] | None:
     >>> date_numbers("2022. 9. 30."), date_numbers("Sep 30, 2013")
     ((2022, 9, 30), (30, 9, 2013))
     """
-    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    numbers = [int(number) for number in _NUMBER_RE.findall(text)]
     if len(numbers) == 3:
         return numbers[0], numbers[1], numbers[2]
     words = (plain_word(word) for word in re.findall(r"[^\W\d_]+", text))
@@ -256,8 +261,8 @@ def _has_half_days(shape: HeaderShape, headers: dict[int, Header]) -> bool:
     """Tell whether the word beside the clock says morning or evening; raise ExportError when nobody can know."""
     if not shape.word_place:
         return False
-    words = {number: plain_word(header.match[shape.word_place]) for number, header in headers.items()}
-    unknown_lines = [number for number, word in words.items() if word not in AM_WORDS | PM_WORDS]
+    words = {number: plain_word(header.word) for number, header in headers.items()}
+    unknown_lines = [number for number, word in words.items() if word not in HALF_DAY_WORDS]
     if not unknown_lines:
         return True
     if len(unknown_lines) == len(words) and any(int(header.match["hour"]) > 12 for header in headers.values()):
@@ -274,20 +279,20 @@ def _header_re_of(headers: list[Header]) -> re.Pattern[str]:
     It takes 0.5 times as long as a pattern that knows all formats. Headers written otherwise, if any, are left to
     `read_header`.
     """
-    words = {header.match[header.shape.word_place] for header in headers if header.shape.word_place}
+    words = {header.word for header in headers} - {""}
     patterns = Counter(_pattern_of(header, words) for header in headers)
     return re.compile(patterns.most_common(1)[0][0] + "(?P<rest>.*)", re.DOTALL)
 
 
 def _pattern_of(header: Header, words: set[str]) -> str:
-    text = header.match.string
+    text = header.text
     parts = {"date": header.date_span, "time": header.time_span}
     pattern, position = "\u200e?", header.match.end("lead")
     for name in sorted(parts, key=lambda name: parts[name]):
         start, end = parts[name]
         pattern += re.escape(text[position:start]) + f"(?P<{name}>{_open(text[start:end], header, words)})"
         position = end
-    return pattern + re.escape(text[position : header.length])
+    return pattern + re.escape(text[position:])
 
 
 def _open(text: str, header: Header, words: set[str]) -> str:

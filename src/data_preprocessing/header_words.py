@@ -6,9 +6,11 @@ offers; single Latin letters (CLDR's narrow forms) are left out, as they mean di
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 
 
+@functools.lru_cache(maxsize=1024)  # most headers of a file have the same few words
 def plain_word(text: str) -> str:
     """Return the letters of `text` in one case: without dots, commas, spaces, quotes and marks of direction.
 
@@ -37,9 +39,10 @@ PM_WORDS = frozenset(
     下午 午後 中午 傍晚 晚上 오후
     """.split()  # noqa: SIM905
 )
+HALF_DAY_WORDS = AM_WORDS | PM_WORDS
 
 # Words of a 24-hour clock: `30.9.2022 klo 18.15`, `30/09/2022 às 18:15`, `18:15 ч.`
-CLOCK_WORDS = frozenset("a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v в г о ч".split())
+CLOCK_WORDS = frozenset("a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v в г о ч".split())  # noqa: SIM905
 
 _MONTH_NAMES = """
     jan january januar janvier janv gennaio gen enero ene janeiro januari янв января ocak oca ינו ינואר يناير

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from date_order import FIRST_YEAR
 from export_error import EXPORT_AGAIN, ExportError
-from export_source import MAX_LINE_CHARS, ExportSource, find_exports
+from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
 from header_format import find_format, read_header
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 
@@ -86,63 +86,60 @@ class Export:
 
     def _read_messages(self) -> Iterator[Message]:
         # The one hot loop of stage 1. Measured: the pattern of just this file, caches for the few distinct days and
-        # times, and partition make it twice as fast as groups turned into numbers; so does tuple.__new__ for Message.
-        find_header = self._format.header_re.match
-        places = tuple(self._format.header_re.groupindex[name] for name in ("date", "time", "rest"))
+        # times, partition, and tuple.__new__ for Message make it twice as fast as groups turned into numbers.
+        find_header, is_time_first = self._format.header_re.match, self._format.shape.is_time_first
         days, times = _Cache(self._format.to_date), _Cache(self._format.to_time)
-        senders: dict[str, str] = {}
+        senders: dict[str, str] = {}  # as written: cleaned
         new_tuple, combine = tuple.__new__, datetime.datetime.combine
-        sent_at: datetime.datetime | None = None
-        sender: str | None = None
-        text = ""
+        waiting: Message | None = None  # until the next header: more lines may belong to it
         more_lines: list[str] = []
-        num_more_chars = 0
-
+        num_messages = num_more_chars = 0
         with closing(self._source.lines()) as lines:
             for line in lines:
+                day = time = None
                 match = find_header(line)
                 if match is not None:
-                    date_text, time_text, rest = match.group(*places)
+                    date_text, time_text, rest = match.groups()
+                    if is_time_first:
+                        date_text, time_text = time_text, date_text
                     day, time = days[date_text], times[time_text]
-                if match is None or day is None or time is None:
+                if day is None or time is None:
                     header = self._read_unusual_header(line)
+                    if header is None and waiting is None:
+                        self.num_orphan_lines += 1
+                        continue
                     if header is None:
-                        if sent_at is None:
-                            self.num_orphan_lines += 1
-                            continue
                         more_lines.append(line)
                         num_more_chars += len(line)
-                        if num_more_chars > MAX_LINE_CHARS:
-                            raise ExportError(f"a message is longer than {MAX_LINE_CHARS:,} characters; {EXPORT_AGAIN}")
+                        if num_more_chars > MAX_TEXT_CHARS:
+                            raise ExportError(f"a message is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}")
                         continue
                     day, time, rest = header
-                if sent_at is not None:
+                if waiting is not None:
                     if more_lines:
-                        text = self._join_lines(text, more_lines)
+                        waiting = self._with_lines(waiting, more_lines)
                         num_more_chars = 0
-                    yield new_tuple(Message, (sent_at, sender, text))
-                    self.num_messages += 1
-                sent_at = combine(day, time)
+                    yield waiting
+                    num_messages += 1
                 raw_sender, colon, text = rest.partition(": ")
-                if raw_sender in senders and LEFT_TO_RIGHT_MARK not in rest and colon:
-                    sender = senders[raw_sender]
-                else:
+                sender = senders.get(raw_sender)
+                if sender is None or not colon or LEFT_TO_RIGHT_MARK in rest:
                     sender, text = split_sender(rest)
-                    if sender is not None and LEFT_TO_RIGHT_MARK not in rest:
+                    if sender is not None and len(senders) < MAX_CACHED:
                         senders[raw_sender] = sender
-            if sent_at is not None:
-                if more_lines:
-                    text = self._join_lines(text, more_lines)
-                yield new_tuple(Message, (sent_at, sender, text))
-                self.num_messages += 1
+                waiting = new_tuple(Message, (combine(day, time), sender, text))
+            if waiting is not None:
+                yield self._with_lines(waiting, more_lines)
+                num_messages += 1
+        self.num_messages = num_messages
         self._warn(days)
 
-    def _join_lines(self, text: str, more_lines: list[str]) -> str:
-        """Return the text of a message of several lines; empties `more_lines`."""
+    def _with_lines(self, message: Message, more_lines: list[str]) -> Message:
+        """Return `message` with the lines that follow its header; empties `more_lines`."""
         self.num_continuation_lines += len(more_lines)
-        joined = "\n".join([text, *more_lines])
+        text = "\n".join([message.text, *more_lines])
         more_lines.clear()
-        return joined
+        return message._replace(text=text)
 
     def _read_unusual_header(self, line: str) -> tuple[datetime.date, datetime.time, str] | None:
         """Return day, time and rest of a line in this file's shape but another writing; count headers of other shapes."""
@@ -153,7 +150,7 @@ class Export:
         if header.shape != self._format.shape or day is None or time is None:
             self.num_foreign_header_lines += 1
             return None
-        return day, time, line[header.length :]
+        return day, time, line[len(header.text) :]
 
     def _warn(self, days: dict[str, datetime.date | None]) -> None:
         self.num_bad_bytes = self._source.num_bad_bytes
