@@ -1,0 +1,103 @@
+"""A blind test for people: pairs of a real and a generated reply in random order, the key, and the score.
+
+The page marks nothing itself: it only puts the chosen letters into one line, which the script scores against the key.
+It leaves files to the script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import math
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from held_out_replies import Exchange
+from style_page import bubbles, make_page
+
+SHOWN_MESSAGES = 4  # of the context before each pair
+
+# All the page can do: write the chosen letters, in order, where they can be copied.
+SCRIPT = """
+document.addEventListener("change", () => {
+  const letters = [...document.querySelectorAll("fieldset")].map(
+    (pair) => (pair.querySelector("input:checked") || {value: "-"}).value);
+  document.getElementById("answers").textContent = letters.join("");
+});
+"""
+
+
+class Score(NamedTuple):
+    """How often the real reply was found, with the 95 % interval of the rate."""
+
+    num_right: int
+    num_answered: int
+    low: float
+    high: float
+
+
+def choose_pairs(exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs: int) -> list[tuple[Exchange, str]]:
+    """Return exchanges whose real and tuned replies differ and are not empty, evenly taken."""
+    pairs = [
+        (exchange, text)
+        for exchange, text in zip(exchanges, tuned, strict=True)
+        if text.strip() and text.strip() != exchange.reply.strip()
+    ]
+    if len(pairs) <= num_pairs:
+        return pairs
+    return [pairs[place * len(pairs) // num_pairs] for place in range(num_pairs)]
+
+
+def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) -> tuple[str, str]:
+    """Return the page and the key: for each pair the letter of the real reply."""
+    rng = random.Random(seed)
+    key = "".join(rng.choice("AB") for _ in pairs)
+    parts = [
+        "<h1>Which one is real?</h1>",
+        "<p>In each pair one reply was really written, the other by the chatbot. Choose the real one. Private: this page "
+        "shows the chat itself. Ask people who know the owner: strangers are far easier to fool. Twenty pairs tell only "
+        "extremes; a hundred are right to about ten points.</p>",
+    ]
+    for number, ((exchange, tuned), real_letter) in enumerate(zip(pairs, key, strict=True), start=1):
+        replies = {real_letter: exchange.reply, "B" if real_letter == "A" else "A": tuned}
+        context = "".join(
+            bubbles(message["role"], message["content"]) for message in exchange.context[-SHOWN_MESSAGES:]
+        )
+        choices = "".join(
+            f'<label><input type="radio" name="pair{number}" value="{letter}"> {letter}'
+            f"{bubbles('assistant', replies[letter])}</label>"
+            for letter in "AB"
+        )
+        parts.append(f"<h2>{number}</h2>{context}<fieldset>{choices}</fieldset>")
+    parts.append(f'<h2>Your answers</h2><p><code id="answers">{"-" * len(pairs)}</code></p>')
+    parts.append(f"<p>Score them with <code>{html.escape(command)}</code> and the letters above.</p>")
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    body = "<body>" + "\n".join(parts) + f"<script>{SCRIPT}</script></body>"
+    return make_page("Which one is real? (private)", body, f"'sha256-{digest}'"), key
+
+
+def score_answers(answers: str, key: str) -> Score:
+    """Return the score of `answers`, a letter for each pair and "-" for one left out; raise ValueError on others."""
+    answers = answers.strip().upper()
+    if len(answers) != len(key) or set(answers) - set("AB-"):
+        raise ValueError(f"{len(key)} letters are needed, A or B, or - for a pair left out")
+    num_answered = sum(answer != "-" for answer in answers)
+    if num_answered == 0:
+        raise ValueError("no pair was answered")
+    num_right = sum(answer == letter for answer, letter in zip(answers, key, strict=True))
+    return Score(num_right, num_answered, *wilson_interval(num_right, num_answered))
+
+
+def wilson_interval(num_right: int, num_all: int) -> tuple[float, float]:
+    """Return the 95 % interval of a rate (Wilson's, which also holds for few answers and at 0 and 1).
+
+    >>> [round(end, 2) for end in wilson_interval(11, 20)]
+    [0.34, 0.74]
+    """
+    z = 1.96
+    rate = num_right / num_all
+    centre = (rate + z * z / (2 * num_all)) / (1 + z * z / num_all)
+    half = z * math.sqrt(rate * (1 - rate) / num_all + z * z / (4 * num_all**2)) / (1 + z * z / num_all)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,147 @@
+"""The conversations that training never saw, as exchanges: what stood before a reply, and the real reply.
+
+It reads what stage 2 wrote beside the adapter and the JSONL that it was trained on, and refuses any other JSONL.
+It leaves what a model makes of the exchanges to others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_script import ScriptError, shown_path
+from style_metrics import Reply, list_words
+
+HELD_OUT_NAME = "held_out_conversations.json"
+SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time
+LONG_REPLY_WORDS = 5  # a longer reply that also stands in training is no test; a shorter one ("סבבה") repeats in life
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One reply, of the owner or (seats changed) of the other person, and the messages before it."""
+
+    conversation: int  # its line in the JSONL, counted from 0
+    number: int  # of the reply among the conversation's messages
+    context: Messages
+    reply: str
+
+
+@dataclass(frozen=True)
+class HeldOutData:
+    """The conversations by line number: those of each held-out set, and those that training saw."""
+
+    sets: dict[str, dict[int, Messages]]
+    training: dict[int, Messages]
+    sha256: str  # of the JSONL
+    split_sha256: str  # of the file that names the sets
+
+
+def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
+    """Read the held-out sets of `saved_dir` from `data_path`; raise ScriptError when the two do not belong together."""
+    split_path = saved_dir / HELD_OUT_NAME
+    cure = "train again with src/training/fine_tuning_model.py"
+    try:
+        split_bytes = split_path.read_bytes()
+    except FileNotFoundError:
+        raise ScriptError(
+            f"{shown_path(split_path)}: not found, so nothing was held out to measure on; {cure}"
+        ) from None
+    try:
+        split = json.loads(split_bytes)
+        sets = {name: [int(number) for number in split[name]] for name in SET_NAMES}
+        held_out = {int(number) for name in (*SET_NAMES, "validation") for number in split[name]}
+        expected_sha256 = str(split["data_sha256"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ScriptError(f"{shown_path(split_path)}: is damaged; {cure}") from None
+    try:
+        content = data_path.read_bytes()
+    except FileNotFoundError:
+        raise ScriptError(
+            f"{shown_path(data_path)}: not found; give the JSONL this model was trained on with --path-to-data"
+        ) from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != expected_sha256:
+        raise ScriptError(
+            f"{shown_path(data_path)}: is not the data this model was trained on, so it cannot be told what was held "
+            "out; give the JSONL of the training with --path-to-data, or train again"
+        )
+    conversations = _read_conversations(content, data_path)
+    if not held_out <= conversations.keys():
+        raise ScriptError(f"{shown_path(split_path)}: is damaged (names lines that are not there); {cure}")
+    return HeldOutData(
+        sets={name: {number: conversations[number] for number in numbers} for name, numbers in sets.items()},
+        training={number: messages for number, messages in conversations.items() if number not in held_out},
+        sha256=sha256,
+        split_sha256=hashlib.sha256(split_bytes).hexdigest(),
+    )
+
+
+def _read_conversations(content: bytes, path: Path) -> dict[int, Messages]:
+    conversations: dict[int, Messages] = {}
+    # As stage 2 counts: every line, ended by "\n" alone (U+2028 may stand raw inside a JSON string).
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
+        if not line.strip():
+            continue
+        try:
+            conversations[number] = _join_turns(json.loads(line)["messages"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue  # a line that stage 2 skipped, too (--skip-bad-lines)
+    if not conversations:
+        raise ScriptError(f"{shown_path(path)}: holds no conversations; run preprocess_start.sh first")
+    return conversations
+
+
+def _join_turns(messages: Sequence[dict[str, Any]]) -> Messages:
+    turns: Messages = []
+    for message in messages:
+        role, content = str(message["role"]), str(message["content"])
+        if not content.strip():
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{content}"
+        else:
+            turns.append({"role": role, "content": content})
+    return turns
+
+
+def change_seats(messages: Iterable[dict[str, str]]) -> Messages:
+    """Return `messages` with the two roles changed: the other person sits in the imitated person's seat."""
+    other = {"user": "assistant", "assistant": "user"}
+    return [{"role": other[message["role"]], "content": message["content"]} for message in messages]
+
+
+def list_exchanges(conversations: dict[int, Messages], max_exchanges: int | None = None) -> list[Exchange]:
+    """Return the owner's replies that answer something, evenly taken when there are more than `max_exchanges`."""
+    exchanges = [
+        Exchange(line, number, messages[:number], messages[number]["content"])
+        for line, messages in sorted(conversations.items())
+        for number in range(1, len(messages))
+        if messages[number]["role"] == "assistant"
+    ]
+    if max_exchanges is None or len(exchanges) <= max_exchanges:
+        return exchanges
+    return [exchanges[place * len(exchanges) // max_exchanges] for place in range(max_exchanges)]
+
+
+def without_known_replies(exchanges: Iterable[Exchange], training: dict[int, Messages]) -> list[Exchange]:
+    """Return `exchanges` without the long replies that training also saw, word for word."""
+    known = {
+        message["content"] for messages in training.values() for message in messages if message["role"] == "assistant"
+    }
+    return [
+        exchange
+        for exchange in exchanges
+        if exchange.reply not in known or len(list_words(exchange.reply)) <= LONG_REPLY_WORDS
+    ]
+
+
+def as_replies(exchanges: Iterable[Exchange]) -> list[Reply]:
+    """Return the real replies for counting."""
+    return [Reply(exchange.conversation, exchange.reply) for exchange in exchanges]

@@ -1,0 +1,131 @@
+"""Everything the report says about one held-out set, from texts and scores alone: no model, no file.
+
+It brings the habits, the judge of authorship and the copies together in one dictionary of plain numbers; what they mean
+is decided in `style_verdict.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from author_classifier import (
+    CLASSES,
+    judge_writers,
+    measure_shuffled_labels,
+    measure_taken_for,
+    measure_telling_apart,
+    share_of_pools_taken_for_owner,
+)
+from style_metrics import (
+    NUM_DRAWS,
+    FloatArray,
+    Interval,
+    Reply,
+    describe_writer,
+    interval_of,
+    make_draws,
+    make_row,
+    measure_habits,
+)
+from verbatim_copies import TrainingPhrases, describe_copies
+
+
+@dataclass(frozen=True)
+class TrainingReplies:
+    """What the two people wrote in the conversations that training saw."""
+
+    owner: list[str]
+    other: list[str]
+
+
+def measure_set(
+    writers: Mapping[str, Sequence[Reply]],
+    endings: Mapping[str, Sequence[str]],
+    training: TrainingReplies,
+    bits: Mapping[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the numbers of one set.
+
+    `writers` has the replies of "owner", "tuned" and "base", and of "other" where there is another person; `endings`
+    says how each reply of "tuned" and "base" ended.
+    """
+    shown = ["owner", "tuned", "base", *(["other"] if writers.get("other") else [])]
+    replies = {name: list(writers[name]) for name in shown}
+    conversations = {reply.conversation for reply in replies["owner"]}
+    habits = measure_habits(replies, seed)
+    judged_replies = {**replies, "base_cut": cut_to_lengths(replies["base"], replies["owner"], seed)}
+    judged = judge_writers({"owner": training.owner, "other": training.other}, judged_replies, seed)
+    all_conversations = {reply.conversation for rows in judged_replies.values() for reply in rows}
+    draws = make_draws(all_conversations, NUM_DRAWS, 1, seed)
+    taken_for = measure_taken_for(judged, judged_replies, draws)
+    habits.append(
+        make_row("taken_for_owner", "Taken for the owner", {name: 1 - taken_for[name]["owner"] for name in shown})
+    )
+    habits.append(make_row("telling_apart", "Told apart by a judge", measure_telling_apart(replies, seed)))
+    controls: dict[str, Any] = {}
+    if "other" in replies:
+        controls["pools_taken_for_owner"] = {
+            name: share_of_pools_taken_for_owner(judged[name], seed) for name in judged_replies
+        }
+        controls["shuffled_labels"] = measure_shuffled_labels(replies["owner"], replies["other"], seed)._asdict()
+    phrases = TrainingPhrases(training.owner)
+    return {
+        "num_replies": len(replies["owner"]),
+        "num_conversations": len(conversations),
+        "bits": dict(bits),
+        "habits": habits,
+        "taken_for": {
+            name: {label: interval_of(shares)._asdict() for label, shares in by_class.items()}
+            for name, by_class in taken_for.items()
+        },
+        "side_of_the_owner": _side_of_the_owner(judged, replies, draws.conversations, seed),
+        "controls": controls,
+        "writers": {name: describe_writer(rows) for name, rows in replies.items()},
+        "endings": {name: dict(sorted(Counter(kinds).items())) for name, kinds in endings.items()},
+        "copies": {
+            name: describe_copies(phrases, [reply.text for reply in replies[name]])
+            for name in ("owner", "tuned", "base")
+        },
+    }
+
+
+def cut_to_lengths(replies: Sequence[Reply], models: Sequence[Reply], seed: int) -> list[Reply]:
+    """Return `replies` cut to lengths drawn from `models`: being short alone must not pass for being the owner."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.choice([len(model.text) for model in models], size=len(replies))
+    return [Reply(reply.conversation, reply.text[:length]) for reply, length in zip(replies, lengths, strict=True)]
+
+
+def _side_of_the_owner(
+    judged: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], conversations: Sequence[int], seed: int
+) -> dict[str, float] | None:
+    """Return where the tuned model stands between the other person (0) and the owner (1), None where they look alike.
+
+    A model that learnt both people alike stands at .5 whatever the judge's errors; the base plays no part.
+    """
+    if "other" not in replies:
+        return None
+    draws = make_draws(conversations, NUM_DRAWS, 1, seed)
+    weights = np.vstack([np.ones(len(conversations)), draws.reference[:, 0] + draws.compared[:, 0]])
+    row_of = {number: row for row, number in enumerate(conversations)}
+    owner_column, other_column = CLASSES.index("owner"), CLASSES.index("other")
+    share: dict[str, FloatArray] = {}
+    for name in ("owner", "tuned", "other"):
+        counts = np.zeros((len(conversations), 2))
+        for reply, log_probabilities in zip(replies[name], judged[name], strict=True):
+            is_nearer = log_probabilities[owner_column] > log_probabilities[other_column]
+            counts[row_of[reply.conversation]] += (is_nearer, 1)
+        totals = weights @ counts
+        share[name] = totals[:, 0] / np.maximum(totals[:, 1], 1e-12)
+    gap = share["owner"] - share["other"]
+    known: Interval = interval_of(gap)
+    if known.low <= 0:
+        return None
+    position = (share["tuned"][0] - share["other"][0]) / gap[0]
+    moved = position + ((share["tuned"] - share["other"]) - position * gap) / gap[0]  # delta method
+    return interval_of(moved)._asdict()

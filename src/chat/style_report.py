@@ -1,0 +1,455 @@
+"""The style report: does the trained model write like its owner? Measured on conversations that training never saw.
+
+Reads   the folder saved_model (stage 2 writes it), its base model, and the JSONL it was trained on
+Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, fit to be shown),
+        style_replies.jsonl (private; a run that was interrupted goes on from it), and on request style_examples.html
+        (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they show the chat itself
+Run     python3 src/chat/style_report.py
+Takes   about three minutes for a small base on a processor; a quarter of an hour for 7B on a GPU
+
+Exit status: 0 measured, also when the verdict is bad or there is not enough data; 1 when nothing could be measured;
+2 wrong usage; 129, 130, 143 when stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chat_bot import saved_model_path
+from chat_script import (
+    PROJECT_ROOT,
+    ScriptError,
+    exclusive_use,
+    remove_abandoned_files,
+    replacing,
+    run_script,
+    shown_path,
+)
+from model_files import prepare_environment, work_offline
+from saved_model_checks import SavedModel, check_saved_model
+
+if TYPE_CHECKING:
+    from held_out_replies import Exchange, HeldOutData
+    from reply_sampling import SampledReply
+    from style_metrics import Reply
+    from trained_model import TrainedModel
+
+NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
+SEED = 0
+REPORT_FORMAT = 1
+LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
+
+REPORT_NAME = "style_report.json"
+PAGE_NAME = "style_report.html"
+PICTURE_NAME = "style_report.png"
+REPLIES_NAME = "style_replies.jsonl"
+EXAMPLES_NAME = "style_examples.html"
+QUIZ_NAME = "style_quiz.html"
+KEY_NAME = "style_quiz_key.json"
+
+
+def main() -> int:
+    """Measure and report; return the exit status."""
+    options = parse_arguments()
+    if options.score_quiz is not None:
+        return score_quiz(options)
+    if options.plant_canaries is not None:
+        return plant_canaries(options)
+    prepare_environment()
+    work_offline()
+    saved = check_saved_model(options.saved_model_path, options.base_model_id)
+    with exclusive_use(saved.folder, "measuring"):
+        remove_abandoned_files(saved.folder)
+        return make_report(options, saved)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; what is typed counts from the current folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base-model-id", metavar="ID", help="check that the base is this one (default: as trained)")
+    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help="the JSONL (default: the one trained on)")
+    parser.add_argument(
+        "--saved-model-path",
+        type=Path,
+        default=PROJECT_ROOT / saved_model_path,
+        metavar="DIR",
+        help="the trained folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompts", type=positive, default=NUM_PROMPTS, metavar="N", help="held-out replies of each set (%(default)s)"
+    )
+    parser.add_argument(
+        "--set",
+        choices=("spread", "latest"),
+        help="measure one set alone (default: both, and spread, which covers the whole period, decides)",
+    )
+    parser.add_argument(
+        "--show-replies", type=positive, metavar="N", help="also write N contexts with real, base and tuned replies"
+    )
+    parser.add_argument("--quiz", type=positive, metavar="N", help="also write a blind test of N pairs for people")
+    parser.add_argument("--score-quiz", metavar="LETTERS", help="score the answers to the blind test, then leave")
+    parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could draw out")
+    parser.add_argument(
+        "--plant-canaries",
+        type=Path,
+        metavar="FILE",
+        help="write a copy of --path-to-data with invented secrets for a trial training, then leave",
+    )
+    parser.add_argument("--seed", type=natural, default=SEED, metavar="N", help="same seed, same numbers (%(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: the best")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args()
+    options.saved_model_path = options.saved_model_path.expanduser()
+    return options
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def natural(text: str) -> int:
+    """Read a whole number from 0."""
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+positive.__name__ = "number above 0"  # argparse names the type in its error
+natural.__name__ = "number from 0"
+
+
+@dataclass(frozen=True)
+class HeldOutSet:
+    """One set to measure: the owner's exchanges, and the other person's with the seats changed."""
+
+    name: str
+    owner: list[Exchange]
+    other: list[Exchange]
+
+    @property
+    def num_conversations(self) -> int:
+        """In how many conversations the owner's replies stand."""
+        return len({exchange.conversation for exchange in self.owner})
+
+
+def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
+    """Measure every set that is large enough, judge, and write the files."""
+    from held_out_replies import read_held_out_data
+    from style_verdict import is_enough, not_enough_data
+
+    data = read_held_out_data(saved.folder, data_path_of(options, saved))
+    headline, sets = choose_sets(options, data)
+    measured: dict[str, Any] = {}
+    trained = replies_file = None
+    for held_out in sets:
+        num_replies, num_conversations = len(held_out.owner), held_out.num_conversations
+        if is_enough(num_replies, num_conversations):
+            if trained is None:
+                trained = load_model(options, saved)
+                replies_file = open_replies_file(options, saved, data, trained)
+            measured[held_out.name] = measure(options, trained, replies_file, held_out, data)
+        else:
+            measured[held_out.name] = {
+                "num_replies": num_replies,
+                "num_conversations": num_conversations,
+                "judged": not_enough_data(num_replies, num_conversations),
+            }
+    report = {
+        "format": REPORT_FORMAT,
+        "judged": measured[headline]["judged"],
+        "settings": describe_settings(options, saved, data, headline, trained),
+        "sets": measured,
+    }
+    if options.leak_probe:
+        trained = trained or load_model(options, saved)
+        report["leak_probe"] = measure_leaks(options, saved, trained, data, sets[0])
+    write_report(saved.folder, report, headline)
+    if replies_file is not None and trained is not None:
+        write_private_pages(options, saved.folder, sets[0], replies_file, trained)
+    tell(saved.folder, report)
+    return 0
+
+
+def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
+    """Return the JSONL: the one typed, else the one the model was trained on."""
+    if options.path_to_data is not None:
+        typed: Path = options.path_to_data.expanduser()
+        return typed
+    return PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
+
+
+def choose_sets(options: argparse.Namespace, data: HeldOutData) -> tuple[str, list[HeldOutSet]]:
+    """Return the name of the set that decides, and the sets to measure, that one first."""
+    from held_out_replies import SET_NAMES, change_seats, list_exchanges, without_known_replies
+
+    sets = []
+    for name in (options.set,) if options.set else SET_NAMES:
+        conversations = data.sets[name]
+        owner = without_known_replies(list_exchanges(conversations), data.training)
+        chosen = [owner[place * len(owner) // options.prompts] for place in range(options.prompts)]
+        seats_changed = {line: change_seats(messages) for line, messages in conversations.items()}
+        other = list_exchanges(seats_changed, options.prompts)
+        sets.append(HeldOutSet(name, chosen if len(owner) > options.prompts else owner, other))
+    return sets[0].name, sets
+
+
+def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
+    """Load base and adapter."""
+    print("loading the model", file=sys.stderr)
+    from trained_model import load_trained_model
+
+    return load_trained_model(saved, device=options.device)
+
+
+def open_replies_file(options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel) -> Any:
+    """Open the private file of generated replies, with what an earlier run of the same settings left."""
+    from reply_sampling import RepliesFile
+
+    made_with = {
+        "adapter_sha256": sha256_of(saved.folder / "adapter_model.safetensors"),
+        "data_sha256": data.sha256,
+        "split_sha256": data.split_sha256,
+        "prompts": options.prompts,
+        "seed": options.seed,
+        "sampling": asdict(trained.sampling),
+        "device": trained.plan.device,
+        "dtype": str(trained.plan.dtype),
+    }
+    return RepliesFile(saved.folder / REPLIES_NAME, made_with)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def measure(
+    options: argparse.Namespace, trained: TrainedModel, replies_file: Any, held_out: HeldOutSet, data: HeldOutData
+) -> dict[str, Any]:
+    """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
+    from reply_sampling import cut_as_generated, sample_replies
+    from reply_scoring import measure_bits, score_replies, with_shuffled_contexts
+    from style_measuring import TrainingReplies, measure_set
+    from style_metrics import Reply
+    from style_verdict import judge
+
+    with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
+        sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, advance)
+    groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
+    with progress(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as advance:
+        scored = {
+            name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, advance)
+            for name, exchanges in groups.items()
+            if exchanges
+        }
+    print(f"{held_out.name}: comparing habits", file=sys.stderr)
+    writers: dict[str, list[Reply]] = {
+        name: [Reply(exchange.conversation, cut_as_generated(trained, exchange.reply)) for exchange in exchanges]
+        for name, exchanges in (("owner", held_out.owner), ("other", held_out.other))
+    }
+    for name, replies in sampled.items():
+        writers[name] = [
+            Reply(exchange.conversation, reply.text) for exchange, reply in zip(held_out.owner, replies, strict=True)
+        ]
+    training = TrainingReplies(
+        owner=training_replies(data, "assistant"),
+        other=training_replies(data, "user"),
+    )
+    endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
+    measured = measure_set(writers, endings, training, measure_bits(scored, options.seed), options.seed)
+    measured["num_real_replies_cut"] = sum(
+        exchange.reply != reply.text for exchange, reply in zip(held_out.owner, writers["owner"], strict=True)
+    )
+    measured["judged"] = judge(measured)
+    return measured
+
+
+def training_replies(data: HeldOutData, role: str) -> list[str]:
+    """Return what one of the two people wrote in training."""
+    return [
+        message["content"] for messages in data.training.values() for message in messages if message["role"] == role
+    ]
+
+
+@contextmanager
+def progress(title: str, num_replies: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the time left at a terminal, on stderr."""
+    from tqdm import tqdm
+
+    with tqdm(total=num_replies, unit="reply", desc=title, disable=None) as bar:
+        yield lambda num_done: bar.update(num_done) and None
+
+
+def describe_settings(
+    options: argparse.Namespace, saved: SavedModel, data: HeldOutData, headline: str, trained: TrainedModel | None
+) -> dict[str, Any]:
+    """Return how the numbers came about; nothing that names a person or a place on this disk."""
+    settings: dict[str, Any] = {
+        "headline_set": headline,
+        "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
+        "base_fingerprint": saved.settings["base_fingerprint"],
+        "adapter_sha256": sha256_of(saved.folder / "adapter_model.safetensors"),
+        "data_sha256": data.sha256,
+        "split_sha256": data.split_sha256,
+        "prompts": options.prompts,
+        "seed": options.seed,
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    if trained is not None:
+        settings["sampling"] = asdict(trained.sampling)
+        settings["device"] = trained.plan.device
+        settings["dtype"] = str(trained.plan.dtype).removeprefix("torch.")
+    return settings
+
+
+def write_report(folder: Path, report: Mapping[str, Any], headline: str) -> None:
+    """Write the three files that hold numbers only."""
+    from style_page import make_report_page
+    from style_picture import draw_picture, draw_words, to_png, to_svg
+
+    judged, measured = report["judged"], report["sets"][headline]
+    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
+    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
+    with replacing(folder / PICTURE_NAME, "wb") as file:
+        file.write(to_png(figure))
+    write_text(folder / PAGE_NAME, make_report_page(report, to_svg(figure) if "bits" in measured else None))
+    write_text(folder / REPORT_NAME, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a private file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_private_pages(
+    options: argparse.Namespace, folder: Path, held_out: HeldOutSet, replies_file: Any, trained: TrainedModel
+) -> None:
+    """Write what shows the chat itself, where asked for."""
+    found = [exchange for exchange in held_out.owner if replies_file.find("tuned", exchange) is not None]
+    tuned: list[SampledReply] = [replies_file.find("tuned", exchange) for exchange in found]
+    if options.show_replies is not None and found:
+        from style_metrics import Reply, find_key_words
+        from style_page import make_examples_page
+
+        base: list[SampledReply] = [replies_file.find("base", exchange) for exchange in found]
+        num_shown = min(options.show_replies, len(found))
+        examples = [
+            {
+                "conversation": found[place].conversation,
+                "context": found[place].context,
+                "owner": found[place].reply,
+                "base": base[place].text,
+                "tuned": tuned[place].text,
+            }
+            for place in (number * len(found) // num_shown for number in range(num_shown))
+        ]
+        key_words = find_key_words(
+            [Reply(0, reply.text) for reply in tuned], [Reply(0, exchange.reply) for exchange in found]
+        )
+        write_text(folder / EXAMPLES_NAME, make_examples_page(examples, key_words))
+        print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
+    if options.quiz is not None and found:
+        from blind_quiz import choose_pairs, make_quiz
+        from reply_sampling import cut_as_generated
+
+        pairs = [
+            (exchange, text)
+            for exchange, text in choose_pairs(found, [reply.text for reply in tuned], options.quiz)
+            if exchange.reply == cut_as_generated(trained, exchange.reply)
+        ]
+        page, key = make_quiz(pairs, options.seed, "python3 src/chat/style_report.py --score-quiz")
+        write_text(folder / QUIZ_NAME, page)
+        write_text(folder / KEY_NAME, json.dumps({"real": key}) + "\n")
+        print(f"blind test of {len(pairs)} pairs (private): {shown_path(folder / QUIZ_NAME)}")
+
+
+def score_quiz(options: argparse.Namespace) -> int:
+    """Score the answers to the blind test against its key."""
+    from blind_quiz import score_answers
+
+    path = options.saved_model_path / KEY_NAME
+    try:
+        key = str(json.loads(path.read_text(encoding="utf-8"))["real"])
+        score = score_answers(options.score_quiz, key)
+    except FileNotFoundError:
+        raise ScriptError(f"{shown_path(path)}: not found; make a blind test with --quiz first") from None
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ScriptError(f"{shown_path(path)}: is damaged; make the blind test again with --quiz") from None
+    except ValueError as error:
+        raise ScriptError(f"--score-quiz: {error}") from None
+    print(
+        f"the real reply was found in {score.num_right} of {score.num_answered} pairs: "
+        f"{score.num_right / score.num_answered:.0%} [{score.low:.0%}, {score.high:.0%}]; 50 % is guessing"
+    )
+    if score.low <= 0.5 <= score.high:
+        print("guessing would also explain it; more pairs, or more people, would tell")
+    return 0
+
+
+def plant_canaries(options: argparse.Namespace) -> int:
+    """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
+    from leak_probe import plant_into_file
+
+    source = options.path_to_data.expanduser() if options.path_to_data else None
+    if source is None:
+        raise ScriptError("--plant-canaries: which data? give the JSONL with --path-to-data")
+    target = options.plant_canaries.expanduser()
+    num_planted = plant_into_file(source, target, options.seed)
+    print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
+    print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
+    print(
+        f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"
+    )
+    print("  python3 src/chat/style_report.py --leak-probe --saved-model-path canary_model")
+    return 0
+
+
+def measure_leaks(
+    options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
+) -> dict[str, Any]:
+    """Measure what can be drawn out of the tuned model."""
+    from held_out_replies import list_exchanges
+    from leak_probe import probe_leaks, read_canaries
+
+    canaries = read_canaries(data_path_of(options, saved))
+    trained_on = list_exchanges(data.training, options.prompts)
+    with progress("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as advance:
+        return probe_leaks(
+            trained, training_replies(data, "assistant"), trained_on, held_out.owner, canaries, options.seed, advance
+        )
+
+
+def tell(folder: Path, report: Mapping[str, Any]) -> None:
+    """Print the verdict and where to look."""
+    judged = report["judged"]
+    print(f"verdict: {judged['verdict']}")
+    print(judged["sentence"])
+    for reason in judged["reasons"]:
+        print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
+    if not judged["is_trustworthy"]:
+        failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
+        print(f"do not trust this: a check of the measurement failed: {failed}")
+    for warning in judged["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if "leak_probe" in report:
+        print(f"leaks: {report['leak_probe']['sentence']}")
+    print(f"written: {shown_path(folder / PAGE_NAME)}, {PICTURE_NAME}, {REPORT_NAME}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,192 @@
+"""From measured intervals to one of four verdicts, with its reasons, the checks that could have failed, and warnings.
+
+Nothing is measured here and nothing is drawn; every limit of the verdict stands at the top of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_ENOUGH_DATA = "not enough data"
+NO_CLOSER = "no closer than the base"
+CLOSER = "closer than the base"
+AS_CLOSE = "as close as the owner to themselves"
+
+# With 50 held-out replies of made-up writers 9 of 11 habits tell the base from the owner; with fewer, chance decides.
+MIN_REPLIES = 50
+MIN_CONVERSATIONS = 8  # what is resampled are conversations
+# With 200, an imitation that is right in three replies of four still shows in 7 of 11 habits; below, "no difference
+# found" would say nothing.
+MIN_REPLIES_FOR_AS_CLOSE = 200
+
+# The judge of authorship must know the two real people before its word on a model counts (pools of five replies).
+MIN_OWNER_POOLS = 0.7
+MAX_OTHER_POOLS = 0.3
+SHUFFLED_LABELS_TOLERANCE = 0.02
+
+MAX_SHARE_EMPTY = 0.02
+MAX_SHARE_CUT = 0.05
+MAX_SHARE_LOOPING = 0.01
+MAX_EXTRA_REPEATED = 0.10
+MIN_COPIES_TO_WARN = 3
+
+
+def is_enough(num_replies: int, num_conversations: int) -> bool:
+    """Return whether so many held-out replies are worth measuring."""
+    return num_replies >= MIN_REPLIES and num_conversations >= MIN_CONVERSATIONS
+
+
+def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return verdict, sentence, reasons (each with whether it holds), checks and warnings for one measured set."""
+    reasons = _reasons(measured)
+    rows = measured["habits"]
+    told = [row["label"] for row in rows if row["is_measurable"] and row["is_told_from_owner"]]
+    has_reply_count = measured["num_replies"] >= MIN_REPLIES_FOR_AS_CLOSE
+    if not all(reason["holds"] for reason in reasons):
+        verdict = NO_CLOSER
+    elif has_reply_count and not told and any(row["is_measurable"] for row in rows):
+        verdict = AS_CLOSE
+    else:
+        verdict = CLOSER
+    checks = _checks(measured)
+    return {
+        "verdict": verdict,
+        "sentence": _sentence(measured["bits"]),
+        "reasons": reasons,
+        "told_from_owner_by": told,
+        "checks": checks,
+        "is_trustworthy": all(check["holds"] for check in checks),
+        "warnings": _warnings(measured),
+    }
+
+
+def not_enough_data(num_replies: int, num_conversations: int) -> dict[str, Any]:
+    """Return what `judge` returns when there is too little to measure."""
+    return {
+        "verdict": NOT_ENOUGH_DATA,
+        "sentence": (
+            f"{num_replies:,} held-out replies in {num_conversations:,} conversations are too few to tell; "
+            f"{MIN_REPLIES} in {MIN_CONVERSATIONS} are needed. A longer chat holds out more."
+        ),
+        "reasons": [],
+        "told_from_owner_by": [],
+        "checks": [],
+        "is_trustworthy": True,
+        "warnings": [],
+    }
+
+
+def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    bits, rows = measured["bits"], measured["habits"]
+    num_closer = sum(row["is_closer"] for row in rows)
+    num_farther = sum(row["is_farther"] for row in rows)
+    num_measurable = sum(row["is_measurable"] for row in rows)
+    reasons = [
+        {
+            "holds": bits["owner_drop"]["low"] > 0,
+            "text": f"the owner's real replies surprise it less than the base: {_interval(bits['owner_drop'])} bits a character",
+        },
+        {
+            "holds": num_closer > num_farther,
+            "text": f"of {num_measurable} habits that can tell base from owner, {num_closer} are clearly closer, {num_farther} clearly farther",
+        },
+    ]
+    if "specificity" in bits:
+        reasons.append(
+            {
+                "holds": bits["specificity"]["low"] > 0,
+                "text": "it learnt this person rather than chats in general: the drop is larger than on the other "
+                f"person's replies by {_interval(bits['specificity'])} bits a character",
+            }
+        )
+    side = measured.get("side_of_the_owner")
+    if side is not None:
+        reasons.append(
+            {
+                "holds": side["low"] > 0.5,
+                "text": "what it writes is on the owner's side of the middle between the two people: "
+                f"{_interval(side)} (0 the other person, 1 the owner)",
+            }
+        )
+    return reasons
+
+
+def _checks(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    checks = []
+    controls = measured["controls"]
+    if "pools_taken_for_owner" in controls:
+        pools = controls["pools_taken_for_owner"]
+        checks.append(
+            {
+                "holds": pools["owner"] >= MIN_OWNER_POOLS and pools["other"] <= MAX_OTHER_POOLS,
+                "text": f"the judge knows the two real people: of pools of five replies it takes {pools['owner']:.0%} of "
+                f"the owner's and {pools['other']:.0%} of the other person's for the owner's",
+            }
+        )
+    if "shuffled_labels" in controls:
+        shuffled = controls["shuffled_labels"]
+        low, high = shuffled["low"] - SHUFFLED_LABELS_TOLERANCE, shuffled["high"] + SHUFFLED_LABELS_TOLERANCE
+        checks.append(
+            {
+                "holds": low <= 0.5 <= high,
+                "text": f"with the names dealt out at random the judge finds nothing: {_interval(shuffled)} (chance is .5)",
+            }
+        )
+    telling = next((row for row in measured["habits"] if row["name"] == "telling_apart"), None)
+    if telling is not None:
+        checks.append(
+            {
+                "holds": telling["owner"]["low"] <= 0.5 <= telling["owner"]["high"],
+                "text": f"a judge cannot tell the owner from the owner: {_interval(telling['owner'])} (chance is .5)",
+            }
+        )
+    return checks
+
+
+def _warnings(measured: Mapping[str, Any]) -> list[str]:
+    tuned, owner = measured["writers"]["tuned"], measured["writers"]["owner"]
+    endings, copies = measured["endings"]["tuned"], measured["copies"]
+    num_replies = tuned["num_replies"]
+    found = []
+    if tuned["share_empty"] > MAX_SHARE_EMPTY:
+        found.append(f"{tuned['share_empty']:.0%} of the replies are empty")
+    if endings.get("limit", 0) > MAX_SHARE_CUT * num_replies:
+        found.append(
+            f"{endings['limit'] / num_replies:.0%} of the replies were cut at the length limit: they do not end"
+        )
+    if endings.get("marker", 0):
+        found.append(f"{endings['marker']:,} replies went on into the other person's turn")
+    num_loops = endings.get("loop", 0) + tuned["share_looping"] * num_replies
+    if num_loops > MAX_SHARE_LOOPING * num_replies:
+        found.append(f"{num_loops:.0f} replies go round in circles")
+    if tuned["share_repeated_replies"] > owner["share_repeated_replies"] + MAX_EXTRA_REPEATED:
+        found.append(
+            f"{tuned['share_repeated_replies']:.0%} of the replies repeat another one (the owner's: "
+            f"{owner['share_repeated_replies']:.0%})"
+        )
+    tuned_copies, owner_copies = (
+        copies[name]["num_exact_copies"] / max(copies[name]["num_over_three_words"], 1) for name in ("tuned", "owner")
+    )
+    if copies["tuned"]["num_exact_copies"] >= MIN_COPIES_TO_WARN and tuned_copies > 2 * owner_copies:
+        found.append(
+            f"{tuned_copies:.0%} of the replies of more than three words are copies of training replies (of the "
+            f"owner's held-out ones: {owner_copies:.0%}): it may have learnt by heart"
+        )
+    return found
+
+
+def _sentence(bits: Mapping[str, Any]) -> str:
+    sentence = (
+        f"The owner's replies cost the tuned model {bits['owner_tuned']['value']:.2f} bits per character, "
+        f"the base model {bits['owner_base']['value']:.2f}"
+    )
+    if "other_drop" in bits:
+        change = bits["other_drop"]["value"]
+        word = "cheaper" if change >= 0 else "dearer"
+        sentence += f"; the other person's became {abs(change):.2f} {word}"
+    return sentence + "."
+
+
+def _interval(interval: Mapping[str, float]) -> str:
+    return f"{interval['value']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
