@@ -28,14 +28,14 @@ EMAIL_RE = re.compile(
 # A token that is no word: letters and digits mixed. The first forms are known by how they begin.
 SECRET_RE = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
-    r"|\beyJ[\w-]{8,2000}\.[\w-]{8,4000}(?:\.[\w-]{1,2000})?"
-    r"|\b(?:sk|pk|rk|ghp|gho|ghs|hf|npm|glpat|xox[abprs]|github_pat|AKIA|ASIA|AIza)[\w-]{12,200}"
-    r"|(?<![\w+/=-])[A-Za-z0-9][A-Za-z0-9_+/=-]{19,400}"
+    r"|(?<![A-Za-z0-9])eyJ[\w-]{8,2000}\.[\w-]{8,4000}(?:\.[\w-]{1,2000})?"
+    r"|(?<![A-Za-z0-9])(?:sk|pk|rk|ghp|gho|ghs|hf|npm|glpat|xox[abprs]|github_pat|AKIA|ASIA|AIza)[\w-]{12,200}"
+    r"|(?<![A-Za-z0-9_+/=-])[A-Za-z0-9][A-Za-z0-9_+/=-]{19,400}"
 )
 WALLET_RE = re.compile(
     r"0x[0-9a-fA-F]{40}|(?:bc1|tb1|ltc1)[a-z0-9]{11,87}|[13LMDT][1-9A-HJ-NP-Za-km-z]{24,34}"  # Ether, Bitcoin and kin
 )
-IBAN_RE = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])")
+IBAN_RE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])")
 IP_RE = re.compile(
     r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]?\d)"
     r"|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4}){1,4}(?![\w:])"
@@ -106,8 +106,11 @@ CODE_WORD_RE = re.compile(
     r"|(?:pass|door|zip|post|gate)?codes?|passwords?|pass(?:wd|phrase)?|pwd|pin|otp|cvv2?|cvc)(?!\w)",
     re.IGNORECASE,
 )
-CODE_TOKEN_RE = re.compile(r"(?<![\w.,:/-])(?:\d{3}[ -]\d{3,4}(?!\w)|[A-Za-z0-9@#$%&*!_-]{3,24})(?![\w:/]|[.,]\d)")
+CODE_TOKEN_RE = re.compile(
+    r"(?<![A-Za-z0-9.,:/])(?:\d{3}[ -]\d{3,4}(?!\w)|[A-Za-z0-9@#$%&*!_-]{3,24})(?![\w:/]|[.,]\d)"
+)
 CODE_REACH_CHARS = 30  # between the word and the code
+MAX_CODE_CHARS = 24
 PASSWORD_RE = re.compile(
     r"(?:password|passcode|passwd|pwd|סיסמ[הא]|סיסמת)(?:\w{0,3}[^\n:=\w]{0,3}\w{0,12}){0,2}?"
     r"(?:\s{0,2}[:=]\s{0,3}|\s(?:is|היא|הוא|זה|זו)\s(?=\S{0,40}[A-Za-z\d@#$%&*!]))(?P<secret>[^\s\[\]]{3,64})",
@@ -183,6 +186,7 @@ class Redactor:
         if len(text) >= 15:
             text = IBAN_RE.sub(self._redact_iban, text)
             text = SECRET_RE.sub(self._redact_secret, text)
+        if len(text) >= 8:
             text = ADDRESS_RE.sub(lambda match: (match["before"] or "") + self._hide("ADDRESS"), text)
         if has_code_word:
             text = self._redact_codes(self._redact_passwords(text))
@@ -202,6 +206,13 @@ class Redactor:
             return number
         if match["place"] is not None:
             return self._hide("ADDRESS")
+        if not number.isascii():  # native digits; the marks and dashes of the original come back when nothing is hidden
+            plain = "".join(str(int(character)) if character.isdecimal() else character for character in number)
+            redacted = self._redact_digits(plain)
+            return number if redacted == plain else redacted
+        return self._redact_digits(number)
+
+    def _redact_digits(self, number: str) -> str:
         if self.phone_region in (None, "IL") or "972" in number:
             number = ISRAELI_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
         number = FOREIGN_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
@@ -214,12 +225,13 @@ class Redactor:
         if self.phone_region is not None and len(_digits(number)) >= 7 and len(number) <= 60:
             for phone in reversed(list(self._phonenumbers.PhoneNumberMatcher(number, self.phone_region))):
                 number = number[: phone.start] + self._hide("PHONE") + number[phone.end :]
-        number = LONG_RUN_RE.sub(lambda _: self._hide("NUMBER"), number)
-        return JOINED_RE.sub(self._redact_joined, number)
+        return LONG_RUN_RE.sub(lambda _: self._hide("NUMBER"), JOINED_RE.sub(self._redact_joined, number))
 
     def _redact_joined(self, match: re.Match[str]) -> str:
         groups = re.split(r"\D", match[0])
-        is_range = len(groups) == 2 and groups[0][0] != "0" and int(groups[0]) < int(groups[1])  # 1500-2000
+        is_range = (
+            len(groups) == 2 and groups[0][0] != "0" and len(groups[1]) <= 4 and int(groups[0]) < int(groups[1])
+        )  # 1500-2000
         if is_range or sum(map(len, groups)) < MIN_JOINED_DIGITS or max(map(len, groups)) < 3:
             return match[0]
         return self._hide("NUMBER")
@@ -245,13 +257,14 @@ class Redactor:
     def _redact_codes(self, text: str) -> str:
         spans: dict[int, int] = {}
         for word in CODE_WORD_RE.finditer(text):
-            for token in CODE_TOKEN_RE.finditer(text, word.end()):
-                if token.start() > word.end() + CODE_REACH_CHARS:
-                    break
-                if _is_code_like(token[0], text[word.end() : token.start()], word[0]):
+            before, after = max(0, word.start() - CODE_REACH_CHARS), word.end() + CODE_REACH_CHARS
+            for token in CODE_TOKEN_RE.finditer(text, word.end(), after + MAX_CODE_CHARS):
+                gap = text[word.end() : token.start()]
+                if len(gap) <= CODE_REACH_CHARS and _is_code_like(token[0], gap, word[0]):
                     spans[token.start()] = token.end()
-            for token in CODE_TOKEN_RE.finditer(text, max(0, word.start() - CODE_REACH_CHARS), word.start()):
-                if token[0].isdigit() and len(token[0]) >= 4 and not YEAR_RE.match(token[0]):  # 483920 is your code
+            for token in CODE_TOKEN_RE.finditer(text, before, word.start()):
+                is_number = not re.search("[^0-9 -]", token[0])
+                if is_number and len(token[0]) >= 4 and not YEAR_RE.match(token[0]):  # 483920 is your code
                     spans[token.start()] = token.end()
         for start, end in sorted(spans.items(), reverse=True):
             text = text[:start] + self._hide("CODE") + text[end:]
