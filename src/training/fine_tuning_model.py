@@ -80,6 +80,8 @@ SAMPLING = {
     "max_new_tokens": 128,
 }
 
+CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
+
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -90,12 +92,17 @@ def main() -> int:
     warn_of_other_blocks(Path(__file__))
     check_launch()
     prepare_environment()
+    if options.check:
+        show_check(options)
+        return 0
     data = read_data(options)
-    base = get_base(options)
+    check_output_folder(options)
+    base = get_base(options, data)
     with output_folder_for_this_run(options) as start_writing:
         run = prepare_run(options, data, base)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
+            refuse_hopeless_run(run)
             model = load_model(run)
             print_plan(run, model)
             start_writing(run)
@@ -127,20 +134,73 @@ def read_data(options: argparse.Namespace) -> TrainingData:
     return data
 
 
-def get_base(options: argparse.Namespace) -> BaseModel:
+def show_check(options: argparse.Namespace) -> None:
+    """Print what the run would take, with as much as is at hand: the base's config, then tokenizer and data."""
+    from qlora_model import choose_device
+    from run_check import check_run, measure_work
+
+    with base_errors_explained():
+        base = find_base(options.base_model_id, options.start_dir)
+        work = None
+        if base.folder is not None and options.data_path.is_file():
+            check_base_folder(base.folder)
+            work = measure_work(prepare_run(options, read_data(options), base).material)
+        for line in check_run(base, choose_device(options.device), options.recipe, work, options.model_dir):
+            say(line)
+
+
+def check_output_folder(options: argparse.Namespace) -> None:
+    """Refuse a folder that cannot be written to, before anything takes long."""
+    if is_first_process():
+        check_folder(options.model_dir, options.resume, options.overwrite)
+
+
+def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or announce and do its download; from then on nothing is asked of the network."""
-    try:
+    with base_errors_explained():
         base = find_base(options.base_model_id, options.start_dir)
         if base.folder is None:
+            refuse_hopeless_download(options, data, base)
             listing = list_on_hub(base.name)
             say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
             base = download_base(listing)
         assert base.folder is not None
         check_base_folder(base.folder)
-    except BaseModelError as error:
-        raise ScriptError(str(error)) from None
     work_offline()
     return base
+
+
+@contextmanager
+def base_errors_explained() -> Iterator[None]:
+    """Turn what is wrong with a base model into the script's one line."""
+    try:
+        yield
+    except BaseModelError as error:
+        raise ScriptError(str(error)) from None
+
+
+def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
+    """Stop before a base is fetched that this machine could not train within a day."""
+    from qlora_model import choose_device
+    from run_check import Work, find_config, refuse_what_takes_days
+
+    if options.device == "auto":
+        num_chars = sum(len(message["content"]) for talk in data.conversations for message in talk.messages)
+        tokens = num_chars // CHARS_PER_TOKEN
+        rough = Work(tokens, tokens // 2, 1.0, 0, options.recipe.epochs, options.recipe.max_length, 0.5)
+        refuse_what_takes_days(base, find_config(base), choose_device(), rough)
+
+
+def refuse_hopeless_run(run: Run) -> None:
+    """Stop before a base is loaded that this machine could not train within a day, or save nowhere."""
+    from qlora_model import unused_gpu_notice
+    from run_check import find_config, measure_work, refuse_what_takes_days
+
+    notice = unused_gpu_notice()
+    if notice:
+        warn(notice)
+    if run.options.device == "auto":
+        refuse_what_takes_days(run.base, find_config(run.base), run.device, measure_work(run.material))
 
 
 @contextmanager
@@ -153,10 +213,10 @@ def output_folder_for_this_run(options: argparse.Namespace) -> Iterator[Callable
     if not is_first_process():
         yield lambda _run: None
         return
-    is_taken = check_folder(folder, options.resume, options.overwrite)
     with ExitStack() as stack:
         stack.callback(remove_if_empty, folder)
         stack.enter_context(exclusive_use(folder, "training"))
+        is_taken = check_folder(folder, options.resume, options.overwrite)  # again: now nobody else can change it
 
         def start_writing(run: Run) -> None:
             if is_taken:
@@ -206,7 +266,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     from training_material import load_tokenizer, prepare_material
 
     use_threads(options.threads)
-    device = choose_device()
+    device = choose_device(options.device)
     assert base.folder is not None
     tokenizer = load_tokenizer(base.folder, base.name)
     held_out = choose_held_out(data)
@@ -248,8 +308,11 @@ def choose_held_out(data: TrainingData) -> HeldOut:
 
 def find_checkpoint(run: Run) -> Path | None:
     """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
-    checkpoints_dir = run.options.model_dir / CHECKPOINTS_NAME
-    checkpoint, problems = find_newest_complete(checkpoints_dir)
+    from accelerate import PartialState
+
+    # One after the other: the first process sets broken ones aside, then all find the same.
+    with PartialState(cpu=run.device.kind == "cpu").main_process_first():
+        checkpoint, problems = find_newest_complete(run.options.model_dir / CHECKPOINTS_NAME)
     for problem in problems:
         warn(f"a checkpoint was set aside, {problem}")
     if checkpoint is None:

@@ -26,9 +26,12 @@ LEAK_TOLERANCE = 1e-4
 def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]], plain_attention: str = "sdpa") -> str | None:
     """Return what is wrong with packed rows on this model, or None.
 
-    `pieces` are two of the training data; `plain_attention` is the library's way for the rows that stand alone.
+    Of `pieces`, the first and the last are taken; `plain_attention` is the library's way for the rows that stand alone.
     """
-    first, second = ({**piece, "is_supervised": [True] * len(piece["input_ids"])} for piece in map(_shorten, pieces))
+    first, second = (
+        {**piece, "is_supervised": [True] * len(piece["input_ids"])}
+        for piece in (_shorten(pieces[0]), _shorten(pieces[-1]))
+    )
     changed = {**first, "input_ids": list(reversed(first["input_ids"]))}
     packed = _token_losses(model, [first, second])
     leaked = _token_losses(model, [changed, second])

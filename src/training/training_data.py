@@ -45,7 +45,7 @@ OTHER_FORMS = {
 
 
 class TrainingDataError(ValueError):
-    """The data cannot be used, worded `what is wrong; what to do`; lines after the first are details."""
+    """The data cannot be used, worded `what is wrong; what to do`; indented lines after the first are details."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
     if bad_lines and not skip_bad_lines:
         raise TrainingDataError(
             f"{bad_lines[0]}; mend it, make the file again with preprocess_start.sh, or pass --skip-bad-lines"
-            + (f"\n{len(bad_lines):,} bad lines in all:" if len(bad_lines) > 1 else "")
-            + "".join(f"\n{problem}" for problem in bad_lines[:MAX_BAD_LINES_SHOWN] if len(bad_lines) > 1)
+            + (f"\n  {len(bad_lines):,} bad lines in all:" if len(bad_lines) > 1 else "")
+            + "".join(f"\n  {problem}" for problem in bad_lines[:MAX_BAD_LINES_SHOWN] if len(bad_lines) > 1)
         )
     if not conversations:
         raise TrainingDataError(
@@ -188,7 +188,7 @@ def _refuse_other_files(content: bytes) -> None:
     if not first_line.startswith(b"{"):
         if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
             raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
-        if b"\0" in first_line:
+        if b"\0" in text[:2000]:
             raise TrainingDataError(f"is a binary file, not a JSONL file; {remake}")
 
 

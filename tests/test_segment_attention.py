@@ -1,0 +1,95 @@
+"""Attention by segments: a packed row gives what its conversations give alone; the check before training finds leaks."""
+
+import pytest
+import torch
+from packing import collate_pack
+from packing_check import find_packing_fault
+from peft import LoraConfig, get_peft_model
+from segment_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModelForCausalLM, MistralConfig
+
+register_segment_attention()
+
+
+def make_model(attention, sliding_window=None):
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=sliding_window, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"))
+    model.set_attn_implementation(attention)
+    return adapted.eval()
+
+
+def make_pieces(*lengths):
+    torch.manual_seed(1)
+    return [
+        {
+            "input_ids": [1, *torch.randint(3, 99, (length - 1,)).tolist()],
+            "is_supervised": [False] + [n % 3 != 0 for n in range(1, length)],
+        }
+        for length in lengths
+    ]
+
+
+def summed_loss_and_gradient(model, packs):
+    model.zero_grad()
+    loss = sum(model(**collate_pack([pack]), num_items_in_batch=1).loss for pack in packs)
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@pytest.mark.parametrize("sliding_window", [None, 16])
+def test_packed_loss_and_gradient_are_those_of_separate_rows(sliding_window):
+    pieces = make_pieces(40, 7, 61, 3)
+    packed = summed_loss_and_gradient(make_model(SEGMENT_ATTENTION, sliding_window), [pieces])
+    alone = summed_loss_and_gradient(make_model("sdpa", sliding_window), [[piece] for piece in pieces])
+    assert packed[0] == pytest.approx(alone[0], rel=1e-5)
+    torch.testing.assert_close(packed[1], alone[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_check_passes_a_sound_model_of_both_kinds():
+    pieces = make_pieces(40, 61)
+    assert find_packing_fault(make_model(SEGMENT_ATTENTION), pieces) is None
+    assert find_packing_fault(make_model("sdpa"), pieces) is None
+
+
+def attend_to_everything_before(module, query, key, value, attention_mask, scaling=None, **_extras):
+    """What a model does that ignores the borders."""
+    output = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def attend_too_strongly(module, query, key, value, attention_mask, scaling=None, **extras):
+    """What a model does whose own attention has something that ours lacks."""
+    return attend_within_segments(module, query, key, value, attention_mask, scaling=2 * scaling, **extras)
+
+
+@pytest.mark.parametrize(
+    ("attention", "fault"),
+    [(attend_to_everything_before, "see each other"), (attend_too_strongly, "different losses")],
+)
+def test_the_check_finds_a_model_that_leaks_or_computes_otherwise(attention, fault):
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(attention.__name__, attention)
+    AttentionMaskInterface.register(attention.__name__, lambda *_args, **_kwargs: None)
+    assert fault in find_packing_fault(make_model(attention.__name__), make_pieces(40, 61))
+
+
+def test_the_check_takes_a_single_short_piece():
+    (piece,) = make_pieces(3)
+    assert find_packing_fault(make_model(SEGMENT_ATTENTION), [piece]) is None
+
+
+def test_what_it_cannot_do_is_refused():
+    states = torch.zeros(1, 2, 4, 8)
+    borders = torch.tensor([0, 4], dtype=torch.int32)
+    with pytest.raises(ValueError, match="borders"):
+        attend_within_segments(None, states, states, states, None)
+    with pytest.raises(ValueError, match="adds to attention"):
+        attend_within_segments(None, states, states, states, None, cu_seq_lens_q=borders, softcap=30.0)
