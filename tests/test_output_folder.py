@@ -1,0 +1,79 @@
+"""The model's folder: a finished model is never overwritten, an unfinished one never mistaken, a foreign one never used."""
+
+import errno
+
+import pytest
+from output_folder import HELD_OUT_NAME, SETTINGS_NAME, check_folder, is_disk_full, move_aside, remove_if_empty
+from safetensors import SafetensorError
+from training_script import ScriptError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a function that makes a folder with empty files of these names."""
+
+    def make(*names):
+        path = tmp_path / "model"
+        path.mkdir()
+        for name in names:
+            (path / name).touch()
+        return path
+
+    return make
+
+
+def test_new_and_empty_folders_are_fine(tmp_path, folder):
+    assert check_folder(tmp_path / "new", resume=False, overwrite=False) is False
+    assert check_folder(folder(), resume=False, overwrite=False) is False
+
+
+@pytest.mark.parametrize(
+    ("names", "flags", "cure"),
+    [
+        ([SETTINGS_NAME, HELD_OUT_NAME], {}, "--overwrite"),
+        ([HELD_OUT_NAME], {}, "--resume"),
+        (["thesis.docx"], {}, "not ours"),
+        (["thesis.docx"], {"overwrite": True}, "not ours"),
+        ([SETTINGS_NAME], {"resume": True}, "nothing to resume"),
+        ([], {"resume": True}, "without --resume"),
+    ],
+)
+def test_refusals_name_the_cure(folder, names, flags, cure):
+    with pytest.raises(ScriptError, match=cure):
+        check_folder(folder(*names), **{"resume": False, "overwrite": False} | flags)
+
+
+@pytest.mark.parametrize("names", [[SETTINGS_NAME, HELD_OUT_NAME], [HELD_OUT_NAME]])
+def test_overwrite_moves_what_is_there_aside(folder, names):
+    path = folder(*names)
+    assert check_folder(path, resume=False, overwrite=True) is True
+    aside = move_aside(path)
+    assert aside.name.startswith("model.old-")
+    assert sorted(file.name for file in aside.iterdir()) == sorted(names)
+    assert not path.exists()
+
+
+def test_a_file_or_a_dangling_link_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(ScriptError):
+            check_folder(tmp_path / name, resume=False, overwrite=True)
+
+
+def test_only_an_empty_folder_is_removed(folder):
+    path = folder("kept")
+    remove_if_empty(path)
+    assert path.is_dir()
+    (path / "kept").unlink()
+    remove_if_empty(path)
+    assert not path.exists()
+
+
+def test_a_full_disk_is_known_from_every_library():
+    assert is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    assert is_disk_full(OSError(errno.EFBIG, "File too large"))
+    assert is_disk_full(RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing"))
+    assert is_disk_full(SafetensorError("I/O error: No space left on device (os error 28)"))
+    assert not is_disk_full(RuntimeError("shape mismatch"))
+    assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
