@@ -231,7 +231,7 @@ def guess_encoding(sample: bytes) -> str:
         return "utf-16-be"
     text = sample.decode("utf-8", "surrogateescape")
     num_bad = len(BAD_CHARACTER_RE.findall(text[:-1] if len(sample) == SNIFF_BYTES else text))
-    num_good = sum(not character.isascii() for character in text) - num_bad
+    num_good = len(text) - len(text.encode("ascii", "ignore")) - num_bad
     if num_bad > max(3, num_good):  # 3: a file cut inside its last character is still UTF-8
         raise ExportError(
             "is not UTF-8; save it as UTF-8, or name its encoding (for old Hebrew files: --encoding cp1255)"

@@ -72,6 +72,8 @@ _DATE_FIRST_RE = re.compile(f"{_START} {_DATE} {_BEFORE} {_CLOCK} {_AFTER} {_END
 # 18:15 30/09/2022 - Rut: hi
 _TIME_FIRST_RE = re.compile(f"{_START} (?P<before>) {_CLOCK} {_AFTER} {_DATE} {_END}", re.VERBOSE)
 _CLOCK_RE = re.compile(_CLOCK, re.VERBOSE)
+# :42   min 42 s   at the start of what follows a minute
+_SECOND_RE = re.compile(rf"\D{{0,8}} \d{{1,2}} (?:{_GAP}s\b)?", re.VERBOSE)
 _NUMBER_RE = re.compile(r"\d+")
 # What a header begins with, and hardly another line:  9   [9   <U+200E>[9   Sep 30
 _is_possible = re.compile(rf"\W{{0,6}} (?: \d | {_NAME}\W{{1,4}}\d )", re.VERBOSE).match
@@ -177,6 +179,7 @@ class HeaderFormat(NamedTuple):
     shape: HeaderShape
     header_re: re.Pattern[str]  # groups date, time and rest
     has_half_days: bool  # a 12-hour clock
+    tail_chars: int  # of a time, from the seconds on (`:42 PM`): read apart, as hardly two messages share a second
     order: DateOrder
 
     def to_date(self, text: str) -> datetime.date | None:
@@ -189,11 +192,21 @@ class HeaderFormat(NamedTuple):
         hour, minute, *seconds = map(int, _NUMBER_RE.findall(text))
         second = seconds[0] if seconds else 0
         if self.has_half_days:
-            word = plain_word(_CLOCK_RE.sub("", text.translate(_PLAIN), 1))
-            if hour > 12 or word not in HALF_DAY_WORDS:
+            word = plain_word(_CLOCK_RE.sub("", text.translate(_PLAIN), count=1))
+            if hour > 12 or word not in HALF_DAY_WORDS | {""}:  # "": it stands in the tail
                 return None
             hour = hour % 12 + (12 if word in PM_WORDS else 0)
         return datetime.time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
+
+    def to_tail(self, text: str) -> datetime.timedelta | None:
+        """Return what the last `tail_chars` of a time add to it, None when there is no such second.
+
+        `:42` is 42 seconds, `:42 PM` half a day more.
+        """
+        second, word = int(_NUMBER_RE.findall(text)[0]), plain_word(_SECOND_RE.sub("", text.translate(_PLAIN), count=1))
+        if second > 59 or (self.shape.word_place == "after" and self.has_half_days and word not in HALF_DAY_WORDS):
+            return None
+        return datetime.timedelta(hours=12 if word in PM_WORDS else 0, seconds=second)
 
     @property
     def description(self) -> str:
@@ -247,7 +260,7 @@ def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFo
     header_re = _header_re_of(voters)
     has_half_days = _has_half_days(shape, headers)
     order = _find_order(shape, voters, _later_dates(lines, header_re), day_first)
-    return HeaderFormat(shape, header_re, has_half_days, order)
+    return HeaderFormat(shape, header_re, has_half_days, _tail_chars(voters), order)
 
 
 def _choose_shape(shapes: list[HeaderShape]) -> HeaderShape:
@@ -312,6 +325,14 @@ def _open(text: str, header: Header, words: set[str]) -> str:
         else:
             pieces.append(re.escape(piece))
     return "".join(pieces)
+
+
+def _tail_chars(headers: list[Header]) -> int:
+    """Return how many characters of a time follow its minute; 0 where that varies, or there are no seconds."""
+    if not headers[0].shape.has_seconds:
+        return 0
+    lengths = {header.time_span[1] - header.match.end("minute") for header in headers}
+    return lengths.pop() if len(lengths) == 1 else 0
 
 
 def _later_dates(lines: Iterable[str], header_re: re.Pattern[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ def plain_word(text: str) -> str:
 AM_WORDS = frozenset(
     """
     am ap fm de dop dopoldne dopoledne eparadites förmiddag manhã öö pd paradite pg prp priekšp priekšpusdienā priešpiet
-    prijepodne rno sa safiya to vm πμ дп проб преддиоб претпл преподне таңкы тң үө
+    prijepodne rno sa safiya sf to vm πμ дп проб чam чпроб пријеподне преддиоб претпл преподне таңкы тң үө
     לפנהצ לפניהצהריים ص صباحا صباحًا ق قظ قبلازظهر صبح غم
     पूर्वाह्न मपू পূর্বাহ্ণ ਪੂਦੁ પૂર્વાહ્ન முற்பகல் పూర్వాహ్న ಪೂರ್ವಾಹ್ನ പൂർവ്വാഹ്നം පෙව ก่อนเที่ยง ກ່ອນທ່ຽງ နံနက် ጥዋት
     上午 午前 早上 清晨 凌晨 午夜 半夜 오전
@@ -33,7 +33,7 @@ AM_WORDS = frozenset(
 PM_WORDS = frozenset(
     """
     pm ip em du odp odpoledne popoldne epasdites eftermiddag tarde ös md pasdite ptg pop pēcp pēcpusd pēcpusdienā popiet
-    popodne poslijepodne ch yamma tk nm μμ пп слоб попл поподне түштөнкийинки тк үх
+    popodne poslijepodne ch yamma tk nm ym μμ пп слоб попл поподне түштөнкийинки тк үх чpm чслоб
     אחהצ אחרהצהריים م مساء مساءً ب بظ بعدازظهر شام غو
     अपराह्न मउ অপরাহ্ণ ਬਾਦੁ અપરાહ્ન பிற்பகல் అపరాహ్న ಅಪರಾಹ್ನ അപരാഹ്നം පව หลังเที่ยง ຫຼັງທ່ຽງ ညနေ ከሰዓት
     下午 午後 中午 傍晚 晚上 오후
