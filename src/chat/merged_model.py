@@ -48,6 +48,7 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
 
 def load_merged_model(saved: SavedModel) -> Any:
     """Load the base unquantised, add the adapter to its weights and return a plain model of the base's class."""
+    assert saved.base.folder is not None  # a checked base is on disk
     base = AutoModelForCausalLM.from_pretrained(
         saved.base.folder, dtype="auto", trust_remote_code=False, use_safetensors=True
     )
