@@ -20,11 +20,11 @@ BEGINS_RE = re.compile(
   | (?:async\s)?function\b\s?\*?\w*\s?[(<] | func\s\w*\s?\( | fn\s\w+\s?[(<] | lambda\s\w*:
   | (?:public|private|protected|static|final|abstract|override|virtual|inline|extern|typedef|struct|enum|interface|namespace|package|using|template|export|constexpr)\b
   | (?:const|let|var|val|auto|int|float|double|char|bool|boolean|long|short|unsigned|string|String|void|size_t|uint\w+|int\w+)(?:\[\]|<[^<>]{1,30}>)?\s+[*&]?\w+\s?(?:[=;:\[({,)]|$)
-  | (?:if|while|for|switch|catch|foreach|elif|else\sif)\s?[(\[]
+  | (?:if|while|for|switch|catch|foreach|elif|else\sif)\s?[(\[](?![a-z]+\s[a-z]+\s[a-z])
   | for\s\w+(?:,\s?\w+)*\sin\s\S
   | (?:if|elif|while|with|except|else|try|finally|case|default|unless|for)\b[^:]*:\s*$
-  | (?:else|try|finally|do|catch)\s?\{ | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]
-  | return\b | (?:break|continue|pass|fi|done|esac|end|raise|throw|yield|assert|await)\b\s?[\w.]*\(?[^.!?]{0,80};?$
+  | (?:else|try|finally|do|catch)\s?\{(?:$|.*[;(]) | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]
+  | return\b(?!\s(?!new|not|await)[a-z]+\s[a-z]) | (?:break|continue|pass|fi|done|esac|end)\s?;?$ | (?:raise|throw|yield|assert|await)\s(?:new\s)?[\w.]+(?:\(|;|\s[=!]=\s|$)
   | import\s[\w.*{},\s]+(?:\sfrom\s['"]|;|$) | import\s['"(] | from\s[\w.]+\simport\s | from\s['"]
   | \#\s?(?:include|define|undef|ifdef|ifndef|endif|if|elif|else|pragma|!/)
   | (?:SELECT|INSERT\sINTO|UPDATE|DELETE\sFROM|CREATE\s(?:TABLE|INDEX|VIEW)|ALTER\sTABLE|DROP\sTABLE|WHERE|FROM|(?:LEFT\s|INNER\s)?JOIN|GROUP\sBY|ORDER\sBY|VALUES|SET|RUN|COPY|CMD|WORKDIR)\s
@@ -32,8 +32,8 @@ BEGINS_RE = re.compile(
   | Traceback\s\(most | File\s"[^"]+",\sline | at\s[\w.$<>/]+\( | Exception\sin\sthread | \w{0,40}(?:Error|Exception):\s
   | (?:sudo|apt-get|apt|pip3?|npm|npx|yarn|git|docker|kubectl|chmod|mkdir|curl|wget|scp|ssh|grep|conda|brew|ls|cd|rm|cp|mv|tar|python3?|pytest|cargo|gcc|echo)\s
   | (?:print|println|printf|sprintf|puts|require|alert)\s?[("'] | (?:console|System|Console|fmt|Math|document|window|os|sys|np|pd|plt|self|this|std)(?:\.|::)\w | cout\s?<< | cin\s?>>
-  | </?[a-zA-Z][\w-]*(?:[\s/][^<]*)?> | <!(?:DOCTYPE|--) | <\?(?:xml|php) | @\w+(?:\.\w+)*\( | [.\#]?[\w-]+(?:[\s,>:.\#]+[\w-]+){0,5}\s?\{(?:\s?[\w-]+:|$)
-  | [A-Za-z_][\w.]*(?:\[[^\]]{1,40}\])?\s?[-+*/:|]?=(?:\s|["'\w\[{(]) | [A-Za-z_]\w*(?:(?:\.|::|->)\w+){0,5}\(
+  | </?(?!s>)[a-zA-Z][\w-]*(?:[\s/][^<]*)?> | <!(?:DOCTYPE|--) | <\?(?:xml|php) | @\w+(?:\.\w+)*\( | [.\#]?[\w-]+(?:[\s,>:.\#]+[\w-]+){0,5}\s?\{(?:\s?[\w-]+:|$)
+  | [A-Za-z_][\w.]*(?:\[[^\]]{1,40}\])?\s?[-+*/:|]?=(?:\s|["'\w\[{(]) | [A-Za-z_]\w*(?:(?:\.|::|->)\w+){1,5}\( | \w+\((?![A-Za-z']+\s[A-Za-z])(?:\)|["'\d\[{]|[^()]{0,60}[,=._(])
   | "[\w\s.-]{1,40}"\s?:\s | [{\[]\s?["'{] | [a-z]+(?:-[a-z]+)*:\s?[^;:]{1,60};
     )""",
     re.VERBOSE,
@@ -44,7 +44,7 @@ OPERATOR_RE = re.compile(
     r"==|!=|<=|&&|\|\||\+\+|--;|[-+*/|&]=\s|\w->\w|->\s\w+\s?[:{]|=>|::|<<|\*\*\w|[\w\])]\s?=\s?[\w\"'\[({&*-]|\s[<>]\s\w|\s\|\s\w|:="
 )
 STRUCTURE_RE = re.compile(
-    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w].*\}|</\w|/>|\$\{|\{\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
+    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w][^{}]*[:;,(=][^{}]*\}|</\w|/>|\$\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
 )
 NAME_RE = re.compile(
     r"\b[a-z]+_[a-z]\w*|\b_\w+\b|\b[A-Z]+_[A-Z_]+\b|\b[a-z]{2,}[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b[a-z_]\w*\.[a-z_]\w*[.(\[\s=;,)]|\b(?:self|this)\b\."
@@ -53,7 +53,7 @@ NAME_RE = re.compile(
 INSIDE_RES = (CALL_RE, OPERATOR_RE, STRUCTURE_RE, NAME_RE)
 
 # A message of one line without any of these is not searched further: most messages.
-HINT_RE = re.compile(r"[(){}\[\];=<>|\"$_]|\s--?\w")
+HINT_RE = re.compile(r"[(){}\[\];=<>|\"$_]|\s--?\w|&&|\w\.\w")
 # Comments and bare assignments say nothing, for or against.
 NEUTRAL_RE = re.compile(
     r"(?:\#(?!\s?(?:include|define|undef|if|el|endif|pragma))|//|/?\*|--\s|<!--|```|\w+\s?=\s?[-\w.]+;?$)"

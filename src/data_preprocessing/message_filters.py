@@ -65,13 +65,15 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     is_marked = text.lstrip(BEFORE_THE_MARK).startswith(LEFT_TO_RIGHT_MARK)
 
     reason = placeholder_reason(body)
-    if reason is None and is_poll(body):
+    if reason is None and "\n" in body and is_poll(body):
         reason = "poll"
-    if reason is None and is_shared_location(body):
+    if reason is None and "://" in body and is_shared_location(body):
         reason = "location"
     if reason is not None:
         return None, reason
-    attachment = split_attachment(text, body, is_marked)
+    attachment = None
+    if is_marked or "<" in body or "(" in body or "•" in body or LEFT_TO_RIGHT_MARK in text:
+        attachment = split_attachment(text, body, is_marked)
     if attachment is not None:
         reason, body = attachment
         if not body:
@@ -139,7 +141,7 @@ BARE_DOMAIN_RE = re.compile(
 )
 SENTENCE_END = ".,!?;:)]}'\"*_~…"
 LEFTOVERS = " \t()[]<>{}'\"*_~-–—:;,.|•"  # of a line that was a link: no words
-EMPTY_BRACKETS_RE = re.compile(r"\(\s?\)|\[\s?\]|\"\s?\"")
+EMPTY_BRACKETS_RE = re.compile(r" ?(?:\(\s?\)|\[\s?\]|\"\s?\")")
 
 
 def remove_links(body: str) -> str:

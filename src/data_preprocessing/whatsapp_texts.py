@@ -86,10 +86,11 @@ def placeholder_reason(body: str) -> str | None:
     reason = EXACT_REASONS.get(lowered.strip(" .。<>"))
     if reason is not None:
         return reason
-    for templates in (TEMPLATES_BY_START.get(lowered[:INDEX_CHARS]), TEMPLATES_BY_END.get(lowered[-INDEX_CHARS:])):
-        for template, template_reason in (templates or {}).items():
-            if _template_re(template).fullmatch(lowered):
-                return template_reason
+    by_start = TEMPLATES_BY_START.get(lowered[:INDEX_CHARS], {})
+    by_end = TEMPLATES_BY_END.get(lowered.rstrip(".")[-INDEX_CHARS:], {})
+    for template, template_reason in (*by_start.items(), *by_end.items()) if by_start or by_end else ():
+        if _template_re(template).fullmatch(lowered):
+            return template_reason
     return None
 
 
@@ -155,7 +156,7 @@ def is_shared_location(body: str) -> bool:
     >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
     True
     """
-    match = MAP_LINK_RE.match(body) if "://" in body else None
+    match = MAP_LINK_RE.match(body)
     if match is None:
         return False
     label = match["label"].casefold().rstrip(" :")
