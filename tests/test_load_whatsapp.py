@@ -175,7 +175,7 @@ def test_the_ledger_says_what_was_found_and_what_it_means(folder):
         == ["Rut Levi"]
     )
     assert report["redactions"]["PHONE"] == 1
-    assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 55}
+    assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 56}
     assert "too few" in report["advice"][0]
     assert report["advice"][0] in result.stdout
 
@@ -688,7 +688,7 @@ def test_the_starter_passes_errors_on(copied_project):
 def test_missing_packages_are_named_with_the_cure(folder):
     result = subprocess.run([sys.executable, "-S", str(SCRIPT), "chat.txt"], cwd=folder, capture_output=True, text=True)
     error = error_of(result)
-    assert error.startswith("load_whatsapp: requirements.txt: the package ")
+    assert error.startswith("load_whatsapp: requirements.txt: phonenumberslite, python-stdnum, tqdm not installed")
     assert "-m pip install -r" in error
 
 

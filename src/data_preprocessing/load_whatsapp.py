@@ -21,6 +21,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +48,7 @@ DEFAULT_EXPORT_PATHS = (
     PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.txt",
     PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.zip",
 )
+PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm": "tqdm"}  # and the modules in them
 REPORT_NAME = "preprocessing_report.json"
 REPORT_FORMAT = 1
 DROPPED_NAME = "dropped_messages.jsonl"
@@ -60,9 +62,9 @@ PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
 T = TypeVar("T")
 
 
-def main() -> None:
+def main(typed: list[str] | None = None) -> None:
     """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
-    arguments = parse_arguments()
+    arguments = parse_arguments(typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
     check_packages()
@@ -75,7 +77,7 @@ def main() -> None:
     print(f"Next: {next_command(arguments)}")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(typed: list[str] | None) -> argparse.Namespace:
     """Read the command line; exit with 2 when it is wrong."""
     parser = argparse.ArgumentParser(
         description="Turn WhatsApp exports into training conversations; say where every message went.",
@@ -155,7 +157,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--base-model-id", help="only handed on to the next command")
     parser.add_argument("--saved-model-path", help="only handed on to the next command")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args()
+    return parser.parse_args(typed)
 
 
 def positive_number(text: str) -> int:
@@ -218,14 +220,12 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
 
 def check_packages() -> None:
     """Raise ScriptError when a package of requirements.txt that this stage needs is missing."""
-    try:
-        import message_filters  # noqa: F401
-        import redaction  # noqa: F401
-    except ModuleNotFoundError as error:
+    missing = [package for package, module in PACKAGES.items() if find_spec(module) is None]
+    if missing:
         raise ScriptError(
-            f"requirements.txt: the package {error.name} is not installed for {sys.executable}; "
+            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; "
             f"run {sys.executable} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
-        ) from error
+        )
 
 
 def check_reason(reason: str | None) -> None:
@@ -251,13 +251,11 @@ def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> l
         file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
         export = file.open()
         survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
-        order = f"{export.date_order} ({'proven' if export.is_order_proven else 'guessed'})"
+        order = "proven" if export.is_order_proven else "guessed; --day-first or --month-first decides"
         print(
             f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
-            f"{export.format_description}, {order}"
+            f"{export.format_description}, {export.date_order} ({order})"
         )
-        if not export.is_order_proven:
-            warn(path, "day and month may be swapped; --day-first or --month-first decides")
         for warning in export.warnings:
             warn(path, printable(warning))
         surveys.append(survey)
