@@ -18,7 +18,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """A byte-level BPE tokenizer with <s>, </s> and no chat template, as a base model's."""
-    return make_small_base.make_tokenizer(chat_grammar.neutral_texts(100, seed=0), vocab_size=512)
+    return make_small_base.make_tokenizer(make_small_base.neutral_texts(100, seed=0), vocab_size=512)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,9 @@ def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training of the tiny base as stage 2 leaves it, with a random adapter. Do not change it."""
     from tiny_saved_model import write_saved_model  # here and below: torch loads only for the tests that need it
 
-    return write_saved_model(tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160, adapter_scale=0.1)
+    return write_saved_model(
+        tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160, adapter_scale=0.1
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from statistics import mean
 
 import pytest
-from chat_grammar import NEUTRAL_PEOPLE, NOAM, RUTH, neutral_texts, write_conversation
+from chat_grammar import NEUTRAL_PEOPLE, NOAM, RUTH, neutral_conversations, write_conversation
 from make_sample_chat import EDITED_MARK, EXTRA_MESSAGES, NOTICES, NUM_CONVERSATIONS, SEED, sample_export
 
 HEADER_RE = re.compile(r"^(\d{1,2}\.\d{1,2}\.\d{4}, \d{2}:\d{2}) - (?:(Noam|Ruth): )?", re.MULTILINE)
@@ -88,10 +88,10 @@ def test_hebrew_comes_with_some_english(messages):
 
 
 def test_the_base_learns_from_other_people_only():
-    names = {line.split(":")[0] for text in neutral_texts(200, seed=0) for line in text.split("\n")}
+    names = {name for turns in neutral_conversations(200, seed=0) for name, _ in turns}
     assert names == {person.name for person in NEUTRAL_PEOPLE}
     assert not names & {"Noam", "Ruth"}
-    assert neutral_texts(5, seed=3) == neutral_texts(5, seed=3)
+    assert neutral_conversations(5, seed=3) == neutral_conversations(5, seed=3)
 
 
 def test_an_answer_refers_to_what_was_asked():

@@ -2,7 +2,6 @@
 
 import math
 
-import chat_grammar
 import make_small_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +19,7 @@ def test_loads_by_its_path_like_any_base(tiny_base_dir, tiny_tokenizer):
 
 
 def test_learns_and_the_same_seed_gives_the_same_weights(tiny_tokenizer):
-    texts = chat_grammar.neutral_texts(60, seed=1)
+    texts = make_small_base.neutral_texts(60, seed=1)
     losses = []
     for _ in range(2):
         model = make_small_base.make_model(len(tiny_tokenizer), hidden_size=64, num_layers=2, seed=0)

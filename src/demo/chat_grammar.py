@@ -240,12 +240,10 @@ def _dress(text: str, habits: Habits, rng: random.Random) -> str:
     return text
 
 
-def neutral_texts(num_conversations: int, seed: int) -> list[str]:
-    """Return conversations of other people as plain text, `name: message` a line, the way any text on chats has them."""
+def neutral_conversations(num_conversations: int, seed: int) -> list[list[tuple[str, list[str]]]]:
+    """Return conversations of other people, in the form of `write_conversation`."""
     rng = random.Random(seed)
-    texts = []
-    for _ in range(num_conversations):
-        first, second = rng.sample(NEUTRAL_PEOPLE, 2)
-        turns = write_conversation((first, second), rng)
-        texts.append("\n".join(f"{name}: {message}" for name, messages in turns for message in messages))
-    return texts
+    return [
+        write_conversation((first, second), rng)
+        for first, second in (rng.sample(NEUTRAL_PEOPLE, 2) for _ in range(num_conversations))
+    ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chat_grammar import neutral_texts
+from chat_grammar import neutral_conversations
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
@@ -33,9 +33,33 @@ LEARNING_RATE = 3e-3  # usual for a model of a few million parameters
 WARM_UP_STEPS = 20
 SEED = 0
 
+BOS, EOS = "<s>", "</s>"  # ids 0 and 1
+
+
+def neutral_texts(num_conversations: int, seed: int) -> list[str]:
+    """Return conversations of other people, `<person2>` and `<person1>` before the turns and `</s>` after each.
+
+    A base of billions has read dialogues in every form; this one has to read them in the form it will be asked for.
+    """
+    texts = []
+    for turns in neutral_conversations(num_conversations, seed):
+        text, previous_name = "", None
+        for name, messages in turns:
+            words = "\n".join(messages)
+            if name == previous_name:
+                text = f"{text.removesuffix(EOS)}\n{words}{EOS}"
+            else:
+                text += f"<person{1 if name == turns[-1][0] else 2}>{words}{EOS}"
+            previous_name = name
+        texts.append(BOS + text)
+    return texts
+
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on `texts`: every string can be encoded, Hebrew and emoji included."""
+    """Train a byte-level BPE tokenizer on `texts`: every string can be encoded, Hebrew and emoji included.
+
+    `<s>` and `</s>` in the texts stay out of its words, as they are tokens of their own.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -44,12 +68,12 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=["<s>", "</s>"],
+        special_tokens=[BOS, EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    tokenizer.train_from_iterator((text.replace(BOS, "").replace(EOS, "") for text in texts), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS)
 
 
 def make_model(vocab_size: int, hidden_size: int, num_layers: int, seed: int) -> MistralForCausalLM:
@@ -81,13 +105,13 @@ def train_on_texts(
     seed: int,
     show_step: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> float:
-    """Teach `model` to continue `texts`, each between `<s>` and `</s>`; return the last step's loss.
+    """Teach `model` to continue `texts`, given one behind the other; return the last step's loss.
 
     The same seed gives the same weights on the same machine. `show_step` is called with each step's number and loss.
     """
     import torch
 
-    ids = [token for text in texts for token in [0, *tokenizer(text, add_special_tokens=False)["input_ids"], 1]]
+    ids = [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     blocks = torch.tensor(ids[: len(ids) // BLOCK_TOKENS * BLOCK_TOKENS]).view(-1, BLOCK_TOKENS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_share(step, num_steps))
