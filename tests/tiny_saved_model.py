@@ -9,6 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from turn_format import PERSON_TEMPLATE, encode_conversation
 
+torch.set_num_threads(1)  # for models this small, threads only wait for each other
+
 # A conversation that the talking base knows by heart; the user's lines are what the tests type.
 DIALOGUE = [
     ("שלום", "היי\nמה נשמע? 😂"),

@@ -345,7 +345,8 @@ class Conversation:
         if not stream.bubbles:
             return
         reply: dict[str, Any] = {"role": "assistant", "content": "\n".join(stream.bubbles)}
-        # A reply that was cut is remembered as the text that was shown: its last tokens may be half a letter.
-        if stream.ending == "complete":
+        # Where the ids say more than was shown (half a letter, a control character), what was shown counts.
+        said = self.trained.tokenizer.decode(stream.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if said == reply["content"]:
             reply["ids"] = stream.ids
         self.messages.append(reply)
