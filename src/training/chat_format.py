@@ -73,11 +73,11 @@ def encode_conversation(
     input_ids: list[int] = []
     is_supervised: list[bool] = []
     turn_ends: list[int] = []
-    for run in _runs_between_given_ids(pieces):
-        for ids, supervised, piece_ends_turn in _encode_run(tokenizer, run):
+    for run in _split_into_runs(tokenizer, pieces):
+        for piece, ids in zip(run, _encode_run(tokenizer, run, is_first=not input_ids), strict=True):
             input_ids.extend(ids)
-            is_supervised.extend([supervised] * len(ids))
-            if piece_ends_turn:
+            is_supervised.extend([piece.is_supervised] * len(ids))
+            if piece.ends_turn:
                 turn_ends.append(len(input_ids))
     return EncodedConversation(input_ids, is_supervised, turn_ends)
 
@@ -100,6 +100,7 @@ def _split_into_pieces(
     if numbers != list(range(len(messages))):
         raise ChatFormatError("this chat template drops, repeats or rewrites messages; choose another base model")
     special_re = _special_tokens_re(tokenizer)
+    opening = _find_reply_opening(tokenizer)
     pieces = [_Piece(structures[0])]
     for number, structure in zip(numbers, structures[1:], strict=True):
         is_reply = messages[number]["role"] == "assistant"
@@ -112,12 +113,25 @@ def _split_into_pieces(
         # A user's turn may end in plain text (`[/INST]`): then the border is where its words end.
         end = ending.end() if ending else 0
         given = reply_ids.get(number)
+        if is_reply and opening and pieces[-1].text.endswith(opening):
+            pieces[-1] = _Piece(pieces[-1].text.removesuffix(opening))
+            if given is None:  # ids that were generated begin with it
+                pieces.append(_Piece(opening, is_supervised=True))
         pieces += [
             _Piece(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
             _Piece(structure[:end], is_supervised=is_reply, ends_turn=True),
             _Piece(structure[end:]),
         ]
     return pieces
+
+
+def _find_reply_opening(tokenizer: Any) -> str:
+    """Return the space that the template writes before a reply but not in a prompt: the model has to write it itself."""
+    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    prompt = WORDS_MARK_RE.split(_render(tokenizer, exchange[:1], add_generation_prompt=True))[-1]
+    header = WORDS_MARK_RE.split(_render(tokenizer, exchange, add_generation_prompt=False))[2]
+    opening = header.removeprefix(prompt)
+    return opening if opening.isspace() else ""
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
@@ -175,10 +189,12 @@ def _special_tokens_re(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)))
 
 
-def _runs_between_given_ids(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+def _split_into_runs(tokenizer: Any, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield what is encoded together: all pieces between those whose ids are given or whose words hold special tokens."""
+    special_re = _special_tokens_re(tokenizer)
     run: list[_Piece] = []
     for piece in pieces:
-        if piece.ids is None:
+        if piece.ids is None and not (piece.is_words and special_re.search(piece.text)):
             run.append(piece)
             continue
         yield run
@@ -187,60 +203,49 @@ def _runs_between_given_ids(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
     yield run
 
 
-def _encode_run(tokenizer: Any, run: list[_Piece]) -> Iterator[tuple[list[int], bool, bool]]:
-    """Yield (ids, is supervised, ends a turn) for each piece of `run`.
+def _encode_run(tokenizer: Any, run: list[_Piece], is_first: bool) -> list[list[int]]:
+    """Return the ids of each piece of `run`; `is_first`: nothing stands before it.
 
-    The run is encoded as one string, so that the ids are those any other tool gets from the rendered template. It is
-    encoded piece by piece when that would turn words into special tokens or melt a reply's first token into its header.
+    The run is encoded as one string, so that the ids are those any other tool gets from the rendered template. Only
+    where a token would reach from a header into a reply it is cut: a prompt ends there, and must have the same ids.
     """
     if len(run) == 1 and run[0].ids is not None:
-        yield run[0].ids, run[0].is_supervised, run[0].ends_turn
-        return
-    special_re = _special_tokens_re(tokenizer)
-    pieces_of_ids = None
-    if not any(piece.is_words and special_re.search(piece.text) for piece in run):
-        pieces_of_ids = _encode_as_one_string(tokenizer, run)
-    if pieces_of_ids is None:
-        pieces_of_ids = [
-            _encode_words(tokenizer, piece.text) if piece.is_words else _encode_text(tokenizer, piece.text)
-            for piece in run
-        ]
-    for piece, ids in zip(run, pieces_of_ids, strict=True):
-        yield ids, piece.is_supervised, piece.ends_turn
-
-
-def _encode_as_one_string(tokenizer: Any, run: list[_Piece]) -> list[list[int]] | None:
-    """Return the ids of each piece, or None when a token reaches across the start of a supervised piece."""
-    text = "".join(piece.text for piece in run)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [run[0].ids]
+    if len(run) == 1 and run[0].is_words:
+        tokens = _encode_text(tokenizer, run[0].text, is_first, split_special_tokens=True)
+        return [[token_id for token_id, _, _ in tokens]]
     pieces_of_ids: list[list[int]] = [[] for _ in run]
-    number, piece_end = 0, len(run[0].text)
-    for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+    number, piece_end = 0, len(run[0].text) if run else 0
+    for token_id, start, end in _encode_text(tokenizer, "".join(piece.text for piece in run), is_first):
         while start >= piece_end and number + 1 < len(run):
             number += 1
             piece_end += len(run[number].text)
-        # A token belongs to the piece in which it starts.
-        if end > piece_end and (
-            run[number].is_supervised or any(p.is_supervised for p in run[number + 1 : number + 2])
-        ):
-            return None
-        pieces_of_ids[number].append(token_id)
+        if end > piece_end and not run[number].is_supervised:
+            reached, reached_start = number + 1, piece_end
+            while not run[reached].is_supervised and reached_start + len(run[reached].text) < end:
+                reached_start += len(run[reached].text)
+                reached += 1
+            if run[reached].is_supervised:
+                before = _encode_run(tokenizer, run[:reached], is_first)
+                return before + _encode_run(tokenizer, run[reached:], is_first=False)
+        pieces_of_ids[number].append(token_id)  # a token belongs to the piece in which it starts
     return pieces_of_ids
 
 
-def _encode_text(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+def _encode_text(
+    tokenizer: Any, text: str, is_first: bool, split_special_tokens: bool = False
+) -> list[tuple[int, int, int]]:
+    """Return (id, start, end) of each token. Text that goes on is encoded behind a line break, which is taken off again.
 
-
-def _encode_words(tokenizer: Any, words: str) -> list[int]:
-    """Encode what a person wrote as a continuation, with special tokens in it as plain text.
-
-    Behind a line break, because many tokenizers put a space before the first word of a text.
+    Many tokenizers put a space before the first word of a text.
     """
-    ids: list[int] = tokenizer("\n" + words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    line_break: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    if ids[: len(line_break)] == line_break:
-        return ids[len(line_break) :]
-    plain: list[int] = tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return plain
+    options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens}
+    for prefix in ("",) if is_first else ("\n", ""):
+        encoded = tokenizer(prefix + text, return_offsets_mapping=True, **options)
+        prefix_ids = tokenizer(prefix, **options)["input_ids"] if prefix else []
+        if encoded["input_ids"][: len(prefix_ids)] == prefix_ids:
+            break  # else the line break melted into the text
+    return [
+        (token_id, start - len(prefix), end - len(prefix))
+        for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ][len(prefix_ids) :]
