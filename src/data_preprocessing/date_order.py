@@ -76,6 +76,11 @@ class _Trial:
         self._num_backward += day < previous
         self._days = [min(earliest, day), max(latest, day), day]
 
+    @property
+    def num_failures(self) -> int:
+        """Return how many dates this order makes no day of a WhatsApp chat."""
+        return self.num_impossible + self._num_unlikely
+
     def faults(self) -> tuple[int, int, int, int]:
         """Return what speaks against this order, the weightiest first."""
         span_days = (self._days[1] - self._days[0]).days if self._days else 0
@@ -93,9 +98,9 @@ def find_date_order(
     for numbers in dates:
         for trial in trials:
             trial.add(numbers)
-        failures = sorted(trial.num_impossible for trial in trials)
+        failures = sorted(trial.num_failures for trial in trials)
         if failures[0] == 0 and all(count >= MIN_FAILURES for count in failures[1:]):
             break
     best, *others = sorted(trials, key=lambda trial: (*trial.faults(), trial.order != likely))
-    is_proven = all(trial.num_impossible > best.num_impossible for trial in others)
+    is_proven = all(trial.num_failures > best.num_failures for trial in others)
     return DateOrder(best.order, is_proven), {trial.order: trial.num_impossible for trial in trials}
