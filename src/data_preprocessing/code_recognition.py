@@ -24,7 +24,7 @@ BEGINS_RE = re.compile(
   | for\s\w+(?:,\s?\w+)*\sin\s\S
   | (?:if|elif|while|with|except|else|try|finally|case|default|unless|for)\b[^:]*:\s*$
   | (?:else|try|finally|do|catch)\s?\{(?:$|.*[;(]) | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]
-  | return\b(?!\s(?!new|not|await)[a-z]+\s[a-z]) | (?:break|continue|pass|fi|done|esac|end)\s?;?$ | (?:raise|throw|yield|assert|await)\s(?:new\s)?[\w.]+(?:\(|;|\s[=!]=\s|$)
+  | return\b(?!\s(?!new|not|await)[a-z]+[;,]?\s[A-Za-z]) | (?:break|continue|pass|fi|done|esac|end)\s?;?$ | (?:raise|throw|yield|assert|await)\s(?:new\s)?[\w.]+(?:\(|;|\s[=!]=\s|$)
   | import\s[\w.*{},\s]+(?:\sfrom\s['"]|;|$) | import\s['"(] | from\s[\w.]+\simport\s | from\s['"]
   | \#\s?(?:include|define|undef|ifdef|ifndef|endif|if|elif|else|pragma|!/)
   | (?:SELECT|INSERT\sINTO|UPDATE|DELETE\sFROM|CREATE\s(?:TABLE|INDEX|VIEW)|ALTER\sTABLE|DROP\sTABLE|WHERE|FROM|(?:LEFT\s|INNER\s)?JOIN|GROUP\sBY|ORDER\sBY|VALUES|SET|RUN|COPY|CMD|WORKDIR)\s
@@ -38,13 +38,13 @@ BEGINS_RE = re.compile(
     )""",
     re.VERBOSE,
 )
-ENDS_RE = re.compile(r"(?:[\w)\]}\"'+-];|[{}][;,)]{0,3}|\)\s?;|;;|[(\[]|[)\]],|&&|\|\||\\)\s*$")
+ENDS_RE = re.compile(r"(?:[\w)\]}\"'+-];|(?<!\})[{}][;,)]{0,3}|\)\s?;|;;|[(\[]|[)\]],|&&|\|\||\\)\s*$")
 CALL_RE = re.compile(r"[A-Za-z_]\w*\((?!e?s\)|'s\))(?:[\w\"'\[{(&*\-.@:<]|\))|\]\(|\)\.\w+\(|\w!\(|\w<\w+>\(")
 OPERATOR_RE = re.compile(
     r"==|!=|<=|&&|\|\||\+\+|--;|[-+*/|&]=\s|\w->\w|->\s\w+\s?[:{]|=>|::|<<|\*\*\w|[\w\])]\s?=\s?[\w\"'\[({&*-]|\s[<>]\s\w|\s\|\s\w|:="
 )
 STRUCTURE_RE = re.compile(
-    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w][^{}]*[:;,(=][^{}]*\}|</\w|/>|\$\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
+    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w][^{}]*[:;,(=][^{}]*\}|</(?!s>)\w|/>|\$\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
 )
 NAME_RE = re.compile(
     r"\b[a-z]+_[a-z]\w*|\b_\w+\b|\b[A-Z]+_[A-Z_]+\b|\b[a-z]{2,}[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b[a-z_]\w*\.[a-z_]\w*[.(\[\s=;,)]|\b(?:self|this)\b\."

@@ -38,7 +38,7 @@ WALLET_RE = re.compile(
 IBAN_RE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])")
 IP_RE = re.compile(
     r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]?\d)"
-    r"|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}(?::?[0-9a-fA-F]{1,4}){1,4}(?![\w:])"
+    r"|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}(?![\w:])|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){1,7}(?::[0-9a-fA-F]{1,4}){1,7}(?![\w:])"
 )
 ADDRESS_RE = re.compile(
     r"""
@@ -53,16 +53,17 @@ ADDRESS_RE = re.compile(
 )
 
 DAY, MONTH, YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
+DATE = rf"""(?:
+    (?:{DAY}\s?[-–]\s?)? {DAY}[./-]{MONTH}[./-](?:{YEAR}|\d\d) | {MONTH}[./-]{DAY}[./-](?:{YEAR}|\d\d)   # 30.9.2022, 9/30/22
+  | {YEAR}[./-]{MONTH}[./-]{DAY} | {YEAR}\s?[-–/]\s?{YEAR}                                             # 2022-09-30, 2019-2024
+  | {YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]) | (?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]){YEAR}     # 20220930, 30092022
+)"""
 CURRENCY = r"(?:₪|\$|€|£|%|ש[\"״]?ח\b|שקל|דולר|יורו|אלף|מיליון|NIS\b|ILS\b|USD\b|EUR\b|GBP\b|shekel|dollar|euro|buck|pound|k\b)"
 AMOUNT = r"(?:\d{1,3}(?:,\d{3}){1,3}|\d{1,7})(?:\.\d{1,2})?"
 NUMBER_RE = re.compile(
     rf"""
     (?P<keep>(?<!\d)(?<!\d[./-])(?:
-        (?: {DAY}[./-]{MONTH}[./-](?:{YEAR}|\d\d) | {MONTH}[./-]{DAY}[./-](?:{YEAR}|\d\d)   # 30.9.2022, 9/30/22
-          | {YEAR}[./-]{MONTH}[./-]{DAY} | {YEAR}\s?[-–/]\s?{YEAR}                            # 2022-09-30, 2019-2024
-          | {YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])                                    # 20220930
-          | (?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]){YEAR}                                    # 30092022
-        )(?![./-]?\d)
+        {DATE}(?:\s?[-–]\s?{DATE})?(?![./-]?\d)
       | \d{{1,2}}:\d{{2}}(?::\d{{2}})?(?!\d)                                                  # 18:30
       | {AMOUNT}(?:\s?-\s?{AMOUNT})?\s?{CURRENCY}                                             # 12500 ₪, 1500-2000 NIS
       | (?<=[₪$€£])\s?{AMOUNT}(?![\d-]) | (?<=[₪$€£]\s){AMOUNT}(?![\d-])                      # ₪12500
@@ -82,8 +83,8 @@ ISRAELI_PHONE_RE = re.compile(
 )
 FOREIGN_PHONE_RE = re.compile(rf"\+\d(?:{S}\d){{6,14}}(?!\d)")
 CARD_RE = re.compile(r"(?<!\d)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}|\d{13,19})(?!\d)")
-ID_RE = re.compile(r"(?<!\d)(?:\d{9}|\d{8}[ -]\d|\d{3}-\d{3}-\d{3}|\d-\d{7}-\d)(?!\d)")
-LONG_RUN_RE = re.compile(r"\d{5,}")
+ID_RE = re.compile(r"(?<!\d)(?:\d{9}|\d{8}[ -]\d|\d{3}([ -])\d{3}\1\d{3}|\d-\d{7}-\d)(?!\d)")
+LONG_RUN_RE = re.compile(r"(?:(?<!\d)\d{1,10}\.)?\d{5,}")
 JOINED_RE = re.compile(r"(?<!\d)\d+(?:[-.\u2010-\u2015]\d+)+(?!\d)")  # 555-0123, 12-345-67
 MIN_JOINED_DIGITS = 7
 
@@ -112,7 +113,7 @@ CODE_TOKEN_RE = re.compile(
 CODE_REACH_CHARS = 30  # between the word and the code
 MAX_CODE_CHARS = 24
 PASSWORD_RE = re.compile(
-    r"(?:password|passcode|passwd|pwd|סיסמ[הא]|סיסמת)(?:\w{0,3}[^\n:=\w]{0,3}\w{0,12}){0,2}?"
+    r"(?:(?<![A-Za-z])pass(?:word|code|wd)?|(?<![A-Za-z])pwd|סיסמ[הא]|סיסמת)(?:\w{0,3}[^\n:=\w]{0,3}\w{0,12}){0,2}?"
     r"(?:\s{0,2}[:=]\s{0,3}|\s(?:is|היא|הוא|זה|זו)\s(?=\S{0,40}[A-Za-z\d@#$%&*!]))(?P<secret>[^\s\[\]]{3,64})",
     re.IGNORECASE,
 )
@@ -215,9 +216,7 @@ class Redactor:
         if self.phone_region in (None, "IL") or "972" in number:
             number = ISRAELI_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
         number = FOREIGN_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
-        number = CARD_RE.sub(
-            lambda card: self._hide("CARD" if self._luhn.is_valid(_digits(card[0])) else "NUMBER"), number
-        )
+        number = CARD_RE.sub(self._redact_card, number)
         number = ID_RE.sub(
             lambda found: self._hide("ID" if self._idnr.is_valid(_digits(found[0])) else "NUMBER"), number
         )
@@ -225,6 +224,11 @@ class Redactor:
             for phone in reversed(list(self._phonenumbers.PhoneNumberMatcher(number, self.phone_region))):
                 number = number[: phone.start] + self._hide("PHONE") + number[phone.end :]
         return LONG_RUN_RE.sub(lambda _: self._hide("NUMBER"), JOINED_RE.sub(self._redact_joined, number))
+
+    def _redact_card(self, match: re.Match[str]) -> str:
+        if all(map(YEAR_RE.match, re.split(r"\D", match[0]))):  # 1999 2000 2001 2002
+            return match[0]
+        return self._hide("CARD" if self._luhn.is_valid(_digits(match[0])) else "NUMBER")
 
     def _redact_joined(self, match: re.Match[str]) -> str:
         groups = re.split(r"\D", match[0])
