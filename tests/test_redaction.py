@@ -351,6 +351,11 @@ def test_false_hits_on_clean_chat_are_below_one_percent(redactor: Redactor) -> N
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("14-16.5.2024 or 30.9.2022-3.10.2022", "14-16.5.2024 or 30.9.2022-3.10.2022"),
+        ("1999 2000 2001 2002", "1999 2000 2001 2002"),
+        ("my name is Rut and fe80::1ff:fe23:4567:890a", "my name is Rut and [IP]"),
+        ("ת.ז. 123 456 789", "ת.ז. [NUMBER]"),
+        ("pi is 3.14159", "pi is [NUMBER]"),
         ("המספר שלי 054-1234567 תתקשרי", "המספר שלי [PHONE] תתקשרי"),
         ("052-1234567, 18:30", "[PHONE], 18:30"),
         ("0521234567 0547654321", "[PHONE] [PHONE]"),
@@ -404,6 +409,7 @@ def test_guesses_the_region_from_the_numbers_of_the_export() -> None:
     "text",
     [
         "1" * 60_000,
+        "1" * 59_000 + "-2",
         "[" * 60_000,
         "(" * 60_000,
         " " * 60_000,

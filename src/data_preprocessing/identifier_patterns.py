@@ -1,0 +1,111 @@
+"""What personal identifiers look like: the expressions behind `redaction.py`, which decides what they become.
+
+Every repetition is bounded, so that 60,000 digits, brackets or spaces in a row take linear time.
+"""
+
+from __future__ import annotations
+
+import re
+
+# What may stand between the digits of one number: spaces, dashes, dots, brackets, direction marks, keycap emoji.
+SEPARATORS = r"[ \xa0\u202f\-\u2010-\u2015.()/\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe0f\u20e3]"
+# A message without five digits in a row has no number to hide, except codes.
+FIVE_DIGITS_RE = re.compile(rf"\d(?:{SEPARATORS}{{0,3}}\d){{4}}")
+DIGIT_RE = re.compile(r"\d")
+
+# dan.levi@gmail.com; a Hebrew or Arabic prefix (ל) is not part of it.
+EMAIL_RE = re.compile(
+    r"[^\W\u0590-\u06ff](?:[^\W\u0590-\u06ff]|[.%+'-]){0,63}\s?@\s?(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}"
+)
+
+# A token that is no word: letters and digits mixed. The first forms are known by how they begin.
+SECRET_RE = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
+    r"|(?<![A-Za-z0-9])eyJ[\w-]{8,2000}\.[\w-]{8,4000}(?:\.[\w-]{1,2000})?"
+    r"|(?<![A-Za-z0-9])(?:sk|pk|rk|ghp|gho|ghs|hf|npm|glpat|xox[abprs]|github_pat|AKIA|ASIA|AIza)[\w-]{12,200}"
+    r"|(?<![A-Za-z0-9_+/=-])[A-Za-z0-9][A-Za-z0-9_+/=-]{19,400}"
+)
+WALLET_RE = re.compile(
+    r"0x[0-9a-fA-F]{40}|(?:bc1|tb1|ltc1)[a-z0-9]{11,87}|[13LMDT][1-9A-HJ-NP-Za-km-z]{24,34}"  # Ether, Bitcoin and kin
+)
+# GB29 NWBK 6016 1331 9268 19
+IBAN_RE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9])")
+IP_RE = re.compile(
+    r"""
+    (?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.]?\d)   # 192.168.1.20
+  | (?<![\w:])(?:[0-9a-f]{1,4}:){3,7}[0-9a-f]{1,4}(?![\w:])                                   # 00:1a:2b:3c:4d:5e
+  | (?<![\w:])(?:[0-9a-f]{1,4}:){1,7}(?::[0-9a-f]{1,4}){1,7}(?![\w:])                         # fe80::1ff:fe23
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+ADDRESS_RE = re.compile(
+    r"""
+    (?P<before>(?<![\w])[ובלמהש]{0,3})
+    (?:רחוב|רח['׳]|שדרות|שד['׳]|סמטת|סמ['׳]|כיכר)\s{1,3}                            # רחוב הרצל 10
+    (?:(?!(?:היו|היה|יש|עם|של|לפני|אחרי|בערך|כל|רק|עוד|ליד|אין|זה|הזה|עד)\s)[א-ת"'׳״-]{2,20}\s{1,3}){1,3}\d{1,4}[א-ת]?(?!\w)
+  | (?<![\w.,:])\d{1,5}[A-Za-z]?\s{1,3}                                              # 12 Baker Street
+    (?:(?!(?:the|down|up|my|this|our|that|your|a|an|in|on|of|from|to|and|minutes?|people|more|blocks?|hours?|meters?)\s)[A-Za-z][\w'.-]{1,20}\s{1,3}){1,3}
+    (?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|court|square)\b
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+DAY, MONTH, YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
+DATE = rf"""(?:
+    (?:{DAY}\s?[-–]\s?)? {DAY}[./-]{MONTH}[./-](?:{YEAR}|\d\d) | {MONTH}[./-]{DAY}[./-](?:{YEAR}|\d\d)   # 30.9.2022, 9/30/22
+  | {YEAR}[./-]{MONTH}[./-]{DAY} | {YEAR}\s?[-–/]\s?{YEAR}                                             # 2022-09-30, 2019-2024
+  | {YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]) | (?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]){YEAR}     # 20220930, 30092022
+)"""
+CURRENCY = r"(?:₪|\$|€|£|%|ש[\"״]?ח\b|שקל|דולר|יורו|אלף|מיליון|NIS\b|ILS\b|USD\b|EUR\b|GBP\b|shekel|dollar|euro|buck|pound|k\b)"
+AMOUNT = r"(?:\d{1,3}(?:,\d{3}){1,3}|\d{1,7})(?:\.\d{1,2})?"
+NUMBER_RE = re.compile(
+    rf"""
+    (?P<keep>(?<!\d)(?<!\d[./-])(?:
+        {DATE}(?:\s?[-–]\s?{DATE})?(?![./-]?\d)
+      | \d{{1,2}}:\d{{2}}(?::\d{{2}})?(?!\d)                                                  # 18:30
+      | {AMOUNT}(?:\s?-\s?{AMOUNT})?\s?{CURRENCY}                                             # 12500 ₪, 1500-2000 NIS
+      | (?<=[₪$€£])\s?{AMOUNT}(?![\d-]) | (?<=[₪$€£]\s){AMOUNT}(?![\d-])                      # ₪12500
+      | \d{{1,3}}(?:,\d{{3}})+(?![\d,])                                                       # 1,250,000
+    ))
+  | (?P<place>-?\d{{1,3}}\.\d{{4,}},\s?-?\d{{1,3}}\.\d{{4,}})                                 # 32.0853, 34.7818
+  | [+(]?\d(?:{SEPARATORS}{{0,3}}\d)*
+    """,
+    re.VERBOSE,
+)
+
+S = SEPARATORS + "{0,3}"
+# 052-1234567, +972 52 123 4567, 03-1234567, also spelled in pairs; invented ones too, which a table of ranges would miss.
+ISRAELI_PHONE_RE = re.compile(
+    rf"(?<!\d)(?:(?:\+{S}|00{S})?9{S}7{S}2{S}(?:0{S})?|\(?0{S})(?:[57]{S}\d|[23489]){S}\d(?:{S}\d){{6}}(?!\d)"
+    rf"|(?<!\d)1{S}[78]00(?:{S}\d){{6}}(?!\d)"
+)
+FOREIGN_PHONE_RE = re.compile(rf"\+\d(?:{S}\d){{6,14}}(?!\d)")
+CARD_RE = re.compile(r"(?<!\d)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}|\d{13,19})(?!\d)")
+ID_RE = re.compile(r"(?<!\d)(?:\d{9}|\d{8}[ -]\d|\d{3}([ -])\d{3}\1\d{3}|\d-\d{7}-\d)(?!\d)")
+LONG_RUN_RE = re.compile(r"(?:(?<!\d)\d{1,10}\.)?\d{5,}")
+JOINED_RE = re.compile(r"(?<!\d)\d+(?:[-.\u2010-\u2015]\d+)+(?!\d)")  # 555-0123, 12-345-67
+MIN_JOINED_DIGITS = 7
+
+# The cheap test that comes before the expression below.
+CODE_WORDS = ("קוד", "סיסמ", "אימות", "כספת", "פין", "code", "pass", "pin", "otp", "cvv", "cvc", "pwd")
+CODE_WORD_RE = re.compile(
+    r"(?<!\w)(?:[והבלמשכ]{0,3}(?:קוד|סיסמ[הא]|סיסמת|אימות|כספת|פין)\w{0,3}"
+    r"|(?:pass|door|zip|post|gate)?codes?|passwords?|pass(?:wd|phrase)?|pwd|pin|otp|cvv2?|cvc)(?!\w)",
+    re.IGNORECASE,
+)
+CODE_TOKEN_RE = re.compile(
+    r"(?<![A-Za-z0-9.,:/])(?:\d{3}[ -]\d{3,4}(?!\w)|[A-Za-z0-9@#$%&*!_-]{3,24})(?![\w:/]|[.,]\d)"
+)
+CODE_REACH_CHARS = 30  # between the word and the code
+MAX_CODE_CHARS = 24
+PASSWORD_RE = re.compile(
+    r"(?:(?<![A-Za-z])pass(?:word|code|wd)?|(?<![A-Za-z])pwd|סיסמ[הא]|סיסמת)(?:\w{0,3}[^\n:=\w]{0,3}\w{0,12}){0,2}?"
+    r"(?:\s{0,2}[:=]\s{0,3}|\s(?:is|היא|הוא|זה|זו)\s(?=\S{0,40}[A-Za-z\d@#$%&*!]))(?P<secret>[^\s\[\]]{3,64})",
+    re.IGNORECASE,
+)
+NO_PASSWORD_RE = re.compile(  # what follows "the password is" in plain sentences
+    r"(?:wrong|not|the|too|very|same|correct|right|ok|okay|fine|still|required|weak|strong|easy|hard|long|short|on|in|what|an?|my"
+    r"|your|saved|stored|written|changed|expired|invalid|incorrect|bad|good|so|really|always|also|just|now|somewhere|here|there|safe)\Z",
+    re.IGNORECASE,
+)
+YEAR_RE = re.compile(rf"{YEAR}\Z")
