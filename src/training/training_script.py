@@ -14,7 +14,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -105,20 +104,24 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A short name of our own, not `path` with an ending: a name of 250 bytes could not grow.
-    handle, temporary_name = tempfile.mkstemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=path.parent)
+    temporary_path = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     text_options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
-    try:
-        with open(handle, mode, **text_options) as file:
+    try:  # from before the file exists: a signal may come at any line
+        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **text_options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary_name, path)
+        os.replace(temporary_path, path)
     except BaseException as error:
-        os.unlink(temporary_name)
-        if isinstance(error, OSError) and error.filename is None:
+        temporary_path.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary_path)):
             error.filename = str(path)  # a failed write names no file
         raise
     flush_folder(path.parent)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def flush_folder(folder: Path) -> None:
