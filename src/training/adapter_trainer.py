@@ -204,13 +204,17 @@ class RunKeeper(TrainerCallback):
         elif "eval_loss" in logs:
             self._log_evaluation(state, logs)
 
+    def _refuse_no_number(self, step: int, *values: float) -> None:
+        if all(map(math.isfinite, values)):
+            return
+        self._line.clear()
+        raise ScriptError(
+            f"step {step:,}: the loss or its gradient is no longer a number; the last good checkpoint is kept; "
+            "start anew with --overwrite and a lower --learning-rate"
+        )
+
     def _log_step(self, step: int, logs: dict[str, float]) -> None:
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs.get("grad_norm", 0.0))):
-            self._line.clear()
-            raise ScriptError(
-                f"step {step:,}: the loss or its gradient is no longer a number; the last good checkpoint is kept; "
-                "start anew with --overwrite and a lower --learning-rate"
-            )
+        self._refuse_no_number(step, logs["loss"], logs.get("grad_norm", 0.0))
         epoch = self._schedule.epoch_at(step)
         num_tokens = sum(self._lengths[number] for number in self._schedule.pieces_of_step(step))
         line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
@@ -222,6 +226,7 @@ class RunKeeper(TrainerCallback):
 
     def _log_evaluation(self, state: TrainerState, logs: dict[str, float]) -> None:
         step = state.global_step
+        self._refuse_no_number(step, logs["eval_loss"])
         row = {"step": step, "held_out_loss": logs["eval_loss"], "held_out_bits_per_char": logs["eval_bits_per_char"]}
         is_best = state.best_metric is None or logs["eval_loss"] < state.best_metric
         self._line.clear()

@@ -23,7 +23,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,10 +85,10 @@ CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
-def main() -> int:
-    """Train, or go on training, and return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, or go on training, and return the exit status; `arguments` stand for those of the command line."""
     block = {"base_model_id": base_model_id, "path_to_data": path_to_data, "saved_model_path": saved_model_path}
-    options = parse_options(__doc__, block, SEED)
+    options = parse_options(__doc__, block, SEED, arguments)
     warn_of_other_blocks(Path(__file__))
     check_launch()
     prepare_environment()

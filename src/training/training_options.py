@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, RECIPES, Recipe
@@ -27,7 +28,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaults
     """Keep the examples as they are, show each default."""
 
 
-def parse_options(description: str, block: dict[str, str], seed: int) -> argparse.Namespace:
+def parse_options(
+    description: str, block: dict[str, str], seed: int, arguments: Sequence[str] | None
+) -> argparse.Namespace:
     """Parse the command line; `block` holds the three filled-in values.
 
     The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
@@ -71,7 +74,7 @@ def parse_options(description: str, block: dict[str, str], seed: int) -> argpars
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
         help="whose words to learn: the imitated person's, or all (person, published everyone)",
     )  # fmt: skip
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.recipe = _apply_flags(options)
     _resolve_paths(options, block)
     return options

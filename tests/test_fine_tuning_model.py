@@ -1,0 +1,303 @@
+"""Stage 2 as a whole: what it leaves behind, what it refuses, and that no kill, signal or full disk loses or bends a run."""
+
+import json
+import math
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from chat_format import encode_conversation
+from fine_tuning_model import main
+from peft import PeftModel
+from safetensors import safe_open
+from training_script import ScriptError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+SCRIPT = Path(__file__).resolve().parents[1] / "src/training/fine_tuning_model.py"
+MARKER = "unmistakable marker"  # stands in the data: may be found in the data alone
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory, sample_conversations):
+    """Forty made-up conversations as stage 1 writes them."""
+    path = tmp_path_factory.mktemp("data") / "formatted_data.jsonl"
+    lines = [
+        json.dumps({"messages": messages, "chat": "Ruth", "started_at": f"2024-03-{1 + number // 2:02}"})
+        for number, messages in enumerate(sample_conversations)
+    ]
+    lines[20] = lines[20].replace('"content": "', f'"content": "{MARKER} ', 1)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def flags(tiny_base_dir, data_path):
+    """Flags of a short run: about twenty steps."""
+    return ["--base-model-id", str(tiny_base_dir), "--path-to-data", str(data_path), "--learning-rate", "1e-2"]
+
+
+def start(flags, model_dir, *more, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *flags, "--saved-model-path", str(model_dir), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
+    )  # fmt: skip
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=400)
+    return process.returncode, output, errors
+
+
+def read_rows(model_dir):
+    path = model_dir / "training_log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def losses_of(model_dir):
+    return [(row["step"], row.get("loss", row.get("held_out_loss"))) for row in read_rows(model_dir)]
+
+
+def adapter_of(model_dir):
+    with safe_open(model_dir / "adapter_model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}
+
+
+def wait_for_rows(process, model_dir, number):
+    while len(read_rows(model_dir)) < number and process.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    """Folders in which libraries like to leave things."""
+    return {name: str(tmp_path_factory.mktemp(name)) for name in ("HOME", "TMPDIR", "HF_HOME")}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, flags, homes):
+    """A model trained without interruption, and what was printed."""
+    model_dir = tmp_path_factory.mktemp("trained") / "model"
+    status, output, errors = finish(start(flags, model_dir, env=homes))
+    assert status == 0, errors
+    return model_dir, output, errors
+
+
+def test_leaves_exactly_these_files_private(trained):
+    model_dir, _, _ = trained
+    assert sorted(path.name for path in model_dir.iterdir()) == sorted(
+        [
+            "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "generation_config.json",
+            "held_out_conversations.json", "loss_curve.png", "tokenizer.json", "tokenizer_config.json",
+            "training_log.jsonl", "training_report.json", "training_settings.json",
+        ]
+    )  # fmt: skip
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (model_dir, *model_dir.iterdir()))
+
+
+def test_learns_and_reports_the_best_step(trained):
+    model_dir, output, _ = trained
+    report = json.loads((model_dir / "training_report.json").read_text())
+    measured = {row["step"]: row["held_out_loss"] for row in read_rows(model_dir) if "held_out_loss" in row}
+    assert report["best_step"] == min(measured, key=measured.get)
+    assert report["validation"]["tuned"]["bits_per_char"] < report["validation"]["base"]["bits_per_char"] - 0.5
+    assert f"best step  {report['best_step']:,} of {report['steps']:,}" in output
+    assert "python3 src/chat/chat_bot.py --saved-model-path" in output
+
+
+def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(trained, tiny_base_dir, data_path):
+    model_dir, _, _ = trained
+    held_out = json.loads((model_dir / "held_out_conversations.json").read_text())
+    lines = data_path.read_text(encoding="utf-8").splitlines()
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, quantization_config=quantization, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, model_dir).eval()
+    nats = num_tokens = num_chars = 0
+    for line in held_out["validation"]:
+        messages = json.loads(lines[line])["messages"]
+        encoded = encode_conversation(tokenizer, messages)
+        ids = torch.tensor([encoded.input_ids])
+        with torch.no_grad():
+            log_probabilities = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        chosen = log_probabilities.gather(1, ids[0, 1:, None])[:, 0]
+        supervised = torch.tensor(encoded.is_supervised[1:])
+        nats -= chosen[supervised].sum().item()
+        num_tokens += supervised.sum().item()
+        num_chars += sum(len(message["content"]) for message in messages if message["role"] == "assistant")
+    reported = json.loads((model_dir / "training_report.json").read_text())["validation"]["tuned"]
+    assert nats / num_tokens == pytest.approx(reported["loss"], rel=1e-4)
+    assert nats / math.log(2) / num_chars == pytest.approx(reported["bits_per_char"], rel=1e-4)
+
+
+def test_the_adapter_does_not_drag_the_head_along(trained):
+    model_dir, _, _ = trained
+    assert all(".lora_" in name for name in adapter_of(model_dir))
+    assert any("lm_head" in name for name in adapter_of(model_dir))
+
+
+def test_what_could_be_published_holds_no_path_of_this_machine(trained, tiny_base_dir):
+    model_dir, _, _ = trained
+    for name in ("adapter_config.json", "tokenizer_config.json", "generation_config.json", "training_report.json"):
+        assert str(tiny_base_dir.parent) not in (model_dir / name).read_text(encoding="utf-8")
+    assert json.loads((model_dir / "adapter_config.json").read_text())["base_model_name_or_path"] == tiny_base_dir.name
+
+
+def test_no_word_of_the_chat_is_left_outside_the_model_folder(trained, homes):
+    left = [path for home in homes.values() for path in Path(home).rglob("*") if path.is_file()]
+    assert not [path for path in left if MARKER.encode() in path.read_bytes()]
+
+
+def test_generation_stops_at_the_end_of_a_turn(trained):
+    model_dir, _, _ = trained
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    config = json.loads((model_dir / "generation_config.json").read_text())
+    assert config["eos_token_id"] == tokenizer.convert_tokens_to_ids("</s>")
+    assert (config["temperature"], config["repetition_penalty"], config["do_sample"]) == (0.5, 1.025, True)
+
+
+def test_the_plan_is_shown_before_the_first_step(trained):
+    _, output, errors = trained
+    assert output.index("Plan") < output.index("step 0: held-out replies")
+    assert "parameters" in output
+    assert "Traceback" not in errors
+
+
+def test_a_finished_model_is_refused_at_once_and_moved_aside_on_request(trained, flags, tmp_path):
+    model_dir, _, _ = trained
+    before = (model_dir / "adapter_model.safetensors").read_bytes()
+    started_at = time.monotonic()
+    status, _, errors = finish(start(flags, model_dir))
+    assert status == 1
+    assert "--overwrite" in errors
+    assert time.monotonic() - started_at < 10  # no model library was loaded
+    assert (model_dir / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_losses_after_kills_are_those_of_a_run_without(trained, flags, tmp_path):
+    """Five real kills at random moments, saving included; `tests/benchmarks/kill_training.py` does a hundred."""
+    model_dir = tmp_path / "model"
+    reference = losses_of(trained[0])
+    rng = random.Random(0)
+    num_kills = 0
+    while num_kills < 5:
+        process = start(flags, model_dir, *(["--resume"] if model_dir.exists() and any(model_dir.iterdir()) else []))
+        wait_for_rows(process, model_dir, len(read_rows(model_dir)) + rng.randint(1, 6))
+        time.sleep(rng.random() / 2)
+        process.kill()
+        if finish(process)[0] != -signal.SIGKILL:
+            break  # it was faster
+        num_kills += 1
+    if not (model_dir / "training_settings.json").exists():
+        status, _, errors = finish(start(flags, model_dir, "--resume"))
+        assert status == 0, errors
+    assert num_kills >= 3
+    assert losses_of(model_dir) == reference
+    expected = adapter_of(trained[0])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter_of(model_dir).items())
+
+
+def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(trained, flags, tmp_path):
+    model_dir = tmp_path / "model"
+    process = start(flags, model_dir)
+    wait_for_rows(process, model_dir, 4)
+    process.send_signal(signal.SIGINT)
+    status, output, errors = finish(process)
+    assert (status, "Traceback" in errors) == (130, False), errors
+    assert output.rstrip().endswith("--resume")
+    assert not (model_dir / "training_settings.json").exists()
+
+    status, _, errors = finish(start(flags, model_dir))
+    assert status == 1
+    assert "--resume" in errors
+
+    status, _, errors = finish(start(flags, model_dir, "--resume", "--rank", "8", "--seed", "3"))
+    assert status == 1
+    assert "\n  rank: 32 in the checkpoint, 8 now" in errors
+    assert "\n  seed: 0 in the checkpoint, 3 now" in errors
+
+    process = start(flags, model_dir, "--resume")
+    wait_for_rows(process, model_dir, len(read_rows(model_dir)) + 3)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+
+    status, _, errors = finish(start(flags, model_dir, "--resume"))
+    assert status == 0, errors
+    assert losses_of(model_dir) == losses_of(trained[0])
+
+
+def test_a_second_run_in_the_same_folder_is_refused(flags, tmp_path):
+    model_dir = tmp_path / "model"
+    process = start(flags, model_dir)
+    wait_for_rows(process, model_dir, 1)
+    status, _, errors = finish(start(flags, model_dir, "--overwrite"))
+    process.kill()
+    process.communicate()
+    assert status == 1
+    assert "another run is training here" in errors
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_model(flags, tmp_path):
+    def limit_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # the adapter has 360 kB
+
+    status, _, errors = finish(start(flags, tmp_path / "model", preexec_fn=limit_files))
+    assert status == 1
+    assert "disk full" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "model" / "training_settings.json").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path):
+    with pytest.raises(ScriptError, match="no longer a number.*--learning-rate"):
+        main([*flags, "--saved-model-path", str(tmp_path / "model"), "--learning-rate", "1e30"])
+    assert not (tmp_path / "model" / "training_settings.json").exists()
+
+
+def test_one_conversation_is_enough_to_train_on(flags, tmp_path, data_path, capsys):
+    single = tmp_path / "one.jsonl"
+    single.write_text(data_path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    assert main([*flags, "--path-to-data", str(single), "--saved-model-path", str(tmp_path / "model")]) == 0
+    assert "only 1 conversations" in capsys.readouterr().err
+    report = json.loads((tmp_path / "model" / "training_report.json").read_text())
+    assert report["best_step"] is None
+    assert "validation" not in report
+
+
+def test_the_published_recipe_trains_padded_rows_on_everyones_words(flags, tmp_path, capsys):
+    more = ["--recipe", "published", "--max-length", "160", "--epochs", "1", "--saved-model-path"]
+    assert main([*flags, *more, str(tmp_path / "model")]) == 0
+    settings = json.loads((tmp_path / "model" / "training_settings.json").read_text())
+    assert settings["recipe"] == "published"
+    assert settings["lora"]["dropout"] == 0.07
+    assert settings["training"]["train_on"] == "everyone"
+
+
+def test_check_shows_the_plan_and_writes_nothing(flags, tmp_path, capsys):
+    assert main([*flags, "--check", "--saved-model-path", str(tmp_path / "model")]) == 0
+    output = capsys.readouterr().out
+    assert "It fits." in output
+    assert "steps" in output
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_a_refused_run_leaves_nothing_behind(flags, tmp_path, flag):
+    foreign = tmp_path / "model"
+    foreign.mkdir()
+    (foreign / "thesis.docx").touch()
+    with pytest.raises(ScriptError):
+        main([*flags, flag, "--saved-model-path", str(foreign)])
+    assert [path.name for path in foreign.iterdir()] == ["thesis.docx"]
