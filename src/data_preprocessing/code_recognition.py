@@ -14,41 +14,72 @@ MIN_SHARE = 0.5  # of the lines of a message: below, people are talking about a 
 MAX_LINES = 100  # a longer message is judged by its beginning,
 MAX_LINE_CHARS = 200  # and so is a longer line
 
+# How lines of code begin, after a prompt or a closing brace. The languages share most of it.
 BEGINS_RE = re.compile(
     r"""\s*(?:[$>]\s|>>>\s|[\w~/-]{1,40}\$\s|\}\s?)?(?:
-    (?:async\s)?def\s\w+\s?\( | class\s\w+\s?[(:{] | class\s\w+\s(?:extends|implements)\s
-  | (?:async\s)?function\b\s?\*?\w*\s?[(<] | func\s\w*\s?\( | fn\s\w+\s?[(<] | lambda\s\w*:
-  | (?:public|private|protected|static|final|abstract|override|virtual|inline|extern|typedef|struct|enum|interface|namespace|package|using|template|export|constexpr)\b
-  | (?:const|let|var|val|auto|int|float|double|char|bool|boolean|long|short|unsigned|string|String|void|size_t|uint\w+|int\w+)(?:\[\]|<[^<>]{1,30}>)?\s+[*&]?\w+\s?(?:[=;:\[({,)]|$)
-  | (?:if|while|for|switch|catch|foreach|elif|else\sif)\s?[(\[](?![a-z]+\s[a-z]+\s[a-z])
-  | for\s\w+(?:,\s?\w+)*\sin\s\S
-  | (?:if|elif|while|with|except|else|try|finally|case|default|unless|for)\b[^:]*:\s*$
-  | (?:else|try|finally|do|catch)\s?\{(?:$|.*[;(]) | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]
-  | return\b(?!\s(?!new|not|await)[a-z]+[;,]?\s[A-Za-z]) | (?:break|continue|pass|fi|done|esac|end)\s?;?$ | (?:raise|throw|yield|assert|await)\s(?:new\s)?[\w.]+(?:\(|;|\s[=!]=\s|$)
+    (?:async\s)?def\s\w+\s?\( | lambda\s\w*:                                             # def area(width):
+  | class\s\w+\s?[(:{] | class\s\w+\s(?:extends|implements)\s                            # class Dog(Animal):
+  | (?:async\s)?function\b\s?\*?\w*\s?[(<] | func\s\w*\s?\( | fn\s\w+\s?[(<]             # function add(a, b) {
+  | (?:public|private|protected|static|final|abstract|override|virtual|inline|extern|export|constexpr)\b
+  | (?:typedef|struct|enum|interface|namespace|package|using|template)\b
+  | (?:const|let|var|val|auto|int|float|double|char|bool|boolean|long|short|unsigned|string|String|void|size_t|u?int\w+)
+    (?:\[\]|<[^<>]{1,30}>)?\s+[*&]?\w+\s?(?:[=;:\[({,)]|$)                               # int count = 0;
+  | (?:if|while|for|switch|catch|foreach|elif|else\sif)\s?[(\[](?![a-z]+\s[a-z]+\s[a-z])  # if (x, not if (and only if
+  | for\s\w+(?:,\s?\w+)*\sin\s\S                                                         # for key, value in pairs
+  | (?:if|elif|while|with|except|else|try|finally|case|default|unless|for)\b[^:]*:\s*$    # except ValueError:
+  | (?:else|try|finally|do|catch)\s?\{(?:$|.*[;(])                                       # else {
+  | (?:if|while|for|elif)\s.{1,100};\s(?:do|then)$ | case\s\S+\sin$ | exit\s\d | \[\[?\s.{1,100}\s\]   # shell
+  | return\b(?!\s(?!new|not|await)[a-z]+[;,]?\s[A-Za-z])                                 # return x; not return home now
+  | (?:break|continue|pass|fi|done|esac|end)\s?;?$
+  | (?:raise|throw|yield|assert|await)\s(?:new\s)?[\w.]+(?:\(|;|\s[=!]=\s|$)
   | import\s[\w.*{},\s]+(?:\sfrom\s['"]|;|$) | import\s['"(] | from\s[\w.]+\simport\s | from\s['"]
   | \#\s?(?:include|define|undef|ifdef|ifndef|endif|if|elif|else|pragma|!/)
-  | (?:SELECT|INSERT\sINTO|UPDATE|DELETE\sFROM|CREATE\s(?:TABLE|INDEX|VIEW)|ALTER\sTABLE|DROP\sTABLE|WHERE|FROM|(?:LEFT\s|INNER\s)?JOIN|GROUP\sBY|ORDER\sBY|VALUES|SET|RUN|COPY|CMD|WORKDIR)\s
+  | (?:SELECT|INSERT\sINTO|UPDATE|DELETE\sFROM|CREATE\s(?:TABLE|INDEX|VIEW)|ALTER\sTABLE|DROP\sTABLE)\s
+  | (?:WHERE|FROM|(?:LEFT\s|INNER\s)?JOIN|GROUP\sBY|ORDER\sBY|VALUES|SET|RUN|COPY|CMD|WORKDIR)\s
   | select\s.{1,100}\sfrom\s | (?:insert\sinto|delete\sfrom|create\stable|drop\stable|alter\stable)\s\w
   | Traceback\s\(most | File\s"[^"]+",\sline | at\s[\w.$<>/]+\( | Exception\sin\sthread | \w{0,40}(?:Error|Exception):\s
-  | (?:sudo|apt-get|apt|pip3?|npm|npx|yarn|git|docker|kubectl|chmod|mkdir|curl|wget|scp|ssh|grep|conda|brew|ls|cd|rm|cp|mv|tar|python3?|pytest|cargo|gcc|echo)\s
-  | (?:print|println|printf|sprintf|puts|require|alert)\s?[("'] | (?:console|System|Console|fmt|Math|document|window|os|sys|np|pd|plt|self|this|std)(?:\.|::)\w | cout\s?<< | cin\s?>>
-  | </?(?!s>)[a-zA-Z][\w-]*(?:[\s/][^<]*)?> | <!(?:DOCTYPE|--) | <\?(?:xml|php) | @\w+(?:\.\w+)*\( | [.\#]?[\w-]+(?:[\s,>:.\#]+[\w-]+){0,5}\s?\{(?:\s?[\w-]+:|$)
-  | [A-Za-z_][\w.]*(?:\[[^\]]{1,40}\])?\s?[-+*/:|]?=(?:\s|["'\w\[{(]) | [A-Za-z_]\w*(?:(?:\.|::|->)\w+){1,5}\( | \w+\((?![A-Za-z']+\s[A-Za-z])(?:\)|["'\d\[{]|[^()]{0,60}[,=._(])
-  | "[\w\s.-]{1,40}"\s?:\s | [{\[]\s?["'{] | [a-z]+(?:-[a-z]+)*:\s?[^;:]{1,60};
+  | (?:sudo|apt-get|apt|pip3?|npm|npx|yarn|git|docker|kubectl|chmod|mkdir|curl|wget|scp|ssh|grep|conda|brew)\s
+  | (?:ls|cd|rm|cp|mv|tar|python3?|pytest|cargo|gcc|echo)\s
+  | (?:print|println|printf|sprintf|puts|require|alert)\s?[("'] | cout\s?<< | cin\s?>>
+  | (?:console|System|Console|fmt|Math|document|window|os|sys|np|pd|plt|self|this|std)(?:\.|::)\w
+  | </?(?!s>)[a-zA-Z][\w-]*(?:[\s/][^<]*)?> | <!(?:DOCTYPE|--) | <\?(?:xml|php)          # <div class="box">
+  | @\w+(?:\.\w+)*\(                                                                     # @app.route("/")
+  | [.\#]?[\w-]+(?:[\s,>:.\#]+[\w-]+){0,5}\s?\{(?:\s?[\w-]+:|$)                          # .box { color: red; }
+  | [a-z]+(?:-[a-z]+)*:\s?[^;:]{1,60};                                                   # color: red;
+  | [A-Za-z_][\w.]*(?:\[[^\]]{1,40}\])?\s?[-+*/:|]?=(?:\s|["'\w\[{(])                    # total += price
+  | [A-Za-z_]\w*(?:(?:\.|::|->)\w+){1,5}\(                                               # names.add("Rut")
+  | \w+\((?![A-Za-z']+\s[A-Za-z])(?:\)|["'\d\[{]|[^()]{0,60}[,=._(])                     # add(1, 2), not lol(not really)
+  | "[\w\s.-]{1,40}"\s?:\s | [{\[]\s?["'{]                                               # {"name": "Dan"}
     )""",
     re.VERBOSE,
 )
+# How they end. Read from the last four characters on.
 ENDS_RE = re.compile(r"(?:[\w)\]}\"'+-];|(?<!\})[{}][;,)]{0,3}|\)\s?;|;;|[(\[]|[)\]],|&&|\|\||\\)\s*$")
+# name(value), but not friend(s); matrix](, ).then(, println!(, list<int>(
 CALL_RE = re.compile(r"[A-Za-z_]\w*\((?!e?s\)|'s\))(?:[\w\"'\[{(&*\-.@:<]|\))|\]\(|\)\.\w+\(|\w!\(|\w<\w+>\(")
 OPERATOR_RE = re.compile(
-    r"==|!=|<=|&&|\|\||\+\+|--;|[-+*/|&]=\s|\w->\w|->\s\w+\s?[:{]|=>|::|<<|\*\*\w|[\w\])]\s?=\s?[\w\"'\[({&*-]|\s[<>]\s\w|\s\|\s\w|:="
+    r"""
+    ==|!=|<=|&&|\|\||\+\+|--;|=>|::|<<|:=|\*\*\w | [-+*/|&]=\s | \w->\w | ->\s\w+\s?[:{]
+  | [\w\])]\s?=\s?[\w"'\[({&*-] | \s[<>]\s\w | \s\|\s\w
+    """,
+    re.VERBOSE,
 )
+# Quotes and brackets as in names["x"], class="box", "key": value, ("text"), {a: 1}, </p>, ${x}, %d, [], ()
 STRUCTURE_RE = re.compile(
-    r"\w\[[\w\"':]|\w=[\"'{]|[\"']\s?:\s|\(\s?[\"']|[\"']\s?[),\]]|\{\s?[\"'\w][^{}]*[:;,(=][^{}]*\}|</(?!s>)\w|/>|\$\{|\$\w+|%[sd]\b|\\n|\[\]|\(\)|^\s*[\])}]+[;,]?\s*$|[\"']\];?$"
+    r"""
+    \w\[[\w"':] | \w=["'{] | ["']\s?:\s | \(\s?["'] | ["']\s?[),\]] | ["']\];?$ | \{\s?["'\w][^{}]*[:;,(=][^{}]*\}
+  | </(?!s>)\w | /> | \$\{ | \$\w+ | %[sd]\b | \\n | \[\] | \(\) | ^\s*[\])}]+[;,]?\s*$
+    """,
+    re.VERBOSE,
 )
+# Names as programs spell them: snake_case, camelCase, module.name(, --flag, main.py, None, /usr/, 0xff
 NAME_RE = re.compile(
-    r"\b[a-z]+_[a-z]\w*|\b_\w+\b|\b[A-Z]+_[A-Z_]+\b|\b[a-z]{2,}[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b|\b[a-z_]\w*\.[a-z_]\w*[.(\[\s=;,)]|\b(?:self|this)\b\."
-    r"|\s--?[a-zA-Z][\w-]*|\.(?:py|js|ts|java|cpp|c|h|html|css|sh|json|go|rs|rb|php)\b|\b(?:None|True|False|NULL|nullptr|undefined)\b|\w/\w+/|\b0x[0-9a-f]+"
+    r"""
+    \b[a-z]+_[a-z]\w*|\b_\w+\b|\b[A-Z]+_[A-Z_]+\b | \b[a-z]{2,}[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b
+  | \b[a-z_]\w*\.[a-z_]\w*[.(\[\s=;,)] | \b(?:self|this)\b\. | \s--?[a-zA-Z][\w-]* | \w/\w+/ | \b0x[0-9a-f]+
+  | \.(?:py|js|ts|java|cpp|c|h|html|css|sh|json|go|rs|rb|php)\b | \b(?:None|True|False|NULL|nullptr|undefined)\b
+    """,
+    re.VERBOSE,
 )
 INSIDE_RES = (CALL_RE, OPERATOR_RE, STRUCTURE_RE, NAME_RE)
 
@@ -81,6 +112,9 @@ def is_code(body: str) -> bool:
 
 
 def _num_signals(line: str) -> int:
-    """Count the signals of a line; one that neither begins nor ends like code has none, whatever stands inside."""
+    """Count the signals of a line; one that neither begins nor ends like code has none, whatever stands inside.
+
+    A sentence may well name `main.py`, a call or an arrow; it then is about code.
+    """
     num_signals = (BEGINS_RE.match(line) is not None) + (ENDS_RE.search(line, len(line) - 4) is not None)
     return num_signals and num_signals + sum(inside.search(line) is not None for inside in INSIDE_RES)
