@@ -124,6 +124,8 @@ def test_drops_notices_that_have_no_sender() -> None:
         ("read (https://example.com) now", "read now"),
         ("תראו https://he.wikipedia.org/wiki/שלום איזה יופי", "תראו איזה יופי"),
         ("bit.ly/3xYz קראתי", "קראתי"),
+        ("ראיתי בwww.example.co.il היום", "ראיתי ב היום"),
+        ("ראיתי בbit.ly/3xYz היום", "ראיתי ב היום"),
         ("I ordered from booking.com yesterday", "I ordered from booking.com yesterday"),
         ("mail me at dan@gmail.com/work", "mail me at dan@gmail.com/work"),
         ("24/7 and/or 30.9/1.10", "24/7 and/or 30.9/1.10"),

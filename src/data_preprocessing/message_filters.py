@@ -127,8 +127,8 @@ LINK_RE = re.compile(
     r"""
     [ \t]{0,4}
     (?:
-        (?:[a-z][a-z0-9+.-]{1,15}://|\bwww\.)[^\s<>"]+        # https://example.com/a?b=c
-      | (?<![\w@.-])(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,10}      # example.com/page, bit.ly/3xYz, youtu.be/x?t=1
+        (?:[a-z][a-z0-9+.-]{1,15}://|(?<![a-z0-9])www\.)[^\s<>"]+        # https://example.com/a?b=c
+      | (?<![a-z0-9_@.-])(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,10}      # example.com/page, bit.ly/3xYz, youtu.be/x?t=1
         (?:(?<=\.com)|(?<=\.net)|(?<=\.org)|(?<=\.info)|(?<=\.edu)|(?<=\.gov)|(?<=\.[a-z]{2}))/[^\s<>"]+
     )
     [ \t]{0,4}

@@ -16,6 +16,7 @@ PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
     if kind != "about"
 }
 WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
+IGNORED_AROUND = " .。<>"  # the final period and the brackets differ between versions
 MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
 INDEX_CHARS = 3  # a template with a * is tried only on a body that begins, or ends, like it
 
@@ -39,10 +40,6 @@ def _texts_of(*kinds: str) -> frozenset[str]:
     return frozenset(text.casefold() for kind in kinds for texts in PLACEHOLDERS[kind].values() for text in texts)
 
 
-def _exact_key(text: str) -> str:
-    return text.casefold().strip(" .。<>")  # the final period and the brackets differ between versions
-
-
 def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
     exact: dict[str, str] = {}
@@ -51,7 +48,7 @@ def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str
     for reason in WHOLE_BODY_REASONS:
         for text in sorted(_texts_of(reason)):
             if "*" not in text:
-                exact[_exact_key(text)] = reason
+                exact[text.strip(IGNORED_AROUND)] = reason
             elif "*" not in text[:INDEX_CHARS]:
                 by_start.setdefault(text[:INDEX_CHARS], {})[text] = reason
             else:
@@ -83,7 +80,7 @@ def placeholder_reason(body: str) -> str | None:
     if len(body) > MAX_PLACEHOLDER_CHARS:
         return None
     lowered = body.casefold()
-    reason = EXACT_REASONS.get(lowered.strip(" .。<>"))
+    reason = EXACT_REASONS.get(lowered.strip(IGNORED_AROUND))
     if reason is not None:
         return reason
     by_start = TEMPLATES_BY_START.get(lowered[:INDEX_CHARS], {})
