@@ -24,7 +24,7 @@ class Family(NamedTuple):
             "yy": f"{at.year % 100:02}",
             "yyyy": at.year,
             "thai": at.year + 543,
-            "name": "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[at.month - 1],
+            "name": "JanFebMarAprMayJunJulAugSepOctNovDec"[at.month * 3 - 3 : at.month * 3],
             "H": at.hour,
             "HH": f"{at.hour:02}",
             "h": at.hour % 12 or 12,

@@ -14,7 +14,7 @@ import datetime
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from date_order import FIRST_YEAR
 from export_error import EXPORT_AGAIN, ExportError
@@ -160,7 +160,7 @@ class Export:
             return None
         return datetime.datetime.combine(day, time), line[len(header.text) :]
 
-    def _warn(self, days: dict[str, datetime.date | None]) -> None:
+    def _warn(self, days: dict[str, datetime.date]) -> None:
         self.num_bad_bytes = self._source.num_bad_bytes
         if self.num_bad_bytes:
             lines = ", ".join(map(str, self._source.bad_lines))
@@ -182,16 +182,19 @@ class Export:
 
 
 class _Cache(dict[str, Value]):
-    """Remembers what `convert` made of each text: a whole chat has a few thousand days and times."""
+    """Remembers what `convert` made of each text: a whole chat has a few thousand days, minutes and seconds.
 
-    def __init__(self, convert: Callable[[str], Value]) -> None:
+    What `convert` refuses is None here, against the annotation: the loop asks by the TypeError of using it.
+    """
+
+    def __init__(self, convert: Callable[[str], Value | None]) -> None:
         super().__init__()
         self._convert = convert
 
     def __missing__(self, text: str) -> Value:
         if len(self) >= MAX_CACHED:
             self.clear()
-        value = self[text] = self._convert(text)
+        value = self[text] = cast(Value, self._convert(text))
         return value
 
 
