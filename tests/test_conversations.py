@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from conversations import ASSISTANT, USER, KeptMessage, build_turns, split_after_last_reply, split_at_silence
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 START = datetime(2024, 5, 1, 9, 0)
@@ -106,6 +106,7 @@ MESSAGES = st.lists(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(MESSAGES)
 def test_every_message_is_in_exactly_one_place_and_roles_alternate(messages):
     conversations = list(split_at_silence(messages, 3600))

@@ -6,11 +6,11 @@ It brings filter, redaction, conversations and ledger together and decides nothi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from json.encoder import encode_basestring
 from typing import IO
 
 from conversations import ASSISTANT, KeptMessage, build_turns, split_after_last_reply, split_at_silence
@@ -26,8 +26,6 @@ from preprocessing_report import (
     Ledger,
 )
 from whatsapp_export import Message
-
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -72,29 +70,35 @@ class ConversationWriter:
             "num_reply_chars": self.num_reply_chars,
         }
 
-    def write_chat(self, title: str, exports: list[Iterable[Message]], shown_names: Mapping[str, str] | None) -> None:
+    def write_chat(
+        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str], is_group: bool
+    ) -> None:
         """Write the conversations of one chat, merged from its `exports`.
 
-        `shown_names` (of every sender) are given for a group: there the others' names stand before their words.
+        `names` gives each sender as he or she is shown; in a group the others' names stand before their words.
         """
         settings = self._settings
-        messages = self._keep_messages(title, exports)
+        messages = self._keep_messages(title, exports, names)
         if settings.max_messages_per_chat is not None:
-            messages = self._keep_latest(title, messages, settings.max_messages_per_chat)
+            messages = self._keep_latest(title, messages, names, settings.max_messages_per_chat)
         for conversation in split_at_silence(messages, settings.conversation_gap_seconds):
             answered, unanswered = split_after_last_reply(conversation, settings.imitated)
-            for message in unanswered:
-                self._ledger.drop(message, AFTER_LAST_REPLY if answered else NO_REPLY_IN_CONVERSATION, title)
+            reason = AFTER_LAST_REPLY if answered else NO_REPLY_IN_CONVERSATION
+            for sent_at, sender, words in unanswered:
+                self._ledger.drop(reason, title, sent_at, names[sender], words)
             if answered:
+                shown_names = names if is_group else None
                 turns = build_turns(answered, settings.imitated, settings.turn_gap_seconds, shown_names)
-                self._write(turns, title, answered[0])
+                self._write(turns, title, answered[0].sent_at)
                 self._ledger.keep(len(answered))
 
-    def _keep_messages(self, title: str, exports: list[Iterable[Message]]) -> Iterator[KeptMessage]:
+    def _keep_messages(
+        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str]
+    ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
+        new = tuple.__new__  # half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
-        for message, is_duplicate in merge_exports(exports):
-            sent_at, sender, text = message
+        for (sent_at, sender, text), is_duplicate in merge_exports(exports):
             words, reason = None, None
             if is_duplicate:
                 reason = DUPLICATE
@@ -104,22 +108,24 @@ class ConversationWriter:
                 reason = UNKNOWN_PLACEHOLDER
             else:
                 words, reason = filter_text(text, sender)
-            if reason is not None:
-                drop(message, reason, title)
-            elif words is not None and sender is not None:
-                yield KeptMessage(sent_at, sender, redact(words))
+            if words is not None:
+                yield new(KeptMessage, (sent_at, sender, redact(words)))
+            elif reason is not None:
+                drop(reason, title, sent_at, None if sender is None else names[sender], redact(text))
 
-    def _keep_latest(self, title: str, messages: Iterable[KeptMessage], num_messages: int) -> Iterator[KeptMessage]:
+    def _keep_latest(
+        self, title: str, messages: Iterable[KeptMessage], names: Mapping[str, str], num_messages: int
+    ) -> Iterator[KeptMessage]:
         latest: deque[KeptMessage] = deque()
         for message in messages:
             latest.append(message)
             if len(latest) > num_messages:
-                self._ledger.drop(latest.popleft(), OVER_CAP, title)
+                sent_at, sender, words = latest.popleft()
+                self._ledger.drop(OVER_CAP, title, sent_at, names[sender], words)
         yield from latest
 
-    def _write(self, turns: list[dict[str, str]], title: str, first: KeptMessage) -> None:
-        conversation = {"messages": turns, "chat": title, "started_at": first.sent_at.isoformat()}
-        line = _encode(conversation) + "\n"
+    def _write(self, turns: list[dict[str, str]], title: str, started_at: datetime) -> None:
+        line = encode_conversation(turns, title, started_at)
         self._hash.update(line.encode("utf-8"))
         self._data_file.write(line)
         replies = [turn["content"] for turn in turns if turn["role"] == ASSISTANT]
@@ -127,3 +133,17 @@ class ConversationWriter:
         self.num_turns += len(turns)
         self.num_replies += len(replies)
         self.num_reply_chars += sum(map(len, replies))
+
+
+def encode_conversation(turns: list[dict[str, str]], chat: str, started_at: datetime) -> str:
+    """Return the line of the data file, as json.dumps would with ensure_ascii=False, in half its time.
+
+    >>> encode_conversation([{"role": "assistant", "content": "a\\nb"}], "Rut", datetime(2024, 5, 1))
+    '{"messages": [{"role": "assistant", "content": "a\\\\nb"}], "chat": "Rut", "started_at": "2024-05-01T00:00:00"}\\n'
+    """
+    messages = ", ".join(
+        [f'{{"role": "{turn["role"]}", "content": {encode_basestring(turn["content"])}}}' for turn in turns]
+    )
+    return (
+        f'{{"messages": [{messages}], "chat": {encode_basestring(chat)}, "started_at": "{started_at.isoformat()}"}}\n'
+    )

@@ -7,7 +7,7 @@ imitated, and what becomes of the messages it does not use.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 USER = "user"
@@ -28,12 +28,16 @@ def split_at_silence(messages: Iterable[KeptMessage], gap_seconds: float) -> Ite
     A clock set back by more than the gap parts them too (two exports pasted into one file); the hour that a change to
     winter time repeats does not.
     """
+    gap = timedelta(seconds=gap_seconds)
     conversation: list[KeptMessage] = []
+    previous_time: datetime | None = None
     for message in messages:
-        if conversation and abs((message.sent_at - conversation[-1].sent_at).total_seconds()) > gap_seconds:
+        sent_at = message[0]
+        if previous_time is not None and not -gap <= sent_at - previous_time <= gap:
             yield conversation
             conversation = []
         conversation.append(message)
+        previous_time = sent_at
     if conversation:
         yield conversation
 

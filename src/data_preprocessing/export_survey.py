@@ -14,7 +14,8 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from export_source import ExportError, ExportSource
+from export_error import ExportError
+from export_source import ExportSource
 from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
 from participants import readable_name
@@ -103,7 +104,7 @@ def line_shape(line: str) -> str:
     return "".join(characters) + ("..." if len(line) > NUM_SHAPE_CHARS else "")
 
 
-@dataclass
+@dataclass(slots=True)
 class Participant:
     """What one sender wrote in one export."""
 
@@ -186,12 +187,14 @@ class Chat:
     title: str
     surveys: list[ExportSurvey]
 
-    def shown_names(self, imitated: Collection[str], redact: Callable[[str], str]) -> dict[str, str] | None:
-        """Return the name that stands before the words of each sender: None in a chat of two."""
-        senders = {sender for survey in self.surveys for sender in survey.participants}
-        if len({readable_name(sender) for sender in senders if sender not in imitated}) < 2:
-            return None
-        return {sender: redact(readable_name(sender)) for sender in senders}
+    @property
+    def senders(self) -> set[str]:
+        """Everybody who wrote."""
+        return {sender for survey in self.surveys for sender in survey.participants}
+
+    def is_group(self, imitated: Collection[str]) -> bool:
+        """Tell whether several people besides the imitated one write here."""
+        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
 
 
 def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:

@@ -67,10 +67,10 @@ def main(typed: list[str] | None = None) -> None:
     arguments = parse_arguments(typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
-    check_packages()
     check_reason(arguments.show_dropped)
     export_paths = find_export_paths(arguments.exports)
     check_outputs(data_path, export_paths)
+    check_packages()
     surveys = survey_exports(export_paths, arguments)
     imitated = choose_imitated(surveys, arguments.imitate)
     write_outputs(data_path, surveys, imitated, arguments)
@@ -173,7 +173,8 @@ def positive_number(text: str) -> int:
 
 def find_export_paths(given: list[Path]) -> list[Path]:
     """Return the export files to read, each once; raise ScriptError when one is not there."""
-    from export_source import ExportError, find_exports
+    from export_error import ExportError
+    from export_source import find_exports
 
     if not given:
         given = [path for path in DEFAULT_EXPORT_PATHS if path.exists()][:1]
@@ -401,14 +402,15 @@ def write_outputs(
         replacing(folder / REPORT_NAME) as report_file,
     ):
         remove_abandoned_files(folder)
-        ledger = Ledger(dropped_file, redact, arguments.show_dropped)
+        ledger = Ledger(dropped_file, arguments.show_dropped)
         writer = ConversationWriter(data_file, ledger, redact, settings)
         for chat in chats:
             messages = [
                 with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
                 for survey in chat.surveys
             ]
-            writer.write_chat(redact(chat.title), messages, chat.shown_names(imitated, redact))
+            names = {sender: redact(readable_name(sender)) for sender in chat.senders}
+            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
         for survey in surveys:
             if survey.has_changed():
                 raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")

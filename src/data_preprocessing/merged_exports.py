@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import repeat
 from typing import TypeVar
 
 # Fewer may have been forwarded to two chats within the same minutes, and a few messages twice do no harm.
@@ -39,13 +40,14 @@ def _share_between(common: set[int], hashes: array[int]) -> float:
 
 
 def merge_exports(exports: list[Iterable[MessageT]]) -> Iterator[tuple[MessageT, bool]]:
-    """Yield (message, whether another export already gave it) by time, the order inside each export untouched.
+    """Return (message, whether another export already gave it) by time, the order inside each export untouched.
 
     A message that stands twice in one export stays twice: it is a duplicate only as often as another export gave it.
     """
-    if len(exports) == 1:
-        yield from ((message, False) for message in exports[0])
-        return
+    return zip(exports[0], repeat(False)) if len(exports) == 1 else _merge_several(exports)  # noqa: B905 - endless
+
+
+def _merge_several(exports: list[Iterable[MessageT]]) -> Iterator[tuple[MessageT, bool]]:
     num_yielded: Counter[int] = Counter()
     num_in_export = [Counter[int]() for _ in exports]
     streams = [_with_time_so_far(number, export) for number, export in enumerate(exports)]

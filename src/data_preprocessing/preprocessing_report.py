@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import IO
 
-from conversations import KeptMessage
 from message_filters import DROP_REASONS
 from preprocessing_script import printable
-from whatsapp_export import Message
 
 # WhatsApp cuts an export at about this many messages, without and with media (its help pages; rounded there).
 EXPORT_CAPS = (40_000, 10_000)
@@ -52,33 +51,24 @@ class LedgerError(AssertionError):
 
 
 class Ledger:
-    """Counts kept and dropped messages, and writes the dropped ones to `dropped_file`, redacted, one JSON a line."""
+    """Counts kept and dropped messages, and writes the dropped ones to `dropped_file`, one JSON a line."""
 
-    def __init__(self, dropped_file: IO[str], redact: Callable[[str], str], shown_reason: str | None = None) -> None:
+    def __init__(self, dropped_file: IO[str], shown_reason: str | None = None) -> None:
         """Gather examples of `shown_reason`, or one of each reason when it is "all"."""
         self.num_kept = 0
         self.num_dropped: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}  # by reason
         self._dropped_file = dropped_file
-        self._redact = redact
         self._shown_reason = shown_reason
 
     def keep(self, num_messages: int) -> None:
         """Count messages that stand in the training data."""
         self.num_kept += num_messages
 
-    def drop(self, message: Message | KeptMessage, reason: str, chat: str) -> None:
-        """Count and write a message that is left out."""
+    def drop(self, reason: str, chat: str, sent_at: datetime, sender: str | None, text: str) -> None:
+        """Count and write a message that is left out; `sender` and `text` as they may be shown."""
         self.num_dropped[reason] += 1
-        text = self._redact(message.text)
-        sender = None if message.sender is None else self._redact(message.sender)
-        record = {
-            "reason": reason,
-            "chat": chat,
-            "sent_at": message.sent_at.isoformat(),
-            "sender": sender,
-            "text": text,
-        }
+        record = {"reason": reason, "chat": chat, "sent_at": sent_at.isoformat(), "sender": sender, "text": text}
         self._dropped_file.write(_encode(record) + "\n")
         if self._shown_reason in (reason, "all"):
             examples = self.examples.setdefault(reason, [])
