@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,8 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
 
 def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
     """Ask the hub which files make up `hub_id`; raise BaseModelError when it has none or is not reached in 5 seconds."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        raise BaseModelError(
-            f"{hub_id}: is not on this disk, and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE, "
-            "or give the folder of a base model"
-        )
-    answer = _ask_hub(hub_id, revision)
+    _refuse_when_offline(hub_id)
+    answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/{revision or 'main'}?blobs=true")
     names = {file["rfilename"]: int(file.get("size") or 0) for file in answer.get("siblings", [])}
     wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
     if not any(name.endswith(".safetensors") for name in wanted):
@@ -167,20 +164,36 @@ def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
     return HubListing(hub_id, str(answer["sha"]), wanted)
 
 
-def _ask_hub(hub_id: str, revision: str | None) -> dict[str, Any]:
+def fetch_config(hub_id: str) -> dict[str, Any]:
+    """Ask the hub for nothing but the config of `hub_id`; raise BaseModelError."""
+    _refuse_when_offline(hub_id)
+    config = _ask_hub(hub_id, f"{hub_id}/resolve/main/config.json")
+    refuse_foreign_code(config, Path(hub_id) / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError(f"{hub_id}: its config.json names no model_type; choose another base model")
+    return config
+
+
+def _refuse_when_offline(hub_id: str) -> None:
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise BaseModelError(
+            f"{hub_id}: is not on this disk, and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE, "
+            "or give the folder of a base model"
+        )
+
+
+def _ask_hub(hub_id: str, path: str) -> dict[str, Any]:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    address = f"{endpoint}/api/models/{hub_id}/revision/{revision or 'main'}?blobs=true"
-    headers = {"User-Agent": "PersonalChatbot"}
+    request = urllib.request.Request(f"{endpoint}/{path}", headers={"User-Agent": "PersonalChatbot"})
     if "HF_TOKEN" in os.environ:
-        headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
+        request.add_unredirected_header("Authorization", f"Bearer {os.environ['HF_TOKEN']}")
     outcome: list[dict[str, Any] | BaseException] = []
 
     def ask() -> None:
         try:
-            request = urllib.request.Request(address, headers=headers)
             with urllib.request.urlopen(request, timeout=HUB_ANSWER_SECONDS) as response:
                 outcome.append(json.load(response))
-        except (OSError, ValueError) as error:  # no route, no name, bad certificate, an answer that is no JSON
+        except (OSError, ValueError, HTTPException) as error:  # no route, no name, a bad certificate, no JSON
             outcome.append(error)
 
     # In a thread of its own, because the look-up of a name obeys no timeout.
@@ -193,7 +206,7 @@ def _ask_hub(hub_id: str, revision: str | None) -> dict[str, Any]:
             f"{hub_id}: the hub has no such model, or not for everybody; check the spelling, or accept its licence "
             "on the hub and set HF_TOKEN"
         )
-    if isinstance(result, BaseException):
+    if not isinstance(result, dict):
         raise BaseModelError(
             f"{hub_id}: is not on this disk and the hub cannot be reached; connect to the internet, "
             "or give the folder of a base model"

@@ -49,13 +49,13 @@ class ParameterCount:
         return 100 * self.trainable / self.total
 
 
-def choose_device() -> Device:
-    """Return the best device of this machine: its own GPU for each process, a Mac's GPU, or the CPU."""
-    if torch.cuda.is_available():
+def choose_device(wanted: str = "auto") -> Device:
+    """Return the best device of this machine: its own GPU for each process, a Mac's GPU, or the CPU ("cpu": always)."""
+    if wanted == "auto" and torch.cuda.is_available():
         # Cards before Ampere only emulate bf16, slowly.
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return Device(f"cuda:{local_process_index()}", torch.bfloat16 if has_bf16 else torch.float16, True)
-    if torch.backends.mps.is_available():
+    if wanted == "auto" and torch.backends.mps.is_available():
         has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
         return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
     # On a CPU without AVX-512 bf16 is about 20 times slower than fp32 (measured).

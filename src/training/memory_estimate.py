@@ -1,0 +1,199 @@
+"""Before any weight is loaded: the memory a run needs, from the config alone.
+
+Memory is not a formula: the real model of the real shape takes one step on fake tensors, which have sizes but no
+contents, and every storage is counted while it lives. Seconds, no weights, no GPU.
+It leaves time, disk and the comparison with the machine to run_check.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from qlora_model import Device, ParameterCount, add_lora, count_parameters
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+GIB = 2**30
+
+# NF4 with double quantization: half a byte, a byte of scale for 64 weights, four bytes for 256 of those.
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+# For each trained parameter. 8-bit Adam: two states of a byte, with a scale of four bytes for each 256 values of both.
+OPTIMIZER_BYTES = {"cuda": 2 * (1 + 4 / 256), "mps": 8, "cpu": 8}
+# What CUDA, cuBLAS and the libraries take before the first tensor; on a CPU, Python with torch and transformers.
+CUDA_CONTEXT_BYTES = int(0.6 * GIB)
+CPU_LIBRARIES_BYTES = int(0.8 * GIB)
+
+SUPERVISED_SHARE = 1 / 3  # of the tokens, when there is no data yet to count: two people who write equally much
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device at the worst moment, by what they are for."""
+
+    weights_4bit: int
+    weights_other: int  # embeddings, head, norms; all of them without 4-bit
+    adapter: int
+    optimizer: int
+    activations: int  # with gradients, and the cache of a chat
+    unpacking: int  # one layer's weights out of their 4 bits
+    libraries: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return sum(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides the memory of one training step, besides the model. Several rows are padded ones."""
+
+    row_tokens: int = 2048
+    rows: int = 1
+    supervised_share: float = SUPERVISED_SHARE  # padded rows: all of them
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    adapter_dtype: torch.dtype = torch.float32
+
+
+class StorageMeter(TorchDispatchMode):
+    """Count the bytes of all storages that come to life inside the block, and the most that lived at one time."""
+
+    def __init__(self) -> None:
+        """Start at zero: what was there before the block does not count."""
+        super().__init__()
+        self.current = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and take note of the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        given = {_storage_key(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, torch.Tensor)}
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor) and _storage_key(tensor) not in given:
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        num_bytes = storage.nbytes()
+        self.current += num_bytes
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._release, key, num_bytes)
+
+    def _release(self, key: int, num_bytes: int) -> None:
+        self._known.discard(key)
+        self.current -= num_bytes
+
+
+def _storage_key(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the model of this shape without memory for its weights (on torch's meta device)."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return model
+
+
+def make_fake(model: torch.nn.Module) -> None:
+    """Turn the empty tensors of `model` into fake ones of the CPU; call it inside a FakeTensorMode.
+
+    Operators choose by device: on meta tensors attention would take the way with a T x T matrix.
+    """
+    fakes: dict[int, torch.Tensor] = {}  # tied weights stay one
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in fakes:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    is_parameter = isinstance(tensor, torch.nn.Parameter)
+                    fakes[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
+                tensors[name] = fakes[id(tensor)]  # type: ignore[assignment]
+
+
+def measure_training_step(model: Any, load: Load) -> int:
+    """Return the bytes of activations and gradients at the peak of one training step of `model`.
+
+    Plain attention over the whole row stands for attention by segments: flash kernels keep the same for both.
+    """
+    num_supervised = max(1, round(load.supervised_share * load.row_tokens))
+    batch: dict[str, Any] = {"input_ids": torch.zeros(load.rows, load.row_tokens, dtype=torch.long), "use_cache": False}
+    if load.rows == 1:
+        targets = torch.zeros(num_supervised, dtype=torch.long)
+        batch |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
+    else:
+        batch |= {"labels": torch.zeros(load.rows, load.row_tokens, dtype=torch.long)}
+    model.train()
+    with StorageMeter() as meter:
+        loss = model(**batch, num_items_in_batch=num_supervised).loss
+        loss.backward()
+    return meter.peak
+
+
+def measure_chat_prompt(model: Any, context_tokens: int) -> int:
+    """Return the bytes of activations and cache at the peak of reading a prompt of so many tokens."""
+    model.eval()
+    with torch.no_grad(), StorageMeter() as meter:
+        model(input_ids=torch.zeros(1, context_tokens, dtype=torch.long), use_cache=True, logits_to_keep=1)
+    return meter.peak
+
+
+def estimate_memory(
+    config: PreTrainedConfig, device: Device, load: Load
+) -> tuple[ParameterCount, MemoryEstimate, MemoryEstimate]:
+    """Return the parameters, the memory of training, and that of a chat with a context as long as a training row."""
+    model = build_empty_model(config, device.dtype)
+    num_4bit, largest = _count_quantizable(model) if device.is_quantized else (0, 0)
+    num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
+    adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
+    count = count_parameters(adapted)
+    # Half precision is trained under autocast. There 4-bit layers do not cast their input to the adapter's fp32;
+    # the plain layers that stand for them here would.
+    is_half = device.dtype != torch.float32
+    with (
+        FakeTensorMode(),
+        torch.autocast("cpu", torch.bfloat16, enabled=is_half),
+        disable_input_dtype_casting(adapted, active=is_half and device.is_quantized),
+    ):
+        make_fake(adapted)
+        training_peak = measure_training_step(adapted, load)
+        adapted.zero_grad(set_to_none=True)
+        chat_peak = measure_chat_prompt(adapted, load.row_tokens)
+    shared = {
+        "weights_4bit": math.ceil(num_4bit * NF4_BYTES),
+        "weights_other": num_other * device.dtype.itemsize,
+        "adapter": count.trainable * load.adapter_dtype.itemsize,
+        "unpacking": largest * device.dtype.itemsize,
+        "libraries": CUDA_CONTEXT_BYTES if device.kind == "cuda" else CPU_LIBRARIES_BYTES,
+    }
+    optimizer = math.ceil(count.trainable * OPTIMIZER_BYTES[device.kind])
+    training = MemoryEstimate(**shared, optimizer=optimizer, activations=training_peak)
+    return count, training, MemoryEstimate(**shared, optimizer=0, activations=chat_peak)
+
+
+def _count_quantizable(model: PreTrainedModel) -> tuple[int, int]:
+    """Return how many weights bitsandbytes puts into 4 bits (linear layers but the head), and the largest layer's."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    sizes = [
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+    ]
+    return sum(sizes), max(sizes)
