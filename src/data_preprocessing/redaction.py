@@ -105,16 +105,19 @@ class Redactor:
         return self._redact_digits(number)
 
     def _redact_digits(self, number: str) -> str:
-        if self.phone_region in (None, "IL") or "972" in number:
-            number = patterns.ISRAELI_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
-        number = patterns.FOREIGN_PHONE_RE.sub(lambda _: self._hide("PHONE"), number)
+        number = patterns.ISRAELI_PHONE_RE.sub(self._redact_phone, number)
+        number = patterns.FOREIGN_PHONE_RE.sub(self._redact_phone, number)
         number = patterns.CARD_RE.sub(self._redact_card, number)
         number = patterns.ID_RE.sub(self._redact_id, number)
+        number = patterns.NATIONAL_PHONE_RE.sub(self._redact_phone, number)
         if self.phone_region is not None and len(_digits(number)) >= 7 and len(number) <= 60:
             for phone in reversed(list(self._phonenumbers.PhoneNumberMatcher(number, self.phone_region))):
                 number = number[: phone.start] + self._hide("PHONE") + number[phone.end :]
         number = patterns.JOINED_RE.sub(self._redact_joined, number)
         return patterns.LONG_RUN_RE.sub(lambda _: self._hide("NUMBER"), number)
+
+    def _redact_phone(self, _match: re.Match[str]) -> str:
+        return self._hide("PHONE")
 
     def _redact_card(self, match: re.Match[str]) -> str:
         if all(map(patterns.YEAR_RE.match, re.split(r"\D", match[0]))):  # 1999 2000 2001 2002
