@@ -2,12 +2,8 @@
 
 import json
 import math
-import os
-import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +12,11 @@ import torch
 from chat_format import encode_conversation
 from fine_tuning_model import main
 from peft import PeftModel
-from safetensors import safe_open
+from safetensors.torch import load_file
+from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
 from training_script import ScriptError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-SCRIPT = Path(__file__).resolve().parents[1] / "src/training/fine_tuning_model.py"
 MARKER = "unmistakable marker"  # stands in the data: may be found in the data alone
 
 pytestmark = pytest.mark.slow
@@ -43,39 +39,6 @@ def data_path(tmp_path_factory, sample_conversations):
 def flags(tiny_base_dir, data_path):
     """Flags of a short run: about twenty steps."""
     return ["--base-model-id", str(tiny_base_dir), "--path-to-data", str(data_path), "--learning-rate", "1e-2"]
-
-
-def start(flags, model_dir, *more, **options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {})
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *flags, "--saved-model-path", str(model_dir), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
-    )  # fmt: skip
-
-
-def finish(process):
-    output, errors = process.communicate(timeout=400)
-    return process.returncode, output, errors
-
-
-def read_rows(model_dir):
-    path = model_dir / "training_log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def losses_of(model_dir):
-    return [(row["step"], row.get("loss", row.get("held_out_loss"))) for row in read_rows(model_dir)]
-
-
-def adapter_of(model_dir):
-    with safe_open(model_dir / "adapter_model.safetensors", "pt") as file:
-        return {name: file.get_tensor(name) for name in sorted(file.keys())}
-
-
-def wait_for_rows(process, model_dir, number):
-    while len(read_rows(model_dir)) < number and process.poll() is None:
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +107,9 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(trained
 
 def test_the_adapter_does_not_drag_the_head_along(trained):
     model_dir, _, _ = trained
-    assert all(".lora_" in name for name in adapter_of(model_dir))
-    assert any("lm_head" in name for name in adapter_of(model_dir))
+    names = list(load_file(model_dir / "adapter_model.safetensors"))
+    assert all(".lora_" in name for name in names)
+    assert any("lm_head" in name for name in names)
 
 
 def test_what_could_be_published_holds_no_path_of_this_machine(trained, tiny_base_dir):
@@ -187,26 +151,11 @@ def test_a_finished_model_is_refused_at_once_and_moved_aside_on_request(trained,
 
 
 def test_losses_after_kills_are_those_of_a_run_without(trained, flags, tmp_path):
-    """Five real kills at random moments, saving included; `tests/benchmarks/kill_training.py` does a hundred."""
+    """Five real kills at random moments; `tests/benchmarks/kill_training.py` does a hundred."""
     model_dir = tmp_path / "model"
-    reference = losses_of(trained[0])
-    rng = random.Random(0)
-    num_kills = 0
-    while num_kills < 5:
-        process = start(flags, model_dir, *(["--resume"] if model_dir.exists() and any(model_dir.iterdir()) else []))
-        wait_for_rows(process, model_dir, len(read_rows(model_dir)) + rng.randint(1, 6))
-        time.sleep(rng.random() / 2)
-        process.kill()
-        if finish(process)[0] != -signal.SIGKILL:
-            break  # it was faster
-        num_kills += 1
-    if not (model_dir / "training_settings.json").exists():
-        status, _, errors = finish(start(flags, model_dir, "--resume"))
-        assert status == 0, errors
-    assert num_kills >= 3
-    assert losses_of(model_dir) == reference
-    expected = adapter_of(trained[0])
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter_of(model_dir).items())
+    assert train_with_kills(flags, model_dir, num_kills=5, seed=0) >= 3  # it may be faster than a kill
+    assert losses_of(model_dir) == losses_of(trained[0])
+    assert has_same_adapter(model_dir, trained[0])
 
 
 def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(trained, flags, tmp_path):

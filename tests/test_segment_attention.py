@@ -3,11 +3,11 @@
 import pytest
 import torch
 from packing import collate_pack
-from packing_check import find_packing_fault
+from packing_check import choose_attention, find_packing_fault
 from peft import LoraConfig, get_peft_model
 from segment_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AutoModelForCausalLM, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
 register_segment_attention()
 
@@ -79,6 +79,25 @@ def test_the_check_finds_a_model_that_leaks_or_computes_otherwise(attention, fau
     AttentionInterface.register(attention.__name__, attention)
     AttentionMaskInterface.register(attention.__name__, lambda *_args, **_kwargs: None)
     assert fault in find_packing_fault(make_model(attention.__name__), make_pieces(40, 61))
+
+
+def test_a_model_that_ours_cannot_serve_attends_in_its_own_way():
+    """Gemma 2 caps its attention scores."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, head_dim=8,
+        num_key_value_heads=2, attn_logit_softcapping=5.0, sliding_window=16, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
+    assert choose_attention(adapted, make_pieces(40, 61)) is None
+    assert model.config._attn_implementation == "eager"
+
+
+def test_a_sound_model_attends_by_segments():
+    model = make_model("eager")
+    assert choose_attention(model, make_pieces(40, 61)) is None
+    assert model.get_base_model().config._attn_implementation == SEGMENT_ATTENTION
 
 
 def test_the_check_takes_a_single_short_piece():

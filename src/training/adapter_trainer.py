@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,7 @@ import torch
 from checkpoints import complete_checkpoint, remove_old_checkpoints
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
-from processes import is_first_process, world_size
+from processes import is_first_process, is_sharded, world_size
 from qlora_model import Device
 from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
 from training_progress import LiveLine, ProgressMeter, TrainingLog
@@ -98,10 +99,11 @@ class AdapterTrainer(Trainer):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure the held-out replies: summed over tokens, divided once."""
         assert self._measure_held_out is not None
+        started_at = time.monotonic()
         with self.compute_loss_context_manager():
             measured = self._measure_held_out()
         metrics = {"eval_loss": measured.per_token, "eval_bits_per_char": measured.bits_per_char}
-        self.log(dict(metrics))
+        self.log(metrics | {"eval_seconds": time.monotonic() - started_at})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -191,7 +193,7 @@ class RunKeeper(TrainerCallback):
 
     def on_log(
         self,
-        _args: TrainingArguments,
+        args: TrainingArguments,
         state: TrainerState,
         _control: TrainerControl,
         logs: dict[str, float] | None = None,
@@ -200,6 +202,8 @@ class RunKeeper(TrainerCallback):
         """Write a row, move the line; stop at a loss that is no number, before anything of it is saved."""
         logs = logs or {}
         if "loss" in logs:
+            # In fp16 an infinite gradient only means that the scaler skips this step and tries a smaller scale.
+            self._refuse_no_number(state.global_step, logs["loss"], 0.0 if args.fp16 else logs.get("grad_norm", 0.0))
             self._log_step(state.global_step, logs)
         elif "eval_loss" in logs:
             self._log_evaluation(state, logs)
@@ -214,7 +218,6 @@ class RunKeeper(TrainerCallback):
         )
 
     def _log_step(self, step: int, logs: dict[str, float]) -> None:
-        self._refuse_no_number(step, logs["loss"], logs.get("grad_norm", 0.0))
         epoch = self._schedule.epoch_at(step)
         num_tokens = sum(self._lengths[number] for number in self._schedule.pieces_of_step(step))
         line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
@@ -228,12 +231,14 @@ class RunKeeper(TrainerCallback):
         step = state.global_step
         self._refuse_no_number(step, logs["eval_loss"])
         row = {"step": step, "held_out_loss": logs["eval_loss"], "held_out_bits_per_char": logs["eval_bits_per_char"]}
+        row["seconds"] = round(logs["eval_seconds"], 4)
         is_best = state.best_metric is None or logs["eval_loss"] < state.best_metric
         self._line.clear()
         if is_first_process():
             best = "  best so far" if is_best and step else ""
             print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits a character{best}")
-            self._samples.show(is_base=step == 0)
+            if not is_sharded():  # a model in parts could only write with all processes together
+                self._samples.show(is_base=step == 0)
         if self.log is not None:
             self.log.add(row)
 

@@ -22,6 +22,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,7 +43,7 @@ from base_model_files import (
     prepare_environment,
     work_offline,
 )
-from checkpoints import find_newest_complete, list_differences, read_run_facts, step_of
+from checkpoints import NUM_KEPT, find_newest_complete, list_differences, read_run_facts, step_of
 from output_folder import (
     CHECKPOINTS_NAME,
     CURVE_NAME,
@@ -80,6 +81,7 @@ SAMPLING = {
     "max_new_tokens": 128,
 }
 
+BYTES_PER_WEIGHT = 4  # of the adapter, and of each optimizer state: fp32
 CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
@@ -105,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             refuse_hopeless_run(run)
             model = load_model(run)
             print_plan(run, model)
+            refuse_full_disk(options.model_dir, model)
             start_writing(run)
             trainer, keeper = run_training(run, model, checkpoint)
             if keeper.was_stopped:
@@ -269,9 +272,10 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     device = choose_device(options.device)
     assert base.folder is not None
     tokenizer = load_tokenizer(base.folder, base.name)
+    recipe = shorten_to_context(options.recipe, base)
     held_out = choose_held_out(data)
-    material = prepare_material(tokenizer, data.conversations, held_out, options.recipe, world_size(), options.seed)
-    facts = dataclasses.asdict(options.recipe) | {
+    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
+    facts = dataclasses.asdict(recipe) | {
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
         "template_sha256": hashlib.sha256(tokenizer.chat_template.encode("utf-8")).hexdigest(),
@@ -280,7 +284,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
-    return Run(options, options.recipe, data, base, tokenizer, held_out, material, device, facts)
+    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
 
 
 def use_threads(wanted: int | None) -> None:
@@ -292,6 +296,19 @@ def use_threads(wanted: int | None) -> None:
         return  # the user's choice, or torchrun's
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))
+
+
+def shorten_to_context(recipe: Recipe, base: BaseModel) -> Recipe:
+    """Return `recipe` with rows no longer than the positions that the base knows."""
+    from qlora_model import read_model_config
+
+    assert base.folder is not None
+    with base_errors_explained():
+        num_positions = getattr(read_model_config(base.folder), "max_position_embeddings", recipe.max_length)
+    if num_positions >= recipe.max_length:
+        return recipe
+    say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
+    return dataclasses.replace(recipe, max_length=num_positions)
 
 
 def choose_held_out(data: TrainingData) -> HeldOut:
@@ -330,9 +347,9 @@ def find_checkpoint(run: Run) -> Path | None:
 
 def load_model(run: Run) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
-    from packing_check import find_packing_fault
+    from packing_check import choose_attention
     from qlora_model import add_lora, load_quantized_base
-    from segment_attention import SEGMENT_ATTENTION, register_segment_attention
+    from segment_attention import register_segment_attention
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
@@ -341,17 +358,30 @@ def load_model(run: Run) -> Any:
         transformers_logging.disable_progress_bar()
     say(f"Loading {run.base.name} ...")
     assert run.base.folder is not None
-    base_model = load_quantized_base(run.base.folder, run.device, attn_implementation="sdpa")
+    base_model = load_quantized_base(run.base.folder, run.device)
     set_seed(run.options.seed)  # the adapter's first weights are drawn next
     model = add_lora(base_model, run.recipe.rank, run.recipe.alpha, run.recipe.dropout, base=run.base)
     if run.is_packed:
         register_segment_attention()
-        base_model.set_attn_implementation(SEGMENT_ATTENTION)
-    longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
-    fault = find_packing_fault(model, [run.material.pieces[number] for number in longest])
-    if fault:
-        raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
+        longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
+        fault = choose_attention(model, [run.material.pieces[number] for number in longest])
+        if fault:
+            raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
     return model
+
+
+def refuse_full_disk(model_dir: Path, model: Any) -> None:
+    """Stop before hours are spent on checkpoints that will not fit: adapter and two optimizer states, so many times."""
+    from qlora_model import count_parameters
+
+    needed_bytes = 3 * BYTES_PER_WEIGHT * count_parameters(model).trainable * (NUM_KEPT + 2)  # the best, one in work
+    place = next(folder for folder in (model_dir, *model_dir.absolute().parents) if folder.exists())
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed_bytes:
+        raise ScriptError(
+            f"{shown_path(model_dir)}: {needed_bytes / 2**30:.1f} GiB are needed for checkpoints, "
+            f"{free_bytes / 2**30:.1f} GiB are free; free some space, or choose another --saved-model-path"
+        )
 
 
 def print_plan(run: Run, model: Any) -> None:
@@ -406,7 +436,7 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[Adapter
         checkpoints_dir=model_dir / CHECKPOINTS_NAME,
         run_facts=run.facts,
     )
-    padded = PaddedCollator(generation_config["pad_token_id"], run.recipe.max_length)
+    pad_id = run.tokenizer.unk_token_id if run.tokenizer.unk_token_id is not None else generation_config["pad_token_id"]
     trainer = AdapterTrainer(
         measure_held_out=None if packs is None else lambda: measure_reply_loss(model, packs),
         model=model,
@@ -420,7 +450,7 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[Adapter
             seed=run.options.seed,
         ),
         train_dataset=ScheduledPieces(run.material.pieces, schedule.packs),
-        data_collator=collate_pack if run.is_packed else padded,
+        data_collator=collate_pack if run.is_packed else PaddedCollator(pad_id, run.recipe.max_length),
         callbacks=[keeper],
     )
     with keeper.stop_request:
@@ -459,7 +489,9 @@ def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: Ru
     assert keeper.log is not None
     evaluations = {row["step"]: row for row in keeper.log.rows if "held_out_loss" in row}
     best_step = trainer.state.best_global_step if evaluations else None
-    seconds = sum(row["seconds"] for row in keeper.log.rows if "seconds" in row)
+    steps = [row for row in keeper.log.rows if "loss" in row]
+    step_seconds = sum(row["seconds"] for row in steps)
+    seconds = sum(row["seconds"] for row in keeper.log.rows)
     count = count_parameters(model)
     report: dict[str, Any] = {
         "tokens_per_epoch": material.num_tokens,
@@ -470,8 +502,9 @@ def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: Ru
         "best_step": best_step,
         "trainable_parameters": count.trainable,
         "trainable_percent": round(count.trainable_percent, 4),
-        "training_seconds": round(seconds, 1),
-        "tokens_per_second": round(sum(row.get("tokens", 0) for row in keeper.log.rows) / seconds, 1),
+        "seconds": round(seconds, 1),
+        "seconds_in_steps": round(step_seconds, 1),
+        "tokens_per_second": round(sum(row["tokens"] for row in steps) / step_seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "device": run.device.name,
     }
@@ -520,13 +553,12 @@ def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: Ru
 
 
 def find_person(data_path: Path) -> str | None:
-    """Return the name of the imitated person from stage 1's report beside the data, when there is one."""
+    """Return the (first) name of the imitated person from stage 1's report beside the data, when there is one."""
     try:
-        report = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        names = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))["person"]
+        return str(names[0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    person = report.get("person") if isinstance(report, dict) else None
-    return person if isinstance(person, str) else None
 
 
 def resume_command() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from chat_format import encode_conversation
 from packing import ScheduledPieces, collate_pack
+from packing_check import PLAIN_ATTENTION
 from torch.nn.functional import cross_entropy
 from training_script import printable
 
@@ -125,7 +126,7 @@ def _plain_attention(model: Any) -> Iterator[None]:
     """Let the model attend as the library does: a reply grows token by token and has no packs."""
     base = model.get_base_model()
     packed_implementation = base.config._attn_implementation
-    base.set_attn_implementation("sdpa")
+    base.set_attn_implementation(PLAIN_ATTENTION)
     try:
         yield
     finally:

@@ -187,5 +187,5 @@ class PaddedCollator:
             ids = torch.tensor(piece["input_ids"][: self.length])
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        labels = input_ids.masked_fill(input_ids == self.pad_token_id, IGNORED)
+        labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "use_cache": False}

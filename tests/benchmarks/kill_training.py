@@ -1,0 +1,45 @@
+"""Kill a training many times at random moments, resume each time, and compare every loss with a run without kills.
+
+Run:    .venv/bin/python tests/benchmarks/kill_training.py --kills 100 --base-model-id .demo/small_base
+        --path-to-data .demo/formatted_data.jsonl     (after the demo has made these two)
+Takes:  about a quarter of a minute for each kill, most of it to start again.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from training_processes import finish, has_same_adapter, losses_of, start, train_with_kills
+
+
+def main():
+    """Print what was compared; return 1 when anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base-model-id", required=True)
+    parser.add_argument("--path-to-data", required=True)
+    options = parser.parse_args()
+    flags = ["--base-model-id", options.base_model_id, "--path-to-data", options.path_to_data]
+    flags += ["--learning-rate", "1e-3"]
+    with tempfile.TemporaryDirectory() as folder:
+        straight, killed = Path(folder) / "straight", Path(folder) / "killed"
+        status, _, errors = finish(start(flags, straight))
+        assert status == 0, errors
+        started_at = time.monotonic()
+        num_kills = train_with_kills(flags, killed, options.kills, options.seed)
+        is_same = losses_of(straight) == losses_of(killed)
+        print(
+            f"{num_kills} kills in {time.monotonic() - started_at:,.0f} s, {len(losses_of(straight))} losses compared"
+        )
+        print(f"losses {'the same to the last bit' if is_same else 'DIFFER'}")
+        print(f"adapter {'the same' if has_same_adapter(straight, killed) else 'DIFFERS'}")
+    return 0 if is_same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
