@@ -18,7 +18,7 @@ from date_order import DateOrder, find_date_order
 from export_error import EXPORT_AGAIN, ExportError
 from header_words import CLOCK_WORDS, HALF_DAY_WORDS, MONTHS, PM_WORDS, plain_word
 
-NUM_VOTING_HEADERS = 500  # headers that settle the shape of the file
+NUM_VOTING_HEADERS = 300  # headers that settle the shape of the file
 MAX_HEADER_CHARS = 100  # the longest known (Korean with direction marks) has 40
 
 # Years that no Gregorian phone wrote: 1401 is 2022 in the Persian calendar, 1444 in the Islamic one.

@@ -6,6 +6,7 @@ deleted messages stand for something a person sent; they keep their sender and a
 
 from __future__ import annotations
 
+import functools
 import re
 
 # The name of a group, in quotes, may hold `: `.   Dan changed the subject from "Trip: Eilat" to "Trip"
@@ -67,6 +68,7 @@ _EVENT_RE = re.compile(
 _PLACEHOLDER_RE = re.compile(r"<|.*(?:://|\u200e|•|omitted)")
 
 
+@functools.lru_cache(maxsize=1024)  # iPhones mark every placeholder, and the same few make up most of them
 def is_notice(text: str, attributed_to: str) -> bool:
     """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is an actor or the group.
 

@@ -91,6 +91,7 @@ class Export:
         tail_chars = self._format.tail_chars
         days, times, tails = _Cache(self._format.to_date), _Cache(self._format.to_time), _Cache(self._format.to_tail)
         senders: dict[str, str] = {}  # as written: cleaned
+        find_sender, mark = senders.get, LEFT_TO_RIGHT_MARK
         new_tuple, combine = tuple.__new__, datetime.datetime.combine
         waiting: Message | None = None  # until the next header: more lines may belong to it
         more_lines: list[str] = []
@@ -130,8 +131,8 @@ class Export:
                     yield waiting
                     num_messages += 1
                 raw_sender, colon, text = rest.partition(": ")
-                sender = senders.get(raw_sender)
-                if sender is None or not colon or LEFT_TO_RIGHT_MARK in rest:
+                sender = find_sender(raw_sender)
+                if sender is None or not colon or mark in rest:
                     sender, text = split_sender(rest)
                     if sender is not None and len(senders) < MAX_CACHED:
                         senders[raw_sender] = sender
