@@ -34,7 +34,8 @@ def refuse(project_copy, run_command):
         result = run_command(command, project_copy)
         assert result.returncode == 1, result.stderr + result.stdout
         assert "Traceback" not in result.stderr
-        first_line, *details = result.stderr.removesuffix("\n").split("\n")
+        lines = result.stderr.removesuffix("\n").split("\n")
+        first_line, *details = [line for line in lines if not line.startswith("warning: ")]
         assert re.match(r"(load_whatsapp|fine_tuning_model|chat_bot): .+: .+; .+", first_line), result.stderr
         assert all(line.startswith(" ") for line in details), result.stderr
         assert contents_of(project_copy) == before
