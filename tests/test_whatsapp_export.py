@@ -189,6 +189,20 @@ def test_placeholders_of_iphones_keep_their_sender_and_mark(tmp_path, placeholde
     assert parse_bodies(tmp_path, f"Rut: {LRM}{placeholder}", family=IOS) == [("Rut", LRM + placeholder)]
 
 
+def test_only_iphones_mark_notices_and_only_at_the_start_of_a_text(tmp_path):
+    assert parse_bodies(tmp_path, f"Rut: {LRM}Dan left early") == [("Rut", f"{LRM}Dan left early")]
+    bodies = ["Rut: hi", f"Rut: look: {LRM}Dan left early"]
+    assert parse_bodies(tmp_path, *bodies, family=IOS)[1] == ("Rut", f"look: {LRM}Dan left early")
+
+
+@pytest.mark.parametrize("unit", ["hat ", "יצר", "ha creato", "changed the subject ", "heeft ", "“", ": \u200e"])
+def test_notices_are_recognised_in_linear_time(tmp_path, unit):
+    started = time.process_time()
+    for family in (GB, IOS):
+        parse_bodies(tmp_path, f"Rut: {LRM}" + unit * 50_000, unit * 50_000 + ": hi", family=family)
+    assert time.process_time() - started < 2  # 0.02 in fact
+
+
 def test_the_encryption_notice_needs_no_mark(tmp_path):
     notice = "Messages and calls are end-to-end encrypted. No one outside of this chat can read them."
     assert parse_bodies(tmp_path, f"Family: {notice}", "Rut: hi", family=IOS) == [(None, notice), ("Rut", "hi")]

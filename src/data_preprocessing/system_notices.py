@@ -13,12 +13,12 @@ import re
 _BEFORE_QUOTE_RE = re.compile(
     r"""
     (?: changed\ the\ (?:subject|group\ name) | created\ (?:the\ |this\ )?group
-      | נושא\ הקבוצה | שם\ הקבוצה | (?:יצר|יצרת|פתח|פתחת)\S*\ (?:את\ ה)?קבוצה
+      | נושא\ הקבוצה | שם\ הקבוצה | (?:יצר|פתח)\S{0,4}\ (?:את\ ה)?קבוצה
       | cambi(?:ó|aste)\ el\ (?:asunto|nombre) | cre(?:ó|aste)\ el\ grupo
       | (?:mudou|alterou)\ o\ (?:assunto|nome) | criou\ o\ grupo
       | den\ (?:Betreff|Gruppennamen) | die\ Gruppe | changé\ le\ (?:sujet|nom) | créé\ le\ groupe
       | cambiato\ (?:l['’]oggetto|il\ nome) | creato\ il\ gruppo | het\ onderwerp | de\ groep
-      | (?:тему|название)\ группы | создал\S*\ группу | konuyu | grup\ adını | grubu | موضوع | اسم\ المجموعة | مجموعة
+      | (?:тему|название)\ группы | создал\S{0,5}\ группу | konuyu | grup\ adını | grubu | موضوع | اسم\ المجموعة | مجموعة
     )
     [^:]{0,60} ["“”„«»]
     """,
@@ -50,31 +50,39 @@ _EVENT_RE = re.compile(
     | requested\ to\ join | reset\ this | community | is\ a\ contact\b | this\ group
 
     | מקצה[ -]לקצה | קוד\ האבטחה | הודעות\ (?:ש?נעלמות|זמניות) | הטיימר | הצמיד | הצמדת | נעץ | הקבוצה | לקבוצה | מהקבוצה
-    | (?:יצר|הוסיף|הוסיפ|צירף|צירפ|הסיר|החליף|החליפ|שינ)\S*\ (?:את|אותך) | (?:^|\ )(?:יצא|עזב|הוסר|הצטרף|הצטרפ|צורף|נוסף)(?:/?[הת]+)?(?:[\ .]|$)
+    | (?:יצר|הוסיף|הוסיפ|צירף|צירפ|הסיר|החליף|החליפ|שינ)\S{0,4}\ (?:את|אותך)
+    | (?:^|\ )(?:יצא|עזב|הוסר|הצטרף|הצטרפ|צורף|נוסף)(?:/?[הת]+)?(?:[\ .]|$)
     | ^(?:יצרת|צירפת|הסרת|הצטרפת|נוספת|צורפת|הוספת|יצאת|החלפת|הפכת|שינית|חסמת)\b
 
     | \b(?:creó|añadió|agregó|eliminó\ a|salió|se\ unió|cambió) | \b(?:criou|adicionou|removeu|saiu|entrou|mudou|alterou)\b
-    | \bhat\b.*\b(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)\b | \bist\b.*\bbeigetreten
+    | \bhat\b.{0,80}\b(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)\b | \bist\b.{0,80}\bbeigetreten
     | \ba\ (?:créé|ajouté|retiré|quitté|changé|modifié|rejoint)\b
     | \bha\ (?:creato|aggiunto|rimosso|abbandonato|cambiato|modificato)\b
-    | \bheeft\b.*\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
+    | \bheeft\b.{0,80}\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
     | (?:создал|добавил|покинул|вышел|вышла|изменил|присоединил)
     | (?:oluşturdu|ekledi|çıkardı|ayrıldı|katıldı|değiştirdi)\b | (?:أنشأ|أضاف|أزال|غادر|انضم|غيّر)
     """,
     re.VERBOSE,
 )
 
+# A notice is short; what is longer is judged by its start.
+MAX_NOTICE_CHARS = 400
+
 # <attached: 00000042-PHOTO.jpg>   Location: https://...   report.pdf • 2 pages <U+200E>document omitted
 _PLACEHOLDER_RE = re.compile(r"<|.*(?:://|\u200e|•|omitted)")
 
 
-@functools.lru_cache(maxsize=1024)  # iPhones mark every placeholder, and the same few make up most of them
 def is_notice(text: str, attributed_to: str) -> bool:
     """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is an actor or the group.
 
     >>> is_notice("Dan added Rut", "Family"), is_notice("image omitted", "Dan")
     (True, False)
     """
+    return _is_notice(text[:MAX_NOTICE_CHARS], attributed_to)
+
+
+@functools.lru_cache(maxsize=1024)  # iPhones mark every placeholder, and the same few make up most of them
+def _is_notice(text: str, attributed_to: str) -> bool:
     if _PLACEHOLDER_RE.match(text):
         return False
     return text.startswith(f"{attributed_to} ") or bool(_ENCRYPTION_RE.match(text) or _EVENT_RE.search(text))

@@ -88,7 +88,7 @@ class Export:
         # The one hot loop of stage 1. Measured: the pattern of just this file, caches for the few distinct days, minutes
         # and seconds, partition, and tuple.__new__ for Message make it twice as fast as groups turned into numbers.
         find_header, is_time_first = self._format.header_re.match, self._format.shape.is_time_first
-        tail_chars = self._format.tail_chars
+        tail_chars, has_marks = self._format.tail_chars, self._format.shape.end != "-"  # iPhones mark notices
         days, times, tails = _Cache(self._format.to_date), _Cache(self._format.to_time), _Cache(self._format.to_tail)
         senders: dict[str, str] = {}  # as written: cleaned
         find_sender, mark = senders.get, LEFT_TO_RIGHT_MARK
@@ -132,8 +132,8 @@ class Export:
                     num_messages += 1
                 raw_sender, colon, text = rest.partition(": ")
                 sender = find_sender(raw_sender)
-                if sender is None or not colon or mark in rest:
-                    sender, text = split_sender(rest)
+                if sender is None or not colon or text[:1] == mark:
+                    sender, text = split_sender(rest, has_marks)
                     if sender is not None and len(senders) < MAX_CACHED:
                         senders[raw_sender] = sender
                 waiting = new_tuple(Message, (sent_at, sender, text))
@@ -199,18 +199,20 @@ class _Cache(dict[str, Value]):
         return value
 
 
-def split_sender(rest: str) -> tuple[str | None, str]:
+def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
     """Split what follows a header into sender and text; the sender of WhatsApp's own notices is None.
+
+    `has_marks`: an iPhone wrote it, which begins notices with U+200E and puts the group or an actor before them.
 
     >>> split_sender("Rut: hi: you")
     ('Rut', 'hi: you')
     >>> split_sender('Rut changed the subject from "A: B" to "C"')
     (None, 'Rut changed the subject from "A: B" to "C"')
     """
-    # `Trip: Eilat: <U+200E>Dan left`: the name of a group may hold a colon, but only WhatsApp writes the mark after one.
-    attributed_to, mark, notice = rest.partition(f": {LEFT_TO_RIGHT_MARK}")
-    if mark and is_notice(notice, clean_sender(attributed_to)):
-        return None, LEFT_TO_RIGHT_MARK + notice
+    if has_marks:  # `Trip: Eilat: <U+200E>Dan left`: the name of a group may hold a colon
+        attributed_to, mark, notice = rest.partition(f": {LEFT_TO_RIGHT_MARK}")
+        if mark and is_notice(notice, clean_sender(attributed_to)):
+            return None, LEFT_TO_RIGHT_MARK + notice
     raw_sender, colon, text = rest.partition(": ")
     if not colon:
         if not rest.endswith(":"):
