@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -243,3 +244,37 @@ def test_a_saved_conversation_reads_back_the_same(tmp_path):
     save_conversation(tmp_path / "saved.jsonl", messages)
     assert read_conversation(tmp_path / "saved.jsonl") == messages
     assert (tmp_path / "saved.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+ENDED_PROGRAM = """
+import signal
+from pathlib import Path
+from conversation_log import ConversationLog
+def leave(*_):
+    raise SystemExit(143)
+signal.signal(signal.SIGTERM, leave)
+log = ConversationLog(Path(sys.argv[1]), print)
+print("begun", flush=True)
+try:
+    for number in range(1_000_000):
+        log.add_bubble("user" if number % 2 == 0 else "assistant", f"message {number}")
+finally:
+    log.close()
+"""
+
+
+@pytest.mark.slow
+def test_ended_at_any_moment_both_files_say_the_same_once(tmp_path):
+    moments = random.Random(0)
+    for end in range(20):
+        path = tmp_path / f"{end}.txt"
+        talker = run_python(ENDED_PROGRAM, str(path))
+        assert talker.stdout.readline() == "begun\n"
+        time.sleep(moments.uniform(0, 0.1))
+        talker.send_signal(signal.SIGTERM)
+        assert talker.communicate(timeout=60)[1] == ""
+        assert talker.returncode == 143
+        shown = [re.search(r"message (\d+)", line)[1] for line in path.read_text(encoding="utf-8").splitlines()]
+        records = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+        told = [json.loads(line)["text"].split()[1] for line in records]
+        assert shown == told == [str(number) for number in range(len(told))]

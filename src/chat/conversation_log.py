@@ -9,9 +9,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,21 @@ class ConversationLog:
 
     def _append(self, text: str, records: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(_json_line({"at": _now().isoformat(timespec="seconds"), **record}) for record in records)
-        for file, addition in ((self._text_file, text), (self._twin_file, lines)):
-            try:
-                file.append(addition.encode("utf-8"))
-            except (OSError, ScriptError) as error:
-                if not self._has_warned:
-                    self._has_warned = True
-                    reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is no ordinary file"
-                    self._warn(
-                        f"{shown_path(file.path)}: not written ({reason}); the chat goes on, and writing is tried again "
-                        "at each message"
-                    )
+        with _signals_deferred():
+            for file, addition in ((self._text_file, text), (self._twin_file, lines)):
+                try:
+                    file.append(addition.encode("utf-8"))
+                except (OSError, ScriptError) as error:
+                    self._warn_once(file.path, error)
+
+    def _warn_once(self, path: Path, error: OSError | ScriptError) -> None:
+        if self._has_warned:
+            return
+        self._has_warned = True
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is no ordinary file"
+        self._warn(
+            f"{shown_path(path)}: not written ({reason}); the chat goes on, and writing is tried again at each message"
+        )
 
 
 class _AppendedFile:
@@ -146,6 +151,23 @@ class _AppendedFile:
             return os.path.samestat(self.path.stat(), os.fstat(self._handle))
         except FileNotFoundError:
             return False
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Let a signal that arrives in the block act after it: else text and twin could part, or a line come twice."""
+    arrived: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous_handlers = {
+        number: signal.signal(number, lambda arriving, _frame: arrived.append(arriving)) for number in numbers
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous_handlers.items():
+            signal.signal(number, handler)
+        for arrived_number in arrived:
+            signal.raise_signal(arrived_number)
 
 
 def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _AppendedFile]:

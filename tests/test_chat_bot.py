@@ -1,0 +1,253 @@
+"""The chat as its user meets it: typed through a pseudo-terminal, piped, asked once, closed, refused."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT_PATH = Path(__file__).resolve().parents[1] / "src" / "chat" / "chat_bot.py"
+PROMPT = "🟩 "
+ESCAPE_RE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+
+
+def arguments(saved_dir, log_path, *more):
+    return [
+        sys.executable,
+        str(SCRIPT_PATH),
+        "--saved-model-path",
+        str(saved_dir),
+        "--conversation-path",
+        str(log_path),
+        *more,
+    ]
+
+
+def run_chat(*command, lines="", **options):
+    return subprocess.run(
+        command,
+        input=lines if isinstance(lines, bytes) else lines.encode(),
+        capture_output=True,
+        env=ENVIRONMENT,
+        **options,
+    )
+
+
+def shown_lines(log_path):
+    """Return the log without marks, isolates and padding."""
+    return [
+        re.sub("[\u200e\u2068\u2069]", "", line).strip() for line in log_path.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+class Terminal:
+    """A chat at a pseudo-terminal of 100 columns, typed into and read like a person does."""
+
+    def __init__(self, *command):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+
+        def take_terminal():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
+
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=ENVIRONMENT, preexec_fn=take_terminal
+        )
+        os.close(slave)
+        self.unread = b""
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def read_until(self, text, timeout=90):
+        """Return what is shown up to and with `text`, escape sequences and carriage returns taken out."""
+        end = time.monotonic() + timeout
+        while text.encode() not in self.unread:
+            assert time.monotonic() < end, f"never shown: {text!r}, but {self.unread.decode(errors='replace')!r}"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.unread += os.read(self.master, 65536)
+        position = self.unread.index(text.encode()) + len(text.encode())
+        shown, self.unread = self.unread[:position], self.unread[position:]
+        return ESCAPE_RE.sub("", shown.decode()).replace("\r", "")
+
+    def say(self, text):
+        """Type a line and return what is shown until the next prompt, without the echo."""
+        self.type(text + "\r")
+        return self.read_until(PROMPT).removeprefix(text + "\n").removesuffix(PROMPT)
+
+    def wait(self):
+        status = self.process.wait(timeout=60)
+        os.close(self.master)
+        return status
+
+
+@pytest.mark.slow
+def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
+    log_path = tmp_path / "conversation.txt"
+    terminal = Terminal(*arguments(talking_model_dir, log_path, "--greedy"))
+    assert "/help lists the commands, exit leaves" in terminal.read_until(PROMPT)
+    assert terminal.say("שלום") == "🟦 היי\n🟦 מה נשמע? 😂\n"
+    assert terminal.say("see you at 5") == "🟦 yalla bye 👨\u200d👩\u200d👧\n"
+    assert terminal.say("/undo") == "last turn taken back\n"
+    assert terminal.say("ok") == "🟦 סבבה\n"
+    # Ctrl-C on a begun line clears it; a letter typed wrong is taken back whole.
+    terminal.type("abc")
+    terminal.read_until("abc")
+    terminal.type("\x03")
+    assert "line cleared" in terminal.read_until(PROMPT)
+    assert terminal.say("okש\x7f").endswith("🟦 סבבה\n")
+    # Ctrl-C in a reply stops it and keeps what was said.
+    terminal.say("/set max_new_tokens 290")
+    terminal.type("long\r")
+    terminal.read_until("word1")
+    terminal.type("\x03")
+    assert terminal.read_until(PROMPT).endswith(f" [interrupted]\n{PROMPT}")
+    # A paste of two lines is one message.
+    terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
+    terminal.read_until(PROMPT)
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+
+    lines = shown_lines(log_path)
+    assert lines[1:7] == [
+        "🟩 שלום 🟩",
+        "🟦 היי 🟦",
+        "🟦 מה נשמע? 😂 🟦",
+        "🟩 see you at 5 🟩",
+        "🟦 yalla bye 👨\u200d👩\u200d👧 🟦",
+        "── last turn taken back ──",
+    ]
+    assert "🟩 first line 🟩" in lines and "🟩 second line 🟩" in lines
+    records = [json.loads(line) for line in log_path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["text"] for record in records if record.get("role") == "user"][-1] == "first line\nsecond line"
+    assert [record["remark"] for record in records if "remark" in record][0] == "interrupted"
+    history_path = tmp_path / "conversation_history.txt"
+    assert history_path.read_text(encoding="utf-8").splitlines()[-1] == "first line second line"
+    assert history_path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tmp_path):
+    log_path = tmp_path / "conversation.txt"
+    first = run_chat(*arguments(talking_model_dir, log_path, "--greedy", "-p", "ok"))
+    assert (first.returncode, first.stdout.decode()) == (0, "סבבה\n\n")
+    terminal = Terminal(
+        *arguments(talking_model_dir, log_path, "--greedy", "--resume", "--bidi", "visual", "--no-history")
+    )
+    terminal.read_until(PROMPT)
+    assert terminal.say("ok").startswith("🟦 הבבס\n")
+    assert terminal.say("/regenerate").startswith("🟦 הבבס\n")
+    terminal.type("\x04")
+    assert terminal.wait() == 0
+    assert not (tmp_path / "conversation_history.txt").exists()
+    assert shown_lines(log_path).count("🟦 סבבה 🟦") == 3
+    assert "── a saved conversation goes on ──" in shown_lines(log_path)
+
+
+@pytest.mark.slow
+def test_piped_lines_give_the_dialogue_alone(talking_model_dir, tmp_path):
+    lines = "שלום\n/stats\n\nok\n//x\xff".encode().replace("\xff".encode(), b"\xff") + b"\x00"
+    finished = run_chat(*arguments(talking_model_dir, tmp_path / "log.txt", "--greedy"), lines=lines)
+    assert finished.returncode == 0
+    turns = finished.stdout.decode().split("\n\n")
+    assert turns[:2] == ["היי\nמה נשמע? 😂", "סבבה"]
+    assert len(turns) == 4 and turns[3] == ""
+    told = finished.stderr.decode()
+    assert told.startswith("loading the model ...\nfirst token after")
+    assert "🟩 /x\N{REPLACEMENT CHARACTER} 🟩" in shown_lines(tmp_path / "log.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_closed_from_outside_the_log_is_whole(talking_model_dir, tmp_path, signal_number, status):
+    log_path = tmp_path / "conversation.txt"
+    command = arguments(talking_model_dir, log_path, "--greedy", "--max-new-tokens", "290")
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    process.stdin.write(b"ok\n")
+    process.stdin.flush()
+    assert process.stdout.readline().decode() == "סבבה\n"
+    process.stdin.write(b"long\n")
+    process.stdin.flush()
+    while "🟩 long 🟩" not in shown_lines(log_path):
+        time.sleep(0.01)
+    process.send_signal(signal_number)
+    process.communicate(timeout=60)
+    assert process.returncode == status
+    assert log_path.read_bytes().endswith(b"\n")
+    records = [json.loads(line) for line in log_path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["text"] for record in records[1:4]] == ["ok", "סבבה", "long"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing_of_the_chat_and_shows_in_the_exit_status(talking_model_dir, tmp_path):
+    def limit_file_size():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+    finished = run_chat(
+        *arguments(talking_model_dir, tmp_path / "log.txt", "--greedy"), lines="ok\n" * 12, preexec_fn=limit_file_size
+    )
+    assert finished.stdout.decode().count("סבבה") >= 10
+    assert finished.stderr.decode().count("not written (File too large)") == 1
+    assert finished.returncode == 1
+
+
+def test_help_needs_no_library_and_no_time():
+    # -S leaves out everything that was installed.
+    finished = subprocess.run([sys.executable, "-S", str(SCRIPT_PATH), "--help"], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "Exit status: 0 left by exit" in finished.stdout
+    assert "/regenerate" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--temperature", "0"], "temperature is a number from 0.01 to 5"),
+        (["--top-k", "many"], "top_k is a whole number"),
+        (["--seed", "-1"], "a seed is a whole number from 0"),
+        (["--device", "tpu"], "invalid choice"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_usage_is_status_2(flags, error):
+    finished = run_chat(sys.executable, str(SCRIPT_PATH), *flags)
+    assert finished.returncode == 2
+    assert error in finished.stderr.decode()
+
+
+def test_a_missing_model_is_one_line_within_two_seconds(tmp_path):
+    started_at = time.monotonic()
+    finished = run_chat(*arguments(tmp_path / "none", tmp_path / "log.txt"), cwd=tmp_path)
+    assert finished.returncode == 1
+    assert (
+        finished.stderr.decode()
+        == "chat_bot: none: no trained model yet; run src/training/fine_tuning_model.py first\n"
+    )
+    assert time.monotonic() - started_at < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_is_said_before_the_model_loads(tiny_saved_model_dir, tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path / "pipe.txt"), cwd=tmp_path)
+    assert finished.returncode == 1
+    assert finished.stderr.decode().startswith("chat_bot: pipe.txt: is no ordinary file; choose another")
+    finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path), cwd=tmp_path)
+    assert finished.returncode == 1
+    assert "is a folder, a file is needed" in finished.stderr.decode()

@@ -1,0 +1,149 @@
+"""A sitting at the chat, line by line: what is shown, what is logged, what the conversation then holds."""
+
+from dataclasses import replace
+
+import pytest
+from chat_screen import PipedScreen
+from chat_session import ChatSession
+from conversation_log import ConversationLog, read_conversation
+from trained_model import Conversation, load_trained_model
+
+
+class Lines:
+    """The lines of a script, as a source of input."""
+
+    def __init__(self, *lines):
+        self.lines = list(lines)
+
+    def read(self):
+        return self.lines.pop(0) if self.lines else None
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_saved_model_dir):
+    return load_trained_model(tiny_saved_model_dir)
+
+
+@pytest.fixture
+def conversation(trained):
+    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=6))
+
+
+@pytest.fixture
+def log(tmp_path):
+    log = ConversationLog(tmp_path / "conversation.txt", print)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def sit(conversation, log, capsys):
+    """Run lines through one session; return its exit status, standard output and standard error."""
+    session = ChatSession(conversation, log, PipedScreen())
+
+    def sit(*lines):
+        capsys.readouterr()
+        status = session.run(Lines(*lines))
+        return status, *capsys.readouterr()
+
+    return sit
+
+
+def contents(conversation):
+    return [{"role": message["role"], "content": message["content"]} for message in conversation.messages]
+
+
+def test_stdout_carries_the_replies_alone_a_line_a_bubble(sit, conversation):
+    status, shown, told = sit("hi", "", "  ", "ok", "exit", "never said")
+    assert status == 0
+    assert set(told.split("\n")) <= {"cut short", ""}
+    replies = [message["content"] for message in conversation.messages if message["role"] == "assistant"]
+    assert len(replies) == 2
+    assert shown == "".join(f"{reply}\n\n" for reply in replies)
+
+
+def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversation, log):
+    lines = [
+        "one",
+        "two",
+        "/undo",
+        "three",
+        "/regenerate",
+        "/swap",
+        "four",
+        "/reset",
+        "five",
+        "/undo",
+        "/undo",
+        "/undo",
+    ]
+    for line in lines:
+        sit(line)
+        assert read_conversation(log.twin_path) == contents(conversation), line
+    assert conversation.messages == []
+
+
+def test_commands_on_an_empty_conversation_do_nothing(sit, conversation):
+    _status, shown, told = sit("/undo", "/regenerate", "/reset", "/swap", "/stats")
+    assert shown == ""
+    assert told == "nothing was said yet\nnothing was said yet\na new conversation\nseats changed\nno reply yet\n"
+    assert conversation.messages == []
+
+
+def test_values_change_live_and_nonsense_is_refused(sit, conversation):
+    _status, _shown, told = sit("/set temperature 0.9", "/set temperature much", "/set", "/params")
+    assert conversation.sampling.temperature == 0.9
+    assert told.startswith(
+        "temperature 0.9\ntemperature is a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
+    )
+    assert "seed 0\ncontext_tokens 160\ncomputed_on cpu, float32\n" in told
+
+
+def test_stats_tell_what_was_read_before(sit):
+    _status, _shown, told = sit("hello there", "again", "/stats")
+    assert "tokens of conversation" in told and "of them read before" in told and "memory:" in told
+
+
+def test_help_and_unknown_commands(sit):
+    _status, shown, told = sit("/help", "/hlep", "/")
+    assert "/regenerate" in told
+    assert "no command /hlep; /help lists them, // sends a line that begins with a slash" in told
+    assert shown == ""
+
+
+def test_a_doubled_slash_is_said(sit, conversation):
+    sit("//help me")
+    assert conversation.messages[0]["content"] == "/help me"
+
+
+def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
+    path = tmp_path / "kept.jsonl"
+    _status, _shown, told = sit("hello", f"/save {path}", f"/save {path}")
+    before = contents(conversation)
+    assert "2 messages" in told and "exists; choose another name" in told
+    _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
+    assert contents(conversation) == before == read_conversation(log.twin_path)
+    assert "the conversation goes on" in told and "none: not read, No such file or directory" in told
+
+
+def test_too_long_a_line_is_refused_and_not_logged(sit, conversation, log):
+    _status, shown, told = sit("word " * 300, "x" * 1_800_000)
+    assert "this message has" in told and "this line has 1,800,000 characters" in told
+    assert shown == "" and conversation.messages == [] and read_conversation(log.twin_path) == []
+
+
+def test_what_acts_on_a_terminal_is_neither_said_nor_logged(sit, conversation, log):
+    sit("a\x1b[2J\u202eb\x00")
+    assert conversation.messages[0]["content"] == "a[2Jb"
+    assert "\x1b" not in log.path.read_text(encoding="utf-8") + log.twin_path.read_text(encoding="utf-8")
+
+
+def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
+    seen = []
+
+    class WatchingScreen(PipedScreen):
+        def begin_reply(self):
+            seen.append(read_conversation(log.twin_path))
+
+    ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
+    assert seen == [[{"role": "user", "content": "hi"}]]
