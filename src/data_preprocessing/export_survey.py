@@ -32,10 +32,9 @@ NAMELESS = "_chat"  # how every iOS export is called inside its zip
 NUM_SHAPE_LINES = 3
 NUM_SHAPE_CHARS = 60
 
-# Texts from which the country of the phone numbers is guessed: a few hundred of the first tell as much as all.
+# The country of the phone numbers is guessed from the first messages: they tell as much as all.
 NUMBER_LIKE_RE = re.compile(r"\d[\d ().\u2011-]{6,}\d")
-NUM_NUMBER_SAMPLES = 500
-NUM_SAMPLED_MESSAGES = 20_000
+NUM_SAMPLED_MESSAGES = 10_000
 
 MIN_PLACEHOLDER_REPEATS = 3  # fewer may be two people's joke
 
@@ -106,7 +105,7 @@ def line_shape(line: str) -> str:
 
 @dataclass(slots=True)
 class Participant:
-    """What one sender wrote in one export."""
+    """What one sender wrote in one export, `first` and `last` in the order of the file."""
 
     first: datetime
     last: datetime
@@ -127,12 +126,12 @@ class ExportSurvey:
 
     @property
     def first(self) -> datetime:
-        """When the first message of a person was sent."""
+        """When the earliest of the participants' first messages was sent."""
         return min(participant.first for participant in self.participants.values())
 
     @property
     def last(self) -> datetime:
-        """When the last message of a person was sent."""
+        """When the latest of the participants' last messages was sent."""
         return max(participant.last for participant in self.participants.values())
 
     @cached_property
@@ -155,24 +154,23 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     """Look through the `messages` of `export` once; raise ScriptError when nobody wrote any."""
     survey = ExportSurvey(file, export, file_state(file.path))
     participants, samples = survey.participants, survey.number_samples
-    num_messages = 0
+    num_notices = num_looked_at = 0
     for sent_at, sender, text in messages:
-        num_messages += 1
         if sender is None:
+            num_notices += 1
             continue
         participant = participants.get(sender)
         if participant is None:
             participant = participants[sender] = Participant(sent_at, sent_at)
         participant.num_messages += 1
-        if sent_at > participant.last:
-            participant.last = sent_at
-        elif sent_at < participant.first:
-            participant.first = sent_at
-        if num_messages < NUM_SAMPLED_MESSAGES and len(samples) < NUM_NUMBER_SAMPLES and NUMBER_LIKE_RE.search(text):
-            samples.append(text)
-        if text.startswith("<") and is_unknown_placeholder(text) and filter_text(text, sender)[0] is not None:
+        participant.last = sent_at
+        if text[:1] == "<" and is_unknown_placeholder(text) and filter_text(text, sender)[0] is not None:
             survey.placeholder_senders.setdefault(text.strip(), Counter())[sender] += 1
-    survey.num_messages = num_messages
+        if num_looked_at < NUM_SAMPLED_MESSAGES:
+            num_looked_at += 1
+            if NUMBER_LIKE_RE.search(text):
+                samples.append(text)
+    survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
     if not participants:
         raise ScriptError(
             f"{shown_path(file.path)}: holds WhatsApp's own notices alone, nobody wrote; export another chat"
