@@ -34,7 +34,7 @@ step "Stage 1: the export becomes training conversations" \
 # The learning rate suits so small a base; a base of billions of parameters keeps the default.
 step "Stage 2: the base learns to write like Noam" \
     python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3
-printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
+printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "did you see the plan?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
 step "Stage 3: a conversation (what Ruth types comes from a file here)" \
     "${chat[@]}" <.demo/what_ruth_types.txt
 step "The conversation as it was written down" cat .demo/conversation.txt
