@@ -1,10 +1,10 @@
-"""How fast and how large stage 1 is, against a floor F and against the known parsers, in one run.
+"""How fast and how large stage 1 is as a whole (a zip in, conversations and ledger out), against a floor F, in one run.
 
 F is what no parser can do without: stream the file, match one `re` header per line, yield tuples. Every measurement is a
-process of its own; what is compared is its CPU time (other programs on the machine disturb that least) and its peak memory.
+process of its own, and all run in turn, several rounds: on a machine that others use as well, only the ratio to the F of
+the same round means something. The parser alone and its peers are measured by `benchmark_parsing.py`.
 
     .venv/bin/python tests/benchmarks/benchmark_preprocessing.py --sizes 200000 1000000
-    ... --peer-python ENV/bin/python   (with whatstk and chat-miner)   --node-modules DIR   (with whatsapp-chat-parser)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import os
 import random
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 STAGE_DIR = Path(__file__).resolve().parents[2] / "src/data_preprocessing"
-NUM_RUNS = 3  # the median is taken
 PEOPLE = ("רות לוי", "Dan Cohen")
 IMITATED = PEOPLE[0]
 HEBREW_WORDS = [
@@ -161,83 +159,62 @@ def parse(path: Path) -> Iterator[object]:
 WORKERS: dict[str, Callable[[Path], Iterator[object]]] = {"floor": floor, "parse": parse}
 
 
-def measure(
-    command: list[str], num_messages: int | None = None, env: dict[str, str] | None = None
-) -> tuple[float, float]:
-    """Return the median CPU seconds and the peak MiB of a command; its last line must be the number of messages."""
-    seconds, peak = [], 0.0
-    for _ in range(NUM_RUNS):
-        with tempfile.TemporaryFile() as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=env)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            output.seek(0)
-            printed = output.read().decode("utf-8").split()
-        if process.returncode != 0:
-            raise RuntimeError(f"{command[:3]} failed with {process.returncode}")
-        if num_messages is not None and abs(int(printed[-1]) - num_messages) > num_messages // 100:
-            print(f"  note: {command[0]} found {printed[-1]} messages of {num_messages}")
-        seconds.append(usage.ru_utime + usage.ru_stime)
-        peak = max(peak, usage.ru_maxrss / 1024)
-    return statistics.median(seconds), peak
-
-
-def commands(
-    export: Path, archive: Path, folder: Path, arguments: argparse.Namespace
-) -> Iterator[tuple[str, list[str], bool]]:
-    """Yield (name, command, whether it prints the number of messages), the floor first."""
-    own = [sys.executable, __file__, "--worker"]
-    yield "floor F", [*own, "floor", str(export)], True
-    yield "`parse_export`, .txt", [*own, "parse", str(export)], True
-    yield "`parse_export`, .zip", [*own, "parse", str(archive)], True
-    stage = [sys.executable, str(STAGE_DIR / "load_whatsapp.py"), str(archive), "--imitate", IMITATED]
-    output = ["--path-to-data", str(folder / "out/formatted_data.jsonl")]
-    yield "whole stage, .zip to JSONL and ledger", [*stage, *output], False
-    yield "the same, `--no-redaction`", [*stage, *output, "--no-redaction"], False
-    for name, code in PEER_CODE.items():
-        if arguments.peer_python and export.stat().st_size < 100e6:
-            yield name, [arguments.peer_python, "-c", code, str(export)], True
-    if arguments.node_modules and shutil.which("node"):
-        yield "whatsapp-chat-parser (node)", ["node", "-e", NODE_CODE, str(export)], True
+def run_once(command: list[str]) -> tuple[float, float]:
+    """Return CPU seconds and peak MiB of a command, which must succeed."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{command} failed with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
-    """Print one table for each kind and size of export."""
+    """Print one table: medians over the rounds, each of which runs everything in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 1_000_000])
-    parser.add_argument("--families", nargs="+", default=["Android", "iOS"], choices=FLOOR_RE)
-    parser.add_argument("--peer-python")
-    parser.add_argument("--node-modules")
+    parser.add_argument("--families", nargs="+", default=list(FLOOR_RE), choices=FLOOR_RE)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(sum(1 for _ in WORKERS[arguments.worker[0]](Path(arguments.worker[1]))))
         return
-    env = os.environ | {"NODE_PATH": arguments.node_modules or ""}
-    print("| export | what | CPU s | x F | messages / CPU s | peak MiB |\n|---|---|---|---|---|---|")
+    stage = [sys.executable, str(STAGE_DIR / "load_whatsapp.py")]
+    print("| export | what | x F | CPU s | messages / CPU s | peak MiB |\n|---|---|---|---|---|---|")
     for family in arguments.families:
         for size in arguments.sizes:
             with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                export, archive = folder / f"{family}.txt", folder / f"{family}.zip"
+                export, archive = Path(name, f"{family}.txt"), Path(name, f"{family}.zip")
                 write_export(export, family, size)
                 with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
                     file.write(export, "_chat.txt")
-                floor_seconds = None
-                for what, command, prints_number in commands(export, archive, folder, arguments):
-                    try:
-                        seconds, peak = measure(command, size if prints_number else None, env)
-                    except RuntimeError as error:
-                        print(f"| {family} {size:,} | {what} | failed: {error} | | | |", flush=True)
-                        continue
-                    floor_seconds = floor_seconds or seconds
-                    print(
-                        f"| {family} {size:,} | {what} | {seconds:.2f} | {seconds / floor_seconds:.2f} | "
-                        f"{size / seconds:,.0f} | {peak:.0f} |",
-                        flush=True,
-                    )
-    seconds, peak = measure([sys.executable, str(STAGE_DIR / "load_whatsapp.py"), "--help"], None, env)
-    print(f"| | `load_whatsapp.py --help` | {seconds:.2f} | | | {peak:.0f} |")
+                whole = [
+                    *stage,
+                    str(archive),
+                    "--imitate",
+                    IMITATED,
+                    "--path-to-data",
+                    f"{name}/out/formatted_data.jsonl",
+                ]
+                compared = {
+                    "F": [sys.executable, __file__, "--worker", "floor", str(export)],
+                    "zip to JSONL and ledger": whole,
+                    "the same, `--no-redaction`": [*whole, "--no-redaction"],
+                }
+                rounds = [
+                    {what: run_once(command) for what, command in compared.items()} for _ in range(arguments.rounds)
+                ]
+            for what in compared:
+                seconds = statistics.median(results[what][0] for results in rounds)
+                ratio = statistics.median(results[what][0] / results["F"][0] for results in rounds)
+                peak = max(results[what][1] for results in rounds)
+                print(
+                    f"| {family} {size:,} | {what} | {ratio:.2f} | {seconds:.2f} | {size / seconds:,.0f} | {peak:.0f} |",
+                    flush=True,
+                )
+    seconds, peak = min(run_once([*stage, "--help"]) for _ in range(arguments.rounds))
+    print(f"| | `--help` | | {seconds:.2f} | | {peak:.0f} |")
 
 
 if __name__ == "__main__":
