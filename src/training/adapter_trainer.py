@@ -102,7 +102,10 @@ class AdapterTrainer(Trainer):
         started_at = time.monotonic()
         with self.compute_loss_context_manager():
             measured = self._measure_held_out()
-        metrics = {"eval_loss": measured.per_token, "eval_bits_per_char": measured.bits_per_char}
+        losses = torch.tensor([measured.per_token, measured.bits_per_char], device=self.args.device)
+        if world_size() > 1:
+            torch.distributed.broadcast(losses, src=0)  # the last bit may differ, and all must stop at the same step
+        metrics = dict(zip(("eval_loss", "eval_bits_per_char"), losses.tolist(), strict=True))
         self.log(metrics | {"eval_seconds": time.monotonic() - started_at})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

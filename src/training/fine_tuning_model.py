@@ -8,6 +8,7 @@ Run     python3 src/training/fine_tuning_model.py
 Takes   minutes for a small base on any computer; hours for 7B on an NVIDIA GPU with 8 GB of memory or more
 """
 
+# ruff: noqa: E402  the block to fill in stands above the imports, where it is found
 from __future__ import annotations
 
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
