@@ -275,6 +275,33 @@ def test_hides_the_words_of_the_users_own_list(folder):
     assert "good" not in words(conversations[0])[1][1]
 
 
+def test_a_country_that_does_not_exist_is_refused(folder):
+    error = error_of(
+        call(folder, "chat.txt", "--imitate", "Rut Levi", "--phone-region", "israel", "--path-to-data", "d.jsonl")
+    )
+    assert error == "load_whatsapp: --phone-region: there is no country ISRAEL; give its two letters, such as IL"
+    conversations, *_ = convert(folder, "chat.txt", "--phone-region", "il")
+    assert words(conversations[0])[-1] == ("assistant", "call me on [PHONE]")
+
+
+def test_one_of_several_chats_in_a_zip_is_chosen_by_name(folder):
+    with zipfile.ZipFile(folder / "both.zip", "w") as archive:
+        archive.writestr("WhatsApp Chat with Dan.txt", android(CHAT))
+        archive.writestr("WhatsApp Chat with Noa.txt", android([(0, "Noa", "hi"), (1, "Rut Levi", "hey")]))
+    result = call(folder, "both.zip", "--imitate", "Rut Levi")
+    assert "--chat" in error_of(result)
+    assert "WhatsApp Chat with Noa.txt" in result.stderr
+    (conversation,), *_ = convert(folder, "both.zip", "--chat", "Noa")
+    assert words(conversation) == [("user", "hi"), ("assistant", "hey")]
+
+
+def test_an_old_code_page_is_named_by_the_error_and_read_when_given(folder):
+    (folder / "chat.txt").write_bytes(android([(0, "דן", "שלום לך"), (1, "רות", "מה שלומך היום")]).encode("cp1255"))
+    assert "--encoding cp1255" in error_of(call(folder, "chat.txt", "--imitate", "רות"))
+    (conversation,), *_ = convert(folder, "chat.txt", "--encoding", "cp1255", imitate="רות")
+    assert words(conversation) == [("user", "שלום לך"), ("assistant", "מה שלומך היום")]
+
+
 def test_date_range_includes_both_days(folder):
     days = [
         (0, "Dan", "one"),

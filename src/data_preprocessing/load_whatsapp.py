@@ -148,7 +148,10 @@ def parse_arguments(typed: list[str] | None) -> argparse.Namespace:
     )
     private.add_argument("--hide", type=Path, metavar="FILE", help="words to hide as well, one a line")
     private.add_argument(
-        "--phone-region", metavar="CODE", help="country of the phone numbers, such as IL; default: guessed"
+        "--phone-region",
+        metavar="CODE",
+        type=str.upper,
+        help="country of the phone numbers, such as IL; default: guessed",
     )
 
     parser.add_argument(
@@ -448,6 +451,7 @@ def write_outputs(
 
 def make_redactor(surveys: list[ExportSurvey], arguments: argparse.Namespace) -> Redactor | None:
     """Return what hides private things, or None when the user wants none of it."""
+    from phonenumbers import SUPPORTED_REGIONS
     from redaction import Redactor, guess_phone_region
 
     if arguments.no_redaction:
@@ -462,7 +466,11 @@ def make_redactor(surveys: list[ExportSurvey], arguments: argparse.Namespace) ->
             hidden_words = arguments.hide.read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ScriptError(f"{shown_path(arguments.hide)}: is not UTF-8 text; save it as UTF-8") from error
-    region = arguments.phone_region or guess_phone_region(text for survey in surveys for text in survey.number_samples)
+    region = arguments.phone_region
+    if region is None:
+        region = guess_phone_region(text for survey in surveys for text in survey.number_samples)
+    elif region not in SUPPORTED_REGIONS:
+        raise ScriptError(f"--phone-region: there is no country {printable(region)}; give its two letters, such as IL")
     return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
