@@ -356,11 +356,13 @@ def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> Int
     return interval_of(share + ((base - writer) - share * (base - owner)) / gap)
 
 
-def measure_habits(writers: Mapping[str, Sequence[Reply]], seed: int) -> list[dict[str, object]]:
+def measure_habits(
+    writers: Mapping[str, Sequence[Reply]], seed: int, num_draws: int = NUM_DRAWS
+) -> list[dict[str, object]]:
     """Return one row per habit for the replies of "owner", "base", "tuned" and any other writers."""
     conversations = {reply.conversation for replies in writers.values() for reply in replies}
     estimate = make_draws(conversations, 0, SPLITS_OF_ESTIMATE, seed)
-    resampled = make_draws(conversations, NUM_DRAWS, SPLITS_PER_DRAW, seed + 1)
+    resampled = make_draws(conversations, num_draws, SPLITS_PER_DRAW, seed + 1)
     return [make_row(habit.name, habit.label, measure_habit(habit, writers, estimate, resampled)) for habit in HABITS]
 
 

@@ -119,7 +119,9 @@ def _draw_habits(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 continue
             axes.plot([low, high], [place, place], color=COLOURS[writer], lw=3 if writer == "tuned" else 1.2)
             face = COLOURS[writer] if writer == "tuned" else "white"
-            axes.plot(value, place, marker, ms=size, color=COLOURS[writer], mfc=face)
+            if interval["value"] <= LEFT:  # farther from the owner than the axis reaches
+                marker = "<"
+            axes.plot(value, place, marker, ms=size, color=COLOURS[writer], mfc=face, clip_on=False)
     axes.axvline(0, color=COLOURS["base"], lw=1.5, zorder=0)
     axes.axvline(1, color=COLOURS["owner"], lw=1.5, zorder=0)
     axes.set_xlim(LEFT, RIGHT)

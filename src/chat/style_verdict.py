@@ -88,8 +88,9 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
             "text": f"the owner's real replies surprise it less than the base: {_interval(bits['owner_drop'])} bits a character",
         },
         {
-            "holds": num_closer > num_farther,
-            "text": f"of {num_measurable} habits that can tell base from owner, {num_closer} are clearly closer, {num_farther} clearly farther",
+            "holds": num_measurable > 0 and 2 * (num_closer - num_farther) >= num_measurable,
+            "text": f"most habits are clearly closer: {num_closer} of the {num_measurable} that can tell the base from the "
+            f"owner; {num_farther} clearly farther, each of which takes one away",
         },
     ]
     if "specificity" in bits:
@@ -100,7 +101,7 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
                 f"person's replies by {_interval(bits['specificity'])} bits a character",
             }
         )
-    side = measured.get("side_of_the_owner")
+    side = measured["side_of_the_owner"]
     if side is not None:
         reasons.append(
             {
@@ -109,6 +110,8 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
                 f"{_interval(side)} (0 the other person, 1 the owner)",
             }
         )
+    elif "other" in measured["writers"]:
+        reasons.append({"holds": False, "text": "the two people write too much alike to say whom it imitates"})
     return reasons
 
 

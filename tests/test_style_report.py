@@ -1,0 +1,299 @@
+"""The parts of the style report that need no trained model: reading what was held out, pages, quiz, scoring, codes."""
+
+import hashlib
+import json
+import math
+import random
+
+import pytest
+import torch
+from blind_quiz import choose_pairs, make_quiz, score_answers
+from chat_script import ScriptError
+from held_out_replies import Exchange, change_seats, list_exchanges, read_held_out_data, without_known_replies
+from leak_probe import ANSWER, Canary, CodeRanker, invent_canaries, measure_canaries, plant_into_file, read_canaries
+from reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
+from reply_scoring import (
+    encode_fitting,
+    make_batches,
+    measure_bits,
+    reply_token_bits,
+    score_replies,
+    with_shuffled_contexts,
+)
+from style_page import make_examples_page
+from tiny_saved_model import write_saved_model
+from trained_model import load_trained_model
+from verbatim_copies import TrainingPhrases, describe_copies
+
+
+def write_split(folder, conversations, blank_line_before=None, **sets):
+    """Write a JSONL and the file that names its held-out sets; return both paths."""
+    lines = [json.dumps({"messages": messages}, ensure_ascii=False) for messages in conversations]
+    if blank_line_before is not None:
+        lines.insert(blank_line_before, "")
+    data_path = folder / "data.jsonl"
+    data_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sha256 = hashlib.sha256(data_path.read_bytes()).hexdigest()
+    split = {
+        "data_sha256": sha256,
+        "num_conversations": len(conversations),
+        "validation": [],
+        "spread": [],
+        "latest": [],
+    }
+    (folder / "held_out_conversations.json").write_text(json.dumps({**split, **sets}), encoding="utf-8")
+    return data_path
+
+
+def exchange(context, reply, conversation=0):
+    return Exchange(conversation, 1, [{"role": "user", "content": text} for text in context], reply)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_base_dir):
+    return load_trained_model(write_saved_model(tmp_path_factory.mktemp("saved"), tiny_base_dir, 256), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def exchanges(sample_conversations):
+    return list_exchanges(dict(enumerate(sample_conversations)), max_exchanges=18)
+
+
+# --- What was held out ---------------------------------------------------------------------------------------------
+
+
+def test_counts_lines_as_stage_2_does(tmp_path, sample_conversations):
+    data_path = write_split(tmp_path, sample_conversations, blank_line_before=3, spread=[4], latest=[40])
+    data = read_held_out_data(tmp_path, data_path)
+    assert data.sets["spread"] == {4: sample_conversations[3]}
+    assert data.sets["latest"] == {40: sample_conversations[39]}
+    assert len(data.training) == 38
+
+
+def test_refuses_data_that_the_model_was_not_trained_on(tmp_path, sample_conversations):
+    data_path = write_split(tmp_path, sample_conversations, spread=[1])
+    data_path.write_text(data_path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(ScriptError, match="is not the data this model was trained on.*--path-to-data"):
+        read_held_out_data(tmp_path, data_path)
+
+
+def test_says_what_is_missing(tmp_path, sample_conversations):
+    with pytest.raises(ScriptError, match="held_out_conversations.json: not found.*train again"):
+        read_held_out_data(tmp_path, tmp_path / "data.jsonl")
+    data_path = write_split(tmp_path, sample_conversations, spread=[1])
+    with pytest.raises(ScriptError, match="other.jsonl: not found.*--path-to-data"):
+        read_held_out_data(tmp_path, tmp_path / "other.jsonl")
+    write_split(tmp_path, sample_conversations, spread=[99])
+    with pytest.raises(ScriptError, match="names lines that are not there"):
+        read_held_out_data(tmp_path, data_path)
+    (tmp_path / "held_out_conversations.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ScriptError, match="is damaged"):
+        read_held_out_data(tmp_path, data_path)
+
+
+def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations):
+    messages = [
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+    ]
+    assert [found.reply for found in list_exchanges({7: messages})] == ["c"]
+    assert [found.reply for found in list_exchanges({7: change_seats(messages)})] == ["b"]
+
+
+def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
+    known = "זה משפט ארוך למדי שכבר נכתב קודם"
+    training = {1: [{"role": "assistant", "content": known}, {"role": "assistant", "content": "סבבה"}]}
+    kept = without_known_replies([exchange(["?"], known), exchange(["?"], "סבבה")], training)
+    assert [found.reply for found in kept] == ["סבבה"]
+
+
+# --- Surprise ------------------------------------------------------------------------------------------------------
+
+
+def test_bits_are_those_of_the_whole_conversation_read_at_once(trained, exchanges):
+    encoded = encode_fitting(
+        trained.tokenizer, [*exchanges[3].context, {"role": "assistant", "content": exchanges[3].reply}], 256
+    )
+    with torch.no_grad():
+        log_probabilities = trained.model(torch.tensor([encoded.input_ids])).logits[0].log_softmax(-1)
+    start, end = encoded.turn_ends[-2], encoded.turn_ends[-1]
+    bits = sum(
+        -log_probabilities[place - 1, encoded.input_ids[place]].item() / math.log(2)
+        for place in range(start, end)
+        if encoded.is_supervised[place]
+    )
+    [scored] = score_replies(trained.model, trained.tokenizer, [exchanges[3]], 256)
+    assert scored.tuned_bits == pytest.approx(bits, abs=1e-3)
+    assert scored.base_bits != pytest.approx(scored.tuned_bits, abs=1e-3)
+
+
+def test_bits_do_not_depend_on_the_batch(trained, exchanges):
+    together = score_replies(trained.model, trained.tokenizer, exchanges[:8], 256)
+    for alone, among_others in zip(exchanges[:8], together, strict=True):
+        [scored] = score_replies(trained.model, trained.tokenizer, [alone], 256)
+        assert scored.tuned_bits == pytest.approx(among_others.tuned_bits, abs=1e-4 * scored.num_chars)
+
+
+def test_one_character_less_changes_bits_per_character_little(trained, exchanges):
+    def bits_per_char(chosen):
+        scored = score_replies(trained.model, trained.tokenizer, chosen, 256)
+        return sum(reply.tuned_bits for reply in scored) / sum(reply.num_chars for reply in scored)
+
+    shorter = [Exchange(e.conversation, e.number, e.context, e.reply[:-1] or e.reply) for e in exchanges]
+    assert bits_per_char(shorter) == pytest.approx(bits_per_char(exchanges), rel=0.05)
+
+
+def test_what_does_not_fit_leaves_whole_turns_from_the_front(trained, sample_conversations):
+    messages = max(sample_conversations, key=len)
+    whole = encode_fitting(trained.tokenizer, messages, 10_000)
+    fitting = encode_fitting(trained.tokenizer, messages, len(whole.input_ids) // 2)
+    assert len(fitting.input_ids) <= len(whole.input_ids) // 2
+    assert whole.input_ids[-len(fitting.input_ids) + 1 :] == fitting.input_ids[1:]  # but for the bos
+
+
+def test_shuffled_contexts_come_from_other_conversations(exchanges):
+    for shuffled, real in zip(with_shuffled_contexts(exchanges), exchanges, strict=True):
+        assert shuffled.reply == real.reply
+        assert shuffled.context != real.context
+
+
+def test_batches_hold_every_row_once_and_are_bounded():
+    lengths = [random.Random(seed).randrange(1, 3_000) for seed in range(100)]
+    batches = make_batches(lengths)
+    assert sorted(row for batch in batches for row in batch) == list(range(100))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= 8_192 for batch in batches)
+
+
+def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
+    from reply_scoring import ScoredReply
+
+    owner = [ScoredReply(number, 10, 30.0, 10.0 + number % 2) for number in range(20)]
+    other = [ScoredReply(number, 10, 20.0, 25.0) for number in range(20)]
+    bits = measure_bits({"owner": owner, "shuffled": owner, "other": other}, seed=0)
+    assert bits["owner_drop"]["value"] == pytest.approx(1.95)
+    assert bits["other_drop"]["value"] == pytest.approx(-0.5)
+    assert bits["specificity"]["value"] == pytest.approx(2.45)
+    assert bits["specificity"]["low"] < 2.45 < bits["specificity"]["high"]
+    assert bits["relevance"]["value"] == 0
+
+
+# --- Generated replies ---------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, trained, exchanges):
+    path = tmp_path / "style_replies.jsonl"
+    whole = sample_replies(trained, exchanges, 0, RepliesFile(path, {"seed": 0}))
+    assert path.stat().st_mode & 0o777 == 0o600
+    lines = path.read_text(encoding="utf-8").split("\n")
+    path.write_text("\n".join(lines[:20]) + '\n{"writer": "tuned", "conv', encoding="utf-8")  # killed in the middle
+    written = []
+    resumed = RepliesFile(path, {"seed": 0})
+    add, resumed.add = resumed.add, lambda *arguments: (written.append(len(arguments[1])), add(*arguments))
+    assert sample_replies(trained, exchanges, 0, resumed) == whole
+    assert 0 < sum(written) < 2 * len(exchanges)
+    assert len(path.read_text(encoding="utf-8").strip().split("\n")) >= 1 + 2 * len(exchanges)
+
+
+def test_replies_of_other_settings_are_not_taken_over(tmp_path, exchanges):
+    path = tmp_path / "style_replies.jsonl"
+    RepliesFile(path, {"seed": 0}).add("tuned", exchanges[:1], [SampledReply("x", "complete")])
+    assert RepliesFile(path, {"seed": 0}).find("tuned", exchanges[0]) == SampledReply("x", "complete")
+    assert RepliesFile(path, {"seed": 1}).find("tuned", exchanges[0]) is None
+
+
+def test_real_replies_are_cut_as_generated_ones_are(trained):
+    assert cut_as_generated(trained, "\n".join("abcdefg")).count("\n") == trained.sampling.max_bubbles - 1
+    long = "מילה " * 500
+    assert long.startswith(cut_as_generated(trained, long))
+    assert len(cut_as_generated(trained, long)) < len(long)
+    assert cut_as_generated(trained, "סבבה 👍🏽") == "סבבה 👍🏽"
+
+
+# --- Copies, pages, quiz -------------------------------------------------------------------------------------------
+
+
+def test_finds_the_longest_run_of_words_in_one_training_reply():
+    phrases = TrainingPhrases(["אחת שתיים שלוש ארבע חמש", "שש שבע"])
+    assert phrases.longest_run("לא שתיים שלוש ארבע לא") == 3
+    assert phrases.longest_run("חמש שש") == 1  # not across two replies
+    assert phrases.longest_run("כלום") == 0
+    described = describe_copies(phrases, ["אחת שתיים שלוש ארבע חמש", "שש שבע", "מילים אחרות לגמרי לגמרי"])
+    assert described["num_over_three_words"] == 2
+    assert described["num_exact_copies"] == 1
+
+
+def test_nothing_in_a_reply_acts_on_the_page():
+    hostile = "<script>alert(1)</script>\u202e&<b>"
+    example = {"conversation": 0, "context": exchange([hostile], "").context}
+    page = make_examples_page(
+        [{**example, "owner": hostile, "base": hostile, "tuned": ""}], {"overused": [hostile], "underused": []}
+    )
+    assert "<script" not in page and "<b>" not in page
+    assert "default-src &#x27;none&#x27;" in page
+    assert page.count('dir="auto"') >= 4  # U+202E stays inside its own direction
+    assert "(empty)" in page
+
+
+def test_quiz_hides_which_reply_is_real_and_scores_against_the_key():
+    pairs = [(exchange(["שאלה"], f"real{number}"), f"made{number}") for number in range(40)]
+    page, key = make_quiz(pairs, seed=1, command="score")
+    assert set(key) == {"A", "B"}
+    for number, letter in enumerate(key):
+        is_real_first = page.index(f"real{number}<") < page.index(f"made{number}<")
+        assert is_real_first == (letter == "A")
+    assert key not in page
+    assert "script-src &#x27;sha256-" in page
+    assert score_answers(key.lower(), key)[:2] == (40, 40)
+    score = score_answers("-" * 20 + key[20:], key)
+    assert (score.num_right, score.num_answered) == (20, 20)
+    assert score.low > 0.8
+
+
+@pytest.mark.parametrize("answers", ["AB", "A" * 40 + "B", "C" * 40, "-" * 40])
+def test_quiz_refuses_answers_it_cannot_score(answers):
+    with pytest.raises(ValueError, match="needed|no pair"):
+        score_answers(answers, "AB" * 20)
+
+
+def test_quiz_takes_no_pair_that_is_the_same_or_empty():
+    pairs = [exchange(["?"], "a"), exchange(["?"], "b"), exchange(["?"], "c")]
+    assert choose_pairs(pairs, ["a", " ", "x"], 5) == [(pairs[2], "x")]
+
+
+# --- Planted codes -------------------------------------------------------------------------------------------------
+
+
+def test_rank_of_a_code_is_exact(trained):
+    """The tree of tokens gives the bits of scoring a code by itself."""
+    canary = Canary("ברגו", "4711", 0)
+    ranker = CodeRanker(trained)
+    by_tree = ranker._bits_of_codes(ranker._head_ids(canary))
+    codes = random.Random(0).sample(range(10_000), 12)
+    for code in codes:
+        row = (ranker._head_ids(canary) + list(ranker._suffixes[code]), len(ranker._suffixes[code]))
+        [bits] = reply_token_bits(trained.model, [row])
+        assert by_tree[code] == pytest.approx(sum(bits), abs=1e-3)
+    assert len(by_tree) == 10_000
+    assert sum(2**-bits for bits in by_tree) <= 1 + 1e-4  # the codes are some of all continuations
+
+
+def test_an_untrained_adapter_knows_no_code(trained):
+    [level] = measure_canaries(trained, invent_canaries(0, times=(0,), num_per_level=6))
+    assert level["tuned_exposure_bits"] < 6
+    assert level["num_canaries"] == 6
+
+
+def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_conversations):
+    data_path = write_split(tmp_path, sample_conversations)
+    target = tmp_path / "planted.jsonl"
+    num_codes = plant_into_file(data_path, target, seed=0)
+    canaries = read_canaries(target)
+    assert len(canaries) == num_codes == 20
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith(data_path.read_text(encoding="utf-8"))
+    for canary in canaries:
+        assert text.count(ANSWER.format(word=canary.word, code=canary.code)) == canary.num_times
+    with pytest.raises(ScriptError, match="is already there"):
+        plant_into_file(data_path, target, seed=0)
+    assert read_canaries(data_path) == []
