@@ -34,6 +34,13 @@ def test_wraps_at_words_and_gives_each_line_its_own_mark_and_isolate():
     )
 
 
+def test_a_line_that_begins_with_a_word_of_the_other_direction_keeps_its_paragraphs():
+    rlm = "\N{RIGHT-TO-LEFT MARK}"
+    assert render_bubble("assistant", "ואז הלכנו לים ואכלנו גלידה ודיברנו Dana הלכה") == (
+        f"{LRM}🟦 {FSI}ואז הלכנו לים ואכלנו גלידה ודיברנו{PDI} 🟦\n{LRM}🟦 {FSI}{rlm}Dana הלכה{PDI} 🟦\n"
+    )
+
+
 def test_cuts_a_word_longer_than_a_line_between_whole_emoji():
     family = "👨\u200d👩\u200d👧"
     lines = render_bubble("user", family * 20).splitlines()

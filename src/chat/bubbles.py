@@ -7,6 +7,8 @@ never moves the squares; widths are columns on the screen, not characters. It le
 
 from __future__ import annotations
 
+from unicodedata import bidirectional
+
 from text_safety import remove_unsafe_characters
 from wcwidth import wcswidth, wrap
 
@@ -17,6 +19,7 @@ SQUARES = {"user": "🟩", "assistant": "🟦"}
 SQUARES_COLUMNS = 6  # a square (2) and a space on each side
 
 LRM = "\N{LEFT-TO-RIGHT MARK}"
+RLM = "\N{RIGHT-TO-LEFT MARK}"
 FSI = "\N{FIRST STRONG ISOLATE}"
 PDI = "\N{POP DIRECTIONAL ISOLATE}"
 
@@ -41,12 +44,21 @@ def render_note(text: str) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    safe = remove_unsafe_characters(text)
-    return [
-        line
-        for given_line in safe.split("\n")
-        for line in wrap(given_line, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False)
-    ] or [""]
+    lines = []
+    for paragraph in remove_unsafe_characters(text).split("\n"):
+        is_right_to_left = _is_right_to_left(paragraph)
+        for line in wrap(
+            paragraph, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False
+        ) or [""]:
+            # A later line may begin with a word of the other direction; the mark lends it that of its paragraph.
+            mark = "" if _is_right_to_left(line) == is_right_to_left else RLM if is_right_to_left else LRM
+            lines.append(mark + line)
+    return lines
+
+
+def _is_right_to_left(text: str) -> bool:
+    strong = (direction for character in text if (direction := bidirectional(character)) in ("L", "R", "AL"))
+    return next(strong, "L") != "L"
 
 
 def _one_line(text: str) -> str:
