@@ -18,7 +18,14 @@ from qlora_model import Device, ParameterCount, add_lora, count_parameters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 GIB = 2**30
@@ -30,6 +37,8 @@ OPTIMIZER_BYTES = {"cuda": 2 * (1 + 4 / 256), "mps": 8, "cpu": 8}
 # What CUDA, cuBLAS and the libraries take before the first tensor; on a CPU, Python with torch and transformers.
 CUDA_CONTEXT_BYTES = int(0.6 * GIB)
 CPU_LIBRARIES_BYTES = int(0.8 * GIB)
+
+MASKLESS_ATTENTION = "sdpa_without_mask"
 
 SUPERVISED_SHARE = 1 / 3  # of the tokens, when there is no data yet to count: two people who write equally much
 
@@ -105,8 +114,13 @@ def _storage_key(tensor: torch.Tensor) -> int:
 
 def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """Build the model of this shape without memory for its weights (on torch's meta device)."""
+    # The library's attention without its T x T mask, which it would build for fake tensors but not in a real run.
+    AttentionInterface.register(MASKLESS_ATTENTION, sdpa_attention_forward)
+    AttentionMaskInterface.register(MASKLESS_ATTENTION, lambda *_args, **_kwargs: None)
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=MASKLESS_ATTENTION
+        )
     return model
 
 

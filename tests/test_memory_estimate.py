@@ -1,0 +1,231 @@
+"""The memory estimate against real tensors and the facts; what --check says; refusing what would take days."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from base_model_files import BaseModel, BaseModelError
+from memory_estimate import (
+    GIB,
+    Load,
+    StorageMeter,
+    build_empty_model,
+    estimate_memory,
+    make_fake,
+    measure_training_step,
+)
+from packing import collate_pack
+from qlora_model import Device, add_lora, load_quantized_base, read_model_config
+from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE
+from run_check import (
+    Work,
+    check_run,
+    estimate_training_seconds,
+    find_config,
+    known_bases,
+    load_of,
+    measure_rate,
+    refuse_what_takes_days,
+    smallest_card_gib,
+)
+from segment_attention import SEGMENT_ATTENTION, register_segment_attention
+from torch._subclasses.fake_tensor import FakeTensorMode
+from training_script import ScriptError
+from transformers import MistralConfig
+
+GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
+CPU = Device("cpu", torch.float32, is_quantized=True)
+SMALL = MistralConfig(
+    vocab_size=500,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
+WORK = Work(
+    epoch_tokens=300_000,
+    epoch_supervised_tokens=100_000,
+    fill=0.97,
+    num_steps=110,
+    num_epochs=3,
+    row_tokens=2048,
+    supervised_share=0.5,
+)
+
+
+def test_meter_counts_what_lives_at_one_time():
+    with StorageMeter() as meter:
+        first = torch.zeros(1000)
+        view = first[:10]  # no new storage
+        del first
+        assert meter.current == 4000
+        del view
+        torch.zeros(500)
+        assert meter.current == 0
+    assert meter.peak == 4000
+
+
+def test_estimate_agrees_with_a_real_step_of_the_real_quantized_model(tiny_base_dir):
+    """The 4-bit model, our collator and our attention, every storage counted, against the same on fake tensors."""
+    register_segment_attention()
+    length = 256
+    load = Load(row_tokens=length, rank=8, alpha=16)
+    model = add_lora(load_quantized_base(tiny_base_dir, CPU, SEGMENT_ATTENTION), rank=8, alpha=16, dropout=0.0)
+    model.train()
+    num_supervised = round(load.supervised_share * length)
+    piece = {"input_ids": [5] * length, "is_supervised": [False] * (length - num_supervised) + [True] * num_supervised}
+    batch = collate_pack([[piece]])
+    with StorageMeter() as meter:
+        loss = model(**batch).loss
+        loss.backward()
+    estimated = estimate_memory(read_model_config(tiny_base_dir), CPU, load)[1].activations
+    assert estimated == pytest.approx(meter.peak, rel=0.1)
+
+
+@pytest.mark.slow
+def test_what_needs_more_is_estimated_to_need_more():
+    plain = estimate_memory(SMALL, GPU, Load(row_tokens=512))[1]
+    for change in ({"row_tokens": 1024}, {"supervised_share": 1.0}, {"dropout": 0.1}, {"rank": 64}):
+        changed = estimate_memory(SMALL, GPU, dataclasses.replace(Load(row_tokens=512), **change))[1]
+        assert changed.total > plain.total, change
+    low = estimate_memory(SMALL, GPU, Load(row_tokens=512, adapter_dtype=torch.bfloat16))[1]
+    assert low.total < plain.total
+
+
+@pytest.mark.slow
+def test_default_base_fits_an_8_gb_card_at_2048_tokens():
+    config = find_config(DEFAULT_BASE)
+    count, training, chat = estimate_memory(config, GPU, Load())
+    assert (count.trainable, count.total) == (86_065_184, 7_589_949_472)
+    assert training.weights_4bit / GIB == pytest.approx(3.353, abs=0.001)
+    assert training.weights_other / GIB == pytest.approx(0.977, abs=0.001)
+    assert training.activations / GIB == pytest.approx(1.20, rel=0.05)  # measured apart from this code
+    assert training.total <= 6.8 * GIB
+    assert smallest_card_gib(training.total) == 8
+    assert chat.total < training.total
+    low_memory = estimate_memory(config, GPU, Load(adapter_dtype=torch.bfloat16))[1]
+    assert low_memory.total <= 6.5 * GIB
+
+
+@pytest.mark.slow
+def test_published_recipe_needs_about_12_gib():
+    """It upcasts embeddings, head and norms to fp32, pads two rows to 2,000 tokens and scores all of them."""
+    model = build_empty_model(find_config(DEFAULT_BASE), torch.bfloat16)
+    upcast_bytes = 0
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in ("embed", "lm_head", "norm")):
+            parameter.data = torch.empty(parameter.shape, device="meta", dtype=torch.float32)
+            upcast_bytes += parameter.nbytes
+    adapted = add_lora(model, rank=32, alpha=64, dropout=0.07)
+    with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
+        make_fake(adapted)
+        peak = measure_training_step(adapted, Load(row_tokens=2000, rows=2, dropout=0.07))
+    fixed = estimate_memory(find_config(DEFAULT_BASE), GPU, Load(row_tokens=64))[1]
+    others = fixed.total - fixed.activations - fixed.weights_other
+    assert (others + upcast_bytes + peak) / GIB == pytest.approx(12.0, rel=0.08)
+
+
+def test_shipped_shapes_have_the_published_sizes():
+    published = {
+        "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+        "HuggingFaceTB/SmolLM2-360M": 361_821_120,
+        "Qwen/Qwen3-0.6B-Base": 596_049_920,
+        "Qwen/Qwen3-1.7B-Base": 1_720_574_976,
+        "Qwen/Qwen3-4B-Base": 4_022_468_096,
+        "dicta-il/dictalm2.0": 7_251_169_280,
+        "yam-peleg/Hebrew-Mistral-7B": 7_503_884_288,
+        "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    }
+    sizes = {
+        known.name: sum(p.numel() for p in build_empty_model(known.config, torch.bfloat16).parameters())
+        for known in known_bases()
+    }
+    assert sizes == published
+
+
+class TestCheck:
+    @pytest.fixture
+    def small_base(self, tiny_base_dir):
+        return BaseModel("tiny", tiny_base_dir)
+
+    def test_says_what_is_not_known_without_data(self, small_base, tmp_path):
+        text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, None, tmp_path))
+        assert "tokens      not known" in text
+        assert "base on disk" in text
+        assert text.endswith("It fits.")
+
+    def test_counts_tokens_steps_and_time_with_data(self, small_base, tmp_path):
+        text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, WORK, tmp_path / "not" / "yet" / "there"))
+        assert "300,000 an epoch, 100,000 learnt from (33 %), rows 97 % full" in text
+        assert "110 in up to 3 epochs" in text
+        assert "time        about" in text
+
+    def test_says_what_to_change_when_it_does_not_fit(self, small_base):
+        from run_check import _advice
+
+        config = read_model_config(small_base.folder)
+        whole = estimate_memory(config, CPU, Load())[1].total
+        half = estimate_memory(config, CPU, Load(row_tokens=1024))[1].total
+        assert _advice(config, CPU, Load(), available=(whole + half) // 2).startswith("Pass --max-length 1024 ")
+        assert _advice(config, CPU, Load(), available=1).startswith("No base known here does")
+
+    def test_load_follows_recipe_and_data(self):
+        assert load_of(DEFAULT_RECIPE, None).row_tokens == 2048
+        assert load_of(DEFAULT_RECIPE, WORK).supervised_share == 0.5
+        published = load_of(PUBLISHED_RECIPE, WORK)
+        assert (published.rows, published.row_tokens, published.supervised_share) == (2, 2000, 1.0)
+
+
+class TestConfig:
+    def test_shape_of_a_known_base_needs_no_network(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        assert find_config(DEFAULT_BASE).vocab_size == 64_001
+
+    def test_unknown_base_without_network_is_one_line(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        with pytest.raises(BaseModelError, match="owner/unknown: .*hub cannot be reached"):
+            find_config(BaseModel("owner/unknown", None))
+
+
+class TestDays:
+    LAPTOP = 50e9  # multiplications and additions a second: one core of a recent processor
+
+    def test_default_base_is_refused_without_a_gpu_and_a_feasible_one_named(self):
+        with pytest.raises(ScriptError) as refusal:
+            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, WORK, self.LAPTOP)
+        message = str(refusal.value)
+        assert message.startswith("yam-peleg/Hebrew-Mistral-7B: would take about")
+        assert "--device cpu" in message
+        named = message.split("--base-model-id ")[1].split()[0]
+        config = next(known.config for known in known_bases() if known.name == named)
+        refuse_what_takes_days(BaseModel(named, None), config, CPU, WORK, self.LAPTOP)  # does not
+
+    def test_too_much_data_for_any_base_is_said(self):
+        much = dataclasses.replace(WORK, epoch_tokens=10**9)
+        with pytest.raises(ScriptError, match="give it less data"):
+            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, much, self.LAPTOP)
+
+    def test_small_base_is_not_refused(self, tiny_base_dir):
+        refuse_what_takes_days(BaseModel("tiny", tiny_base_dir), read_model_config(tiny_base_dir), CPU, WORK)
+
+    def test_with_a_gpu_nothing_is_refused(self):
+        refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), GPU, WORK)
+
+    def test_time_grows_with_the_work(self):
+        more = dataclasses.replace(WORK, epoch_tokens=30_000_000)
+        assert estimate_training_seconds(SMALL, CPU, more) > 5 * estimate_training_seconds(SMALL, CPU, WORK)
+
+    def test_rate_of_this_machine_is_plausible(self):
+        assert 1e8 < measure_rate(CPU) < 1e15
+
+
+def test_base_table_is_valid_json_with_sources():
+    from run_check import BASE_MODELS_PATH
+
+    for entry in json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]:
+        assert entry["source"].endswith(entry["id"])
+        assert entry["license"]
