@@ -38,7 +38,16 @@ def data_path(tmp_path_factory, sample_conversations):
 @pytest.fixture(scope="module")
 def flags(tiny_base_dir, data_path):
     """Flags of a short run: about twenty steps."""
-    return ["--base-model-id", str(tiny_base_dir), "--path-to-data", str(data_path), "--learning-rate", "1e-2"]
+    return [
+        "--base-model-id",
+        str(tiny_base_dir),
+        "--path-to-data",
+        str(data_path),
+        "--learning-rate",
+        "1e-2",
+        "--threads",
+        "1",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +200,7 @@ def test_a_second_run_in_the_same_folder_is_refused(flags, tmp_path):
     model_dir = tmp_path / "model"
     process = start(flags, model_dir)
     wait_for_rows(process, model_dir, 1)
-    status, _, errors = finish(start(flags, model_dir, "--overwrite"))
+    status, _, errors = finish(start(flags, model_dir))
     process.kill()
     process.communicate()
     assert status == 1

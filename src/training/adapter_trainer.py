@@ -7,8 +7,8 @@ evaluation depends on the batch size and its saving drags the base's head along.
 from __future__ import annotations
 
 import math
+import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -143,7 +143,8 @@ class StopRequest:
         if self.signal_number is not None:
             raise SystemExit(128 + signal_number)
         self.signal_number = signal_number
-        print("\nstopping after this step, then saving (once more: at once)", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nstopping after this step, then saving (once more: at once)\n")
 
     @property
     def exit_status(self) -> int:

@@ -26,7 +26,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -155,8 +155,10 @@ def show_check(options: argparse.Namespace) -> None:
 
 def check_output_folder(options: argparse.Namespace) -> None:
     """Refuse a folder that cannot be written to, before anything takes long."""
+    folder: Path = options.model_dir
     if is_first_process():
-        check_folder(options.model_dir, options.resume, options.overwrite)
+        with exclusive_use(folder, "training") if folder.is_dir() else nullcontext():
+            check_folder(folder, options.resume, options.overwrite)
 
 
 def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
