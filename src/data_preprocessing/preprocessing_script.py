@@ -129,6 +129,10 @@ def flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives cannot flush a folder
+            error.filename = str(folder)  # a failed flush names no file
+            raise
     finally:
         os.close(handle)
 
