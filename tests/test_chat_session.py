@@ -21,7 +21,7 @@ class Lines:
 
 @pytest.fixture(scope="module")
 def trained(tiny_saved_model_dir):
-    return load_trained_model(tiny_saved_model_dir)
+    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
 
 
 @pytest.fixture

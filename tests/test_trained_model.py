@@ -14,7 +14,7 @@ WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1
 
 @pytest.fixture(scope="module")
 def trained(tiny_saved_model_dir):
-    return load_trained_model(tiny_saved_model_dir)
+    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_the_adapter_changes_the_replies_and_can_be_switched_off(trained, tiny_b
 
 
 def test_a_merged_adapter_gives_the_same_scores(trained, tiny_saved_model_dir):
-    merged = load_trained_model(tiny_saved_model_dir, is_merged=True)
+    merged = load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32", is_merged=True)
     ids = torch.tensor([trained.encode_prompt([{"role": "user", "content": "שלום, what?"}])[0]])
     with torch.no_grad():
         scores = [model(input_ids=ids).logits for model in (trained.model, merged.model)]
@@ -184,7 +184,7 @@ def test_repetition_penalty_looks_at_the_reply_alone(trained):
 
 @pytest.mark.slow
 def test_a_conversation_knows_its_dialogue_in_bubbles(talking_model_dir):
-    talking = load_trained_model(talking_model_dir, is_merged=True)
+    talking = load_trained_model(talking_model_dir, device="cpu", dtype="float32", is_merged=True)
     conversation = Conversation(talking, seed=0, sampling=replace(talking.sampling, do_sample=False))
     bubbles = []
     reply = conversation.say("שלום", on_bubble=lambda text, cut_by: bubbles.append((text, cut_by)))

@@ -15,9 +15,6 @@ from typing import Any
 import torch
 from chat_script import ScriptError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16", "nf4")
-
 # Without these instructions a processor reads a prompt five times slower in bfloat16 than in float32 (measured).
 BF16_PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16"}
 SHARE_OF_MEMORY = 0.8  # the rest is for the cache, the system and everybody else
@@ -38,32 +35,52 @@ class ComputePlan:
         return f"{self.device}, {'4 bits, ' if self.is_quantized else ''}{number_type}"
 
 
-def plan_computing(device: str, dtype: str, base_dir: Path) -> ComputePlan:
-    """Choose for this machine what was left `auto`; raise ScriptError when what was asked is not there.
+@dataclass(frozen=True)
+class Machine:
+    """What this computer offers."""
+
+    has_cuda: bool
+    has_cuda_bf16: bool
+    has_mps: bool
+    has_processor_bf16: bool
+    memory_bytes: float
+
+
+def look_at_machine() -> Machine:
+    """Return what this computer and this torch offer."""
+    has_cuda = torch.cuda.is_available()
+    return Machine(
+        has_cuda=has_cuda,
+        has_cuda_bf16=has_cuda and torch.cuda.is_bf16_supported(),
+        has_mps=torch.backends.mps.is_available(),
+        has_processor_bf16=bool(BF16_PROCESSOR_FLAGS & _processor_flags()),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+
+
+def plan_computing(device: str, dtype: str, base_dir: Path, machine: Machine) -> ComputePlan:
+    """Choose for `machine` what was left `auto`; raise ScriptError when what was asked is not there.
 
     With CUDA 4 bits as in training, the adapter beside them; on Apple's GPU float16; on a processor float32, or
     bfloat16 where the processor has instructions for it or the memory is too small.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if (device == "cuda" and not torch.cuda.is_available()) or (
-        device == "mps" and not torch.backends.mps.is_available()
-    ):
+        device = "cuda" if machine.has_cuda else "mps" if machine.has_mps else "cpu"
+    if not {"cuda": machine.has_cuda, "mps": machine.has_mps, "cpu": True}[device]:
         raise ScriptError(f"--device {device}: this torch finds no such device; leave --device out")
     if dtype == "nf4" and device != "cuda":
-        raise ScriptError(f"--dtype nf4: four bits are slower than float32 on {device}; leave --dtype out")
-    half = torch.bfloat16 if device != "cuda" or torch.cuda.is_bf16_supported() else torch.float16
-    if device == "cuda":
-        device = "cuda:0"
+        raise ScriptError(
+            f"--dtype nf4: four bits are for a CUDA device, slower than float32 on {device}; leave it out"
+        )
     if dtype not in ("auto", "nf4"):
-        return ComputePlan(device, getattr(torch, dtype), False)
-    if device == "cuda:0":
-        return ComputePlan(device, half, True)
+        return ComputePlan(device, getattr(torch, dtype), is_quantized=False)
+    if device == "cuda":
+        return ComputePlan(device, torch.bfloat16 if machine.has_cuda_bf16 else torch.float16, is_quantized=True)
     if device == "mps":
-        return ComputePlan(device, torch.float16, False)
-    has_bf16 = bool(BF16_PROCESSOR_FLAGS & _processor_flags())
-    fits = 4 * _num_parameters(base_dir) <= SHARE_OF_MEMORY * _memory_bytes()
-    return ComputePlan("cpu", torch.float32 if fits and not has_bf16 else torch.bfloat16, False)
+        return ComputePlan(device, torch.float16, is_quantized=False)
+    has_room = 4 * _num_parameters(base_dir) <= SHARE_OF_MEMORY * machine.memory_bytes
+    is_full = has_room and not machine.has_processor_bf16
+    return ComputePlan(device, torch.float32 if is_full else torch.bfloat16, is_quantized=False)
 
 
 def is_slow(plan: ComputePlan, base_dir: Path) -> bool:
@@ -93,10 +110,6 @@ def _num_parameters(base_dir: Path) -> float:
     config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
     stored = str(config.get("dtype") or config.get("torch_dtype"))
     return _weight_bytes(base_dir) / (4 if stored == "float32" else 2)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _processor_flags() -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from chat_script import ScriptError, shown_path
-from compute_device import ComputePlan, plan_computing, quantization_config
+from compute_device import ComputePlan, look_at_machine, plan_computing, quantization_config
 from peft import PeftModel
 from reply_stream import ReplyStream
 from sampling import Sampling
@@ -161,11 +161,11 @@ def load_trained_model(
     transformers_logging.disable_progress_bar()
     assert saved.base.folder is not None
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
-    plan = plan_computing(device, dtype, saved.base.folder)
+    plan = plan_computing(device, dtype, saved.base.folder, look_at_machine())
     base = AutoModelForCausalLM.from_pretrained(
         saved.base.folder,
         dtype=plan.dtype,
-        device_map={"": plan.device},
+        device_map={"": 0 if plan.device == "cuda" else plan.device},
         quantization_config=quantization_config(plan, saved.settings),
         attn_implementation="sdpa",
         trust_remote_code=False,
