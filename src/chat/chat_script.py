@@ -163,8 +163,10 @@ def _is_running(process_id: int) -> bool:
 def exclusive_use(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` for this process alone; raise ScriptError when another run of ours holds it.
 
-    The lock is on the folder itself and leaves nothing behind, whatever ends the process.
+    The lock is on the folder itself and leaves nothing behind, whatever ends the process; a folder that it had to make
+    goes again when nothing was put into it.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -175,6 +177,9 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        if is_new:
+            with suppress(OSError):  # no longer empty
+                folder.rmdir()
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
