@@ -113,7 +113,8 @@ class AdapterTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the adapter alone: no head of the base, no pickled arguments."""
         if self.args.should_save:
-            self.model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+            model: Any = self.model
+            model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
 
 class StopRequest:
@@ -186,7 +187,7 @@ class RunKeeper(TrainerCallback):
         self._meter = ProgressMeter(schedule.num_steps, 0)
 
     def on_train_begin(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
         """Start the clock."""
         self._meter = ProgressMeter(self._schedule.num_steps, state.global_step)
@@ -199,7 +200,7 @@ class RunKeeper(TrainerCallback):
         self,
         args: TrainingArguments,
         state: TrainerState,
-        _control: TrainerControl,
+        control: TrainerControl,
         logs: dict[str, float] | None = None,
         **_kwargs: Any,
     ) -> None:
@@ -253,7 +254,7 @@ class RunKeeper(TrainerCallback):
         if self.stop_request.is_wanted_anywhere(args.device) and state.global_step < state.max_steps:
             self.was_stopped = control.should_save = control.should_training_stop = True
 
-    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any) -> None:
         """Close the checkpoint with its manifest, then delete those no longer needed."""
         if world_size() > 1:
             torch.distributed.barrier()  # every process has its random state in it

@@ -35,7 +35,7 @@ def attend_within_segments(
     scaling: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int | None = None,
+    max_length_q: int = 0,
     **extras: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend causally inside each segment. `query`: [1, heads, T, size]; returns [1, T, heads, size].
@@ -92,12 +92,14 @@ def _attend_in_one_call(
     scaling: float | None,
     sliding_window: int | None,
     cu_seq_lens: torch.Tensor,
-    longest: int | None,
+    longest: int,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    output: torch.Tensor = varlen_attn(
-        *(states[0].transpose(0, 1) for states in (query, key, value)),  # [T, heads, size]
+    output = varlen_attn(
+        query[0].transpose(0, 1),  # [T, heads, size]
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         cu_seq_lens,
         cu_seq_lens,
         longest,
@@ -106,4 +108,5 @@ def _attend_in_one_call(
         window_size=(sliding_window - 1 if sliding_window else -1, 0),  # to the left; 0 to the right is causal
         enable_gqa=True,
     )
+    assert isinstance(output, torch.Tensor)
     return output.unsqueeze(0)
