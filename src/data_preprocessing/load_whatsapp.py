@@ -74,7 +74,7 @@ def main(typed: list[str] | None = None) -> None:
     surveys = survey_exports(export_paths, arguments)
     imitated = choose_imitated(surveys, arguments.imitate)
     write_outputs(data_path, surveys, imitated, arguments)
-    print(f"Next: {next_command(arguments)}")
+    print(f"Next: {printable(next_command(arguments))}")
 
 
 def parse_arguments(typed: list[str] | None) -> argparse.Namespace:
