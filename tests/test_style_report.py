@@ -245,12 +245,12 @@ def test_quiz_hides_which_reply_is_real_and_scores_against_the_key():
     assert key not in page
     assert "script-src &#x27;sha256-" in page
     assert score_answers(key.lower(), key)[:2] == (40, 40)
-    score = score_answers("-" * 20 + key[20:], key)
+    score = score_answers("_" * 20 + key[20:], key)
     assert (score.num_right, score.num_answered) == (20, 20)
     assert score.low > 0.8
 
 
-@pytest.mark.parametrize("answers", ["AB", "A" * 40 + "B", "C" * 40, "-" * 40])
+@pytest.mark.parametrize("answers", ["AB", "A" * 40 + "B", "C" * 40, "_" * 40])
 def test_quiz_refuses_answers_it_cannot_score(answers):
     with pytest.raises(ValueError, match="needed|no pair"):
         score_answers(answers, "AB" * 20)

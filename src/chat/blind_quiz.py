@@ -23,7 +23,7 @@ SHOWN_MESSAGES = 4  # of the context before each pair
 SCRIPT = """
 document.addEventListener("change", () => {
   const letters = [...document.querySelectorAll("fieldset")].map(
-    (pair) => (pair.querySelector("input:checked") || {value: "-"}).value);
+    (pair) => (pair.querySelector("input:checked") || {value: "_"}).value);
   document.getElementById("answers").textContent = letters.join("");
 });
 """
@@ -71,7 +71,7 @@ def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) ->
             for letter in "AB"
         )
         parts.append(f"<h2>{number}</h2>{context}<fieldset>{choices}</fieldset>")
-    parts.append(f'<h2>Your answers</h2><p><code id="answers">{"-" * len(pairs)}</code></p>')
+    parts.append(f'<h2>Your answers</h2><p><code id="answers">{"_" * len(pairs)}</code></p>')
     parts.append(f"<p>Score them with <code>{html.escape(command)}</code> and the letters above.</p>")
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     body = "<body>" + "\n".join(parts) + f"<script>{SCRIPT}</script></body>"
@@ -79,11 +79,11 @@ def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) ->
 
 
 def score_answers(answers: str, key: str) -> Score:
-    """Return the score of `answers`, a letter for each pair and "-" for one left out; raise ValueError on others."""
+    """Return the score of `answers`, a letter for each pair and "_" for one left out; raise ValueError on others."""
     answers = answers.strip().upper()
-    if len(answers) != len(key) or set(answers) - set("AB-"):
-        raise ValueError(f"{len(key)} letters are needed, A or B, or - for a pair left out")
-    num_answered = sum(answer != "-" for answer in answers)
+    if len(answers) != len(key) or set(answers) - set("AB_"):
+        raise ValueError(f"{len(key)} letters are needed, A or B, or _ for a pair left out")
+    num_answered = sum(answer != "_" for answer in answers)
     if num_answered == 0:
         raise ValueError("no pair was answered")
     num_right = sum(answer == letter for answer, letter in zip(answers, key, strict=True))

@@ -18,11 +18,12 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding
 h1{font-size:1.7rem;line-height:1.25} h2{font-size:1.15rem;margin-top:2.2rem}
 figure{margin:1.5rem 0} svg{width:100%;height:auto;max-height:none}
 table{border-collapse:collapse;width:100%;font-size:.92rem} th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd}
-td{text-align:end;font-variant-numeric:tabular-nums} th,td.text{text-align:start;vertical-align:top}
+td{text-align:end;font-variant-numeric:tabular-nums} th{text-align:start}
+th+th{text-align:end}
 .no{color:#b00020} .yes{color:#00664a} .grey{background:#d9d9d9} .warning{color:#b00020;font-weight:600}
 .bubble{border-radius:.6rem;padding:.35rem .7rem;margin:.25rem 0;display:block;white-space:pre-wrap;overflow-wrap:anywhere;
 unicode-bidi:isolate;width:fit-content;max-width:100%}
-.user{background:#dcf8c6;color:#111} .assistant{background:#dbeafe;color:#111}
+.user{background:#dcf8c6;color:#111;margin-left:auto} .assistant{background:#dbeafe;color:#111}
 .three{display:grid;grid-template-columns:repeat(3,1fr);gap:1rem;border-bottom:1px solid #ccc;padding-bottom:1.2rem}
 @media(max-width:45rem){.three{grid-template-columns:1fr}}
 """
@@ -159,9 +160,9 @@ COPY_NUMBERS = {
 def _closer(row: Mapping[str, Any]) -> str:
     if not row["is_measurable"]:
         return "cannot tell"
-    if not row["is_told_from_owner"]:
-        return "as the owner"
-    return "closer" if row["is_closer"] else "farther" if row["is_farther"] else "no closer"
+    if row["is_closer"]:
+        return "closer" if row["is_told_from_owner"] else "as the owner"
+    return "farther" if row["is_farther"] else "not clearly closer"
 
 
 def _number(value: float, key: str) -> str:

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_bot import saved_model_path
+from chat_bot import path_to_data, saved_model_path
 from chat_script import (
     PROJECT_ROOT,
     ScriptError,
@@ -372,7 +372,11 @@ def write_private_pages(
             for exchange, text in choose_pairs(found, [reply.text for reply in tuned], options.quiz)
             if exchange.reply == cut_as_generated(trained, exchange.reply)
         ]
-        page, key = make_quiz(pairs, options.seed, "python3 src/chat/style_report.py --score-quiz")
+        page, key = make_quiz(
+            pairs,
+            options.seed,
+            f"python3 src/chat/style_report.py --saved-model-path {shown_path(folder)} --score-quiz",
+        )
         write_text(folder / QUIZ_NAME, page)
         write_text(folder / KEY_NAME, json.dumps({"real": key}) + "\n")
         print(f"blind test of {len(pairs)} pairs (private): {shown_path(folder / QUIZ_NAME)}")
@@ -405,9 +409,7 @@ def plant_canaries(options: argparse.Namespace) -> int:
     """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
     from leak_probe import plant_into_file
 
-    source = options.path_to_data.expanduser() if options.path_to_data else None
-    if source is None:
-        raise ScriptError("--plant-canaries: which data? give the JSONL with --path-to-data")
+    source = options.path_to_data.expanduser() if options.path_to_data else PROJECT_ROOT / path_to_data
     target = options.plant_canaries.expanduser()
     num_planted = plant_into_file(source, target, options.seed)
     print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
@@ -444,6 +446,9 @@ def tell(folder: Path, report: Mapping[str, Any]) -> None:
     if not judged["is_trustworthy"]:
         failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
         print(f"do not trust this: a check of the measurement failed: {failed}")
+    for name, measured in report["sets"].items():
+        if name != report["settings"]["headline_set"]:
+            print(f"on the {name} conversations: {measured['judged']['verdict']}")
     for warning in judged["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if "leak_probe" in report:
