@@ -1,0 +1,248 @@
+"""Accidents outside the scripts: folders that may not be written, files that change, names nobody expected."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import load_whatsapp
+import pytest
+from make_sample_chat import sample_export
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGE_1, STAGE_2, STAGE_3 = (
+    ROOT / "src" / name
+    for name in ("data_preprocessing/load_whatsapp.py", "training/fine_tuning_model.py", "chat/chat_bot.py")
+)
+NOBODY = 65534
+IS_ROOT = os.geteuid() == 0
+CONVERSATION = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
+IMITATE = ("--imitate", "Noam", "--day-first", "--path-to-data", "out/formatted_data.jsonl")
+
+
+def run(folder, script, *arguments, before=(), **options):
+    """Run a script of the project in `folder`; `before` are commands in front of it."""
+    command = [*before, sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, **options)
+
+
+def call_stage_1(folder, *arguments):
+    """Run stage 1 within this process, which is much faster, from `folder`."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        load_whatsapp.main([*map(str, arguments)])
+    finally:
+        os.chdir(before)
+
+
+def assert_refused(finished, *words):
+    first_line, *details = finished.stderr.rstrip("\n").split("\n")
+    assert finished.returncode == 1, finished.stderr
+    assert all(word in first_line for word in words), finished.stderr
+    assert all(line.startswith("  ") for line in details), finished.stderr
+
+
+# ---- Folders and files that may not be touched ----
+
+
+@pytest.fixture
+def run_unprivileged():
+    """A function that runs a script as a user who may not write everywhere; root does not notice such limits."""
+    if IS_ROOT and (shutil.which("setpriv") is None or not os.access("/proc/self", os.R_OK)):
+        pytest.skip("root, and no setpriv to give that up")
+    before = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if IS_ROOT else []
+
+    def run_as(folder, script, *arguments):
+        environment = os.environ | {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        return run(folder, script, *arguments, before=before, env=environment)
+
+    probe = subprocess.run([*before, sys.executable, "-c", ""], cwd="/", capture_output=True, text=True)
+    if probe.returncode or (IS_ROOT and not all(path.stat().st_mode & 0o005 for path in STAGE_1.parents)):
+        pytest.skip("this checkout is closed to other users")
+    return run_as
+
+
+@pytest.fixture
+def shared_dir():
+    """A folder that the unprivileged user may enter and read: those of pytest are closed to others."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def put(path, content, mode=0o644):
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    path.write_text(content, encoding="utf-8")
+    path.chmod(mode)
+
+
+def test_stage_1_refuses_a_read_only_folder_and_an_unreadable_export(run_unprivileged, shared_dir):
+    put(shared_dir / "chat.txt", sample_export(5, seed=1))
+    put(shared_dir / "locked/formatted_data.jsonl", "old\n")
+    (shared_dir / "locked").chmod(0o555)
+    path_to_data = shared_dir / "locked/formatted_data.jsonl"
+    finished = run_unprivileged(shared_dir, STAGE_1, "chat.txt", *IMITATE, "--path-to-data", path_to_data)
+    assert_refused(finished, "locked: permission denied")
+    assert finished.stdout == ""  # before the work
+    assert path_to_data.read_text() == "old\n"
+
+    (shared_dir / "chat.txt").chmod(0o000)
+    (shared_dir / "out").mkdir()
+    (shared_dir / "out").chmod(0o777)
+    finished = run_unprivileged(shared_dir, STAGE_1, "chat.txt", *IMITATE)
+    assert_refused(finished, "chat.txt: cannot be read", "permissions")
+
+
+@pytest.mark.slow
+def test_stage_2_refuses_a_read_only_folder_before_a_library_loads(run_unprivileged, shared_dir, tiny_base_dir):
+    put(shared_dir / "data.jsonl", CONVERSATION * 20)
+    shutil.copytree(tiny_base_dir, shared_dir / "base")
+    for path in (shared_dir / "base", *(shared_dir / "base").iterdir()):
+        path.chmod(0o755)
+    (shared_dir / "locked").mkdir(mode=0o555)
+    flags = ("--base-model-id", "base", "--path-to-data", "data.jsonl", "--saved-model-path", "locked/model")
+    started_at = time.monotonic()
+    finished = run_unprivileged(shared_dir, STAGE_2, *flags)
+    assert_refused(finished, "locked/model: permission denied")
+    assert time.monotonic() - started_at < 20
+    assert list((shared_dir / "locked").iterdir()) == []
+
+    (shared_dir / "data.jsonl").chmod(0o000)
+    finished = run_unprivileged(shared_dir, STAGE_2, *flags)
+    assert_refused(finished, "data.jsonl: permission denied")
+
+
+@pytest.mark.slow
+def test_stage_3_refuses_a_log_it_may_not_write_before_the_model_loads(
+    run_unprivileged, shared_dir, tiny_saved_model_dir, tiny_base_dir
+):
+    for name, folder in (("model", tiny_saved_model_dir), ("base", tiny_base_dir)):
+        shutil.copytree(folder, shared_dir / name)
+        for path in (shared_dir / name, *(shared_dir / name).iterdir()):
+            path.chmod(0o755)
+    put(shared_dir / "locked/log.txt", "old\n", mode=0o444)
+    (shared_dir / "locked").chmod(0o555)
+    for name in ("log.txt", "new.txt"):
+        flags = ("--base-model-id", "base", "--saved-model-path", "model", "--conversation-path", f"locked/{name}")
+        assert_refused(run_unprivileged(shared_dir, STAGE_3, *flags), f"locked/{name}: permission denied")
+    assert [path.name for path in (shared_dir / "locked").iterdir()] == ["log.txt"]
+
+
+# ---- Inputs that change, and inputs that stay ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["grown", "cut", "replaced"])
+def test_an_export_that_changes_while_it_is_read_gives_no_data(tmp_path, change):
+    export = tmp_path / "chat.txt"
+    content = sample_export(300, seed=1) * 4
+    export.write_text(content, encoding="utf-8")
+    put(tmp_path / "out/formatted_data.jsonl", "old\n")
+    process = subprocess.Popen(
+        [sys.executable, str(STAGE_1), "chat.txt", *IMITATE],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list((tmp_path / "out").glob(".unfinished-*")):
+        time.sleep(0.001)
+    if change == "grown":
+        with export.open("a", encoding="utf-8") as file:
+            file.write("1.1.2025, 10:00 - Noam: one more\n")
+    elif change == "cut":
+        os.truncate(export, 1000)
+    else:
+        (tmp_path / "other.txt").write_text(content, encoding="utf-8")
+        os.replace(tmp_path / "other.txt", export)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "changed while it was read; run again" in errors
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"formatted_data.jsonl": "old\n"}
+
+
+ODD_NAMES = [
+    "new\nline.txt",
+    "\x1b[2J.txt",
+    "-n.txt",
+    "א" * 120 + ".txt",
+    "👨\u200d👩\u200d👧 chat.txt",
+    "..txt",
+    "a b'c\".txt",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_odd_file_names_work_and_cannot_act_on_the_terminal(tmp_path, capsys, name):
+    (tmp_path / name).write_text(sample_export(5, seed=1), encoding="utf-8")
+    output = tmp_path / "out" / name.replace(".txt", ".jsonl")
+    call_stage_1(tmp_path, f"./{name}", *IMITATE, "--path-to-data", output)
+    assert output.stat().st_size > 0
+    assert not {"\x1b", "\x9b"} & set("".join(capsys.readouterr()))
+    assert not list(output.parent.glob(".unfinished-*"))
+
+
+HOSTILE_NAMES = ["../../evil", "/etc/evil", "<script>alert(1)</script>", "x" * 300, "a/b\\c", "${HOME}", "%s%n", "CON"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_no_path_is_made_of_a_participants_name(tmp_path, name):
+    lines = [f"{day}/3/2024, 10:0{day} - {name if day % 2 else 'Dan'}: hello {day}\n" for day in range(1, 9)]
+    (tmp_path / "chat.txt").write_text("".join(lines), encoding="utf-8")
+    flags = ("--conversation-gap-seconds", "999999", "--day-first", "--path-to-data", "out/formatted_data.jsonl")
+    call_stage_1(tmp_path, "chat.txt", "--imitate", name, *flags)
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert made == {
+        "chat.txt", "out", "out/formatted_data.jsonl", "out/dropped_messages.jsonl", "out/preprocessing_report.json"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["zip", "txt"])
+def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
+    """Relative path, home folder's sign, link, a folder with spaces: never another output."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    export = folder / f"chat.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(export, "w") as archive:
+            archive.writestr("_chat.txt", sample_export(5, seed=1))
+    else:
+        export.write_text(sample_export(5, seed=1), encoding="utf-8")
+    (folder / "link").symlink_to(export.name)
+    before = export.read_bytes()
+    outputs = []
+    for number, (cwd, given) in enumerate([(folder, export.name), (tmp_path, "a folder/link"), (Path("/"), export)]):
+        data_path = tmp_path / f"{number}/formatted_data.jsonl"
+        call_stage_1(cwd, given, *IMITATE, "--path-to-data", data_path)
+        lines = data_path.read_text(encoding="utf-8").splitlines()
+        outputs.append([line.partition('"chat": ')[0] for line in lines])  # the chat is named by its file
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert export.read_bytes() == before
+
+
+# ---- Stage 2: the signals that its own tests leave out, and homes that cannot be written ----
+
+HANGING_UP = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from adapter_trainer import StopRequest
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(stop.exit_status, flush=True)
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("never reached", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_stage_2_saves_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal():
+    finished = subprocess.run(
+        [sys.executable, "-c", HANGING_UP, str(STAGE_2.parent)], capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
+    assert finished.stdout == "129\n"
+    assert finished.returncode == 129
