@@ -306,6 +306,7 @@ def test_warns_of_years_no_phone_had(tmp_path):
         ("22:10, Sep 30 - Rut: hi\n", "line 1: dates without a year"),
         ("30 Sep 2013, 18:15 - Rut: hi\n30 Sep, 18:15 - Rut: hi\n", "line 2: dates without a year"),
         ("1401/07/08, 18:15 - Rut: hi\n", "another calendar"),
+        ("99/99/2022, 99:99 - Rut: hi\n", "none of its dates and times exists"),
     ],
 )
 def test_refuses_what_it_cannot_read(tmp_path, content, problem):

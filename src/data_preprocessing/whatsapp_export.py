@@ -140,6 +140,8 @@ class Export:
             if waiting is not None:
                 yield self._with_lines(waiting, more_lines)
                 num_messages += 1
+        if not num_messages:
+            raise ExportError(f"none of its dates and times exists (such as 99/99/2022, 25:61); {EXPORT_AGAIN}")
         self.num_messages = num_messages
         self._warn(days)
 
@@ -174,7 +176,7 @@ class Export:
         if not self.is_order_proven:
             self.warnings.append(f"the order {self.date_order} is a guess: no date excludes the other")
         years = {day.year for day in days.values() if day is not None}
-        if min(years) < FIRST_YEAR or max(years) > datetime.date.today().year + 1:
+        if years and (min(years) < FIRST_YEAR or max(years) > datetime.date.today().year + 1):
             self.warnings.append(
                 f"dates from {min(years)} to {max(years)}: the phone's clock or the order of dates is wrong"
             )
