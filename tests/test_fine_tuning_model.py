@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -165,6 +166,27 @@ def test_losses_after_kills_are_those_of_a_run_without(trained, flags, tmp_path)
     assert train_with_kills(flags, model_dir, num_kills=5, seed=0) >= 3  # it may be faster than a kill
     assert losses_of(model_dir) == losses_of(trained[0])
     assert has_same_adapter(model_dir, trained[0])
+
+
+def test_a_run_that_had_stopped_early_is_not_trained_further(flags, tmp_path):
+    """So high a rate stops early; the last moments, from the last checkpoint on, are taken back by hand."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    process = start([*flags, "--learning-rate", "1e-2"], killed)
+    copies = []
+    while process.poll() is None:  # as a kill right after the last checkpoint would leave it
+        for manifest in killed.glob("checkpoints/checkpoint-*/COMPLETE.json"):
+            if manifest.parent.name not in copies:
+                copies.append(manifest.parent.name)
+                shutil.copytree(killed, straight / manifest.parent.name, ignore=lambda *_: ["final"])
+        time.sleep(0.01)
+    assert finish(process)[0] == 0
+    last = max((straight / name for name in copies), key=lambda path: int(path.name.split("-")[1]))
+    steps = json.loads((killed / "training_report.json").read_text())["steps"]
+    assert last.name == f"checkpoint-{steps}" and steps < 24
+    status, _, errors = finish(start([*flags, "--learning-rate", "1e-2"], last, "--resume"))
+    assert status == 0, errors
+    assert losses_of(last) == losses_of(killed)
+    assert has_same_adapter(last, killed)
 
 
 def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(trained, flags, tmp_path):

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from checkpoints import complete_checkpoint, remove_old_checkpoints
+from checkpoints import complete_checkpoint, find_problem, remove_old_checkpoints
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size
@@ -110,11 +110,41 @@ class AdapterTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def restore_if_stopped_early(self, checkpoint_dir: Path) -> bool:
+        """Tell whether the run of this checkpoint had stopped early; if so, its best adapter is in place again.
+
+        The library would train on to the next evaluation.
+        """
+        state = TrainerState.load_from_json(str(checkpoint_dir / "trainer_state.json"))
+        early_stopping = state.stateful_callbacks.get("EarlyStoppingCallback", {"attributes": {}})
+        counter = early_stopping["attributes"].get("early_stopping_patience_counter", 0)
+        if counter < PATIENCE_EVALUATIONS:
+            return False
+        find_best_again(state, checkpoint_dir.parent)
+        if state.best_model_checkpoint is None:
+            return False
+        self.state = state
+        self._load_best_model()
+        return True
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the adapter alone: no head of the base, no pickled arguments."""
         if self.args.should_save:
             model: Any = self.model
             model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
+
+
+def find_best_again(state: TrainerState, checkpoints_dir: Path) -> None:
+    """Point `state` to the best checkpoint where it lies now, or forget it when it is damaged.
+
+    The library remembers an absolute path: after the folder was moved it would load nothing, in silence.
+    """
+    if state.best_global_step:
+        best_dir = checkpoints_dir / f"checkpoint-{state.best_global_step}"
+        if find_problem(best_dir) is None:
+            state.best_model_checkpoint = str(best_dir)
+        else:
+            state.best_model_checkpoint = state.best_metric = state.best_global_step = None
 
 
 class StopRequest:
@@ -189,7 +219,8 @@ class RunKeeper(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Start the clock, and find the best checkpoint of an earlier run."""
+        find_best_again(state, self._checkpoints_dir)
         self._meter = ProgressMeter(self._schedule.num_steps, state.global_step)
 
     def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:

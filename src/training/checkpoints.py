@@ -47,7 +47,7 @@ def find_newest_complete(checkpoints_dir: Path) -> tuple[Path | None, list[str]]
     """
     problems: list[str] = []
     for checkpoint_dir in reversed(list_checkpoints(checkpoints_dir)):
-        problem = _find_problem(checkpoint_dir)
+        problem = find_problem(checkpoint_dir)
         if problem is None:
             return checkpoint_dir, problems
         problems.append(f"{checkpoint_dir.name}: {problem}")
@@ -104,7 +104,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _find_problem(checkpoint_dir: Path) -> str | None:
+def find_problem(checkpoint_dir: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None when it is complete and undamaged."""
     try:
         manifest = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
         files = dict(manifest["files"])

@@ -456,6 +456,8 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[Adapter
         data_collator=collate_pack if run.is_packed else PaddedCollator(pad_id, run.recipe.max_length),
         callbacks=[keeper],
     )
+    if checkpoint and trainer.restore_if_stopped_early(checkpoint):
+        return trainer, keeper
     with keeper.stop_request:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer, keeper
