@@ -96,6 +96,7 @@ class ConversationWriter:
         self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str]
     ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
+        unknown_placeholders = settings.unknown_placeholders
         new = tuple.__new__  # half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
         for (sent_at, sender, text), is_duplicate in merge_exports(exports):
@@ -104,7 +105,7 @@ class ConversationWriter:
                 reason = DUPLICATE
             elif has_dates and not settings.since <= sent_at.date() <= settings.until:
                 reason = OUTSIDE_DATES
-            elif settings.unknown_placeholders and text.strip() in settings.unknown_placeholders:
+            elif unknown_placeholders and text.strip() in unknown_placeholders:
                 reason = UNKNOWN_PLACEHOLDER
             else:
                 words, reason = filter_text(text, sender)

@@ -29,11 +29,12 @@ def split_at_silence(messages: Iterable[KeptMessage], gap_seconds: float) -> Ite
     winter time repeats does not.
     """
     gap = timedelta(seconds=gap_seconds)
+    earliest = -gap
     conversation: list[KeptMessage] = []
     previous_time: datetime | None = None
     for message in messages:
         sent_at = message[0]
-        if previous_time is not None and not -gap <= sent_at - previous_time <= gap:
+        if previous_time is not None and not earliest <= sent_at - previous_time <= gap:
             yield conversation
             conversation = []
         conversation.append(message)

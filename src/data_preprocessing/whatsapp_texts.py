@@ -83,9 +83,11 @@ def placeholder_reason(body: str) -> str | None:
     reason = EXACT_REASONS.get(lowered.strip(IGNORED_AROUND))
     if reason is not None:
         return reason
-    by_start = TEMPLATES_BY_START.get(lowered[:INDEX_CHARS], {})
-    by_end = TEMPLATES_BY_END.get(lowered.rstrip(".")[-INDEX_CHARS:], {})
-    for template, template_reason in (*by_start.items(), *by_end.items()) if by_start or by_end else ():
+    start, end = lowered[:INDEX_CHARS], lowered.rstrip(".")[-INDEX_CHARS:]
+    if start not in TEMPLATES_BY_START and end not in TEMPLATES_BY_END:
+        return None
+    templates = TEMPLATES_BY_START.get(start, {}) | TEMPLATES_BY_END.get(end, {})
+    for template, template_reason in templates.items():
         if _template_re(template).fullmatch(lowered):
             return template_reason
     return None
