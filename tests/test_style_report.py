@@ -279,9 +279,9 @@ def test_rank_of_a_code_is_exact(trained):
 
 
 def test_an_untrained_adapter_knows_no_code(trained):
-    [level] = measure_canaries(trained, invent_canaries(0, times=(0,), num_per_level=6))
+    [level] = measure_canaries(trained, invent_canaries(0, times=(0,), num_per_level=3))
     assert level["tuned_exposure_bits"] < 6
-    assert level["num_canaries"] == 6
+    assert level["num_canaries"] == 3
 
 
 def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_conversations):
