@@ -39,8 +39,7 @@ MAX_SECONDS = 10  # of processor time; the slowest takes 3, and one that backtra
 
 FUNCTIONS = {
     "filter_text": lambda text: filter_text(text, "Rut"),
-    "redact": Redactor("IL").redact,
-    "redact own words": Redactor("IL", ["Rut Levi", "a b"]).redact,
+    "redact": Redactor("IL", ["Rut Levi", "a b"]).redact,
     "guess_phone_region": lambda text: guess_phone_region([text]),
     "number samples": NUMBER_LIKE_RE.search,
     "is_code": is_code,
@@ -78,11 +77,8 @@ UNITS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_text_of_a_messages_length_takes_long(name):
-    texts = [
-        (before + unit * NUM_CHARS)[:NUM_CHARS] + after
-        for unit in UNITS
-        for before, after in [("", ""), ("12345 a@b ", "!")]
-    ]
+    before, after = "12345 a@b ", "!"  # else most of it is passed over by the cheap tests that come first
+    texts = [(before + unit * NUM_CHARS)[:NUM_CHARS] + after for unit in UNITS]
     for text in texts:
         started_at = time.process_time()
         FUNCTIONS[name](text)
