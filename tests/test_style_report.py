@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from style_page import make_examples_page
 from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
 from verbatim_copies import TrainingPhrases, describe_copies
+
+SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "style_report.py"
 
 
 def write_split(folder, conversations, blank_line_before=None, **sets):
@@ -297,3 +300,38 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
     with pytest.raises(ScriptError, match="is already there"):
         plant_into_file(data_path, target, seed=0)
     assert read_canaries(data_path) == []
+
+
+# --- The command ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (
+            "--saved-model-path none",
+            1,
+            "style_report: none: no trained model yet; run src/training/fine_tuning_model.py",
+        ),
+        (
+            "--saved-model-path none --score-quiz AB",
+            1,
+            "style_report: none/style_quiz_key.json: not found; make a blind",
+        ),
+        ("--prompts 0", 2, "argument --prompts: invalid number above 0"),
+        ("--set validation", 2, "argument --set: invalid choice"),
+    ],
+)
+def test_refuses_before_anything_heavy_is_imported(run_command, tmp_path, arguments, status, message):
+    result = run_command(f"python3 -X importtime {SCRIPT} {arguments}", tmp_path)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert "| torch" not in result.stderr and "transformers" not in result.stderr
+
+
+def test_quiz_is_scored_from_the_key_alone(run_command, tmp_path):
+    (tmp_path / "style_quiz_key.json").write_text('{"real": "ABAB"}', encoding="utf-8")
+    result = run_command(f"python3 {SCRIPT} --saved-model-path . --score-quiz abbb", tmp_path)
+    assert result.returncode == 0
+    assert "found in 3 of 4 pairs: 75% [30%, 95%]" in result.stdout
+    assert "guessing would also explain it" in result.stdout
