@@ -178,7 +178,7 @@ def fuzz_with_hypothesis(fuzz: Fuzz, seconds: float, seed: int) -> None:
 
 
 def fuzz_guided(fuzz: Fuzz, seconds: float, seed: int) -> None:
-    """Let libFuzzer choose: an input that reaches new code is kept and changed further. Ends the process."""
+    """Let libFuzzer choose: an input that reaches new code is kept and changed further. It counts itself, and exits."""
     import atheris
 
     with atheris.instrument_imports(include=[path.stem for path in (ROOT / "src/data_preprocessing").glob("*.py")]):
@@ -206,7 +206,14 @@ def fuzz_guided(fuzz: Fuzz, seconds: float, seed: int) -> None:
         fuzz.try_input(render(lines, "\n", ENCODINGS[0], edits, "_chat.txt" if kind == 3 else None))
 
     atheris.Setup(
-        [sys.argv[0], f"-max_total_time={seconds:.0f}", f"-seed={seed}", "-max_len=2000", "-rss_limit_mb=4000"],
+        [
+            sys.argv[0],
+            f"-max_total_time={seconds:.0f}",
+            f"-seed={seed}",
+            "-max_len=2000",
+            "-len_control=0",
+            "-rss_limit_mb=4000",
+        ],
         try_bytes,
     )
     atheris.Fuzz()
@@ -223,23 +230,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=memory_disk if os.access(memory_disk, os.W_OK) else None) as folder:
         fuzz = Fuzz(Path(folder))
 
-        def tell() -> None:
+        try:
+            (fuzz_guided if options.guided else fuzz_with_hypothesis)(fuzz, options.seconds, options.seed)
+        finally:
             print(
                 f"{fuzz.num_inputs:,} inputs tried, {fuzz.num_converted:,} converted and the others refused, "
-                f"the slowest took {fuzz.slowest_seconds:.2f} s",
-                flush=True,
+                f"the slowest took {fuzz.slowest_seconds:.2f} s"
             )
-
-        try:
-            if options.guided:
-                import atexit
-
-                atexit.register(tell)
-                fuzz_guided(fuzz, options.seconds, options.seed)
-            else:
-                fuzz_with_hypothesis(fuzz, options.seconds, options.seed)
-        finally:
-            tell()
 
 
 if __name__ == "__main__":

@@ -70,11 +70,11 @@ def stages(tmp_path_factory, tiny_base_dir):
     environment |= {name: str(path) for name, path in homes.items()}
     environment |= {"PYTHONPATH": str(hook_dir), "AUDIT_LOG": str(root / "audit.log"), "OMP_NUM_THREADS": "1"}
 
-    def run(script, *arguments, stdin=""):
+    def run(script, *arguments, stdin="", **more_environment):
         os.umask(0o022)  # what a new account has: the stages must be private by themselves
         finished = subprocess.run(
             [*network_cut_off(), sys.executable, str(ROOT / "src" / script), *map(str, arguments)],
-            cwd=root, env=environment, input=stdin, capture_output=True, text=True, timeout=600,
+            cwd=root, env=environment | more_environment, input=stdin, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert finished.returncode == 0, finished.stderr
         return finished.stdout + finished.stderr
@@ -93,6 +93,7 @@ def stages(tmp_path_factory, tiny_base_dir):
     run(
         "chat/chat_bot.py", "--saved-model-path", model_dir, "--conversation-path", log_path,
         stdin=f"{MARKER} to you\nexit\n",
+        HF_HOME="/proc/none",  # a cache that cannot be written is not missed
     )  # fmt: skip
     return SimpleNamespace(
         root=root, out=out, before=before, said=said, log_path=log_path, environment=environment, homes=homes
