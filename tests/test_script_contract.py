@@ -46,6 +46,16 @@ def test_our_own_bug_asks_for_a_report_and_shows_the_traceback():
     assert "KeyError" in done.stderr
 
 
+def test_a_panic_of_a_library_that_is_no_exception_asks_for_a_report_too():
+    done = run_code("""
+        class PanicException(BaseException):
+            pass
+        raise PanicException
+    """)
+    assert done.returncode == 1
+    assert "please report" in done.stderr.splitlines()[0]
+
+
 def test_a_refusal_of_the_file_system_names_the_file_and_the_cure(tmp_path):
     done = run_code(f"open({str(tmp_path / 'nothing.txt')!r})")
     assert done.returncode == 1
