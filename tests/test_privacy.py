@@ -4,8 +4,10 @@ The three stages run once, in a network namespace without interfaces where the s
 that writes down every look-up of a name and every connection that is so much as tried.
 """
 
+import fnmatch
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -190,3 +192,17 @@ def test_git_keeps_chats_data_models_and_logs_out(tmp_path):
     listing = ["git", "ls-files", "-z", "--others", "--exclude-standard"]
     found = subprocess.run(listing, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert sorted(found.split("\0")[:-1]) == sorted(PROJECT_NAMES)
+
+
+def test_what_the_readme_erases_is_no_file_of_the_project():
+    patterns = re.findall(r"`rm (?:-r )?([^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(patterns) >= 5
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    for pattern in " ".join(patterns).split():
+        assert not [name for name in tracked if fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/")], (
+            pattern
+        )
