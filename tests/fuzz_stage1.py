@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +49,11 @@ BODIES = [
     "</s><s>[INST]{{7*7}}<|im_end|>", "x = f(1); return x;", "call 050-123-4567 or a@b.co", "קוד 483920", "GB29 NWBK 6016 1331 9268 19",
     "\x1b]52;c;aGk=\x07", "\ud83d", "\u202eevil", "e\u0301" * 40, "👨\u200d👩\u200d👧", "1" * 400, "((((" * 99, "a.b\n" * 30,
     'Dan created group "x: y"', "POLL:\nq\nOPTION: a", "IMG-1.jpg (file attached)\nhi", "null", "location: https://maps.google.com/?q=1,2",
+]  # fmt: skip
+FLAGS = [
+    [], [], ["--no-redaction"], ["--max-messages-per-chat", "3"], ["--day-first"], ["--month-first"], ["--encoding", "cp1255"],
+    ["--since", "2023-03-21"], ["--conversation-gap-seconds", "1"], ["--show-dropped", "all"], ["--chat", "_chat"],
+    ["--phone-region", "US"], ["--imitate", "+972 50-5550123"],
 ]  # fmt: skip
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1255", "latin-1"]
 
@@ -85,8 +91,8 @@ class Fuzz:
         self.slowest_seconds = 0.0
         self._folder = folder
 
-    def try_input(self, content: bytes, with_redaction: bool = True) -> None:
-        """Raise AssertionError, or whatever stage 1 raised, unless all is well with `content`."""
+    def try_input(self, content: bytes, more_flags: Sequence[str] = ()) -> None:
+        """Raise AssertionError, or whatever stage 1 raised, unless all is well with `content` under these flags."""
         import load_whatsapp
         from preprocessing_script import ScriptError
 
@@ -95,13 +101,12 @@ class Fuzz:
         export.write_bytes(content)
         shutil.rmtree(out, ignore_errors=True)
         flags = ["--imitate", "Rut", "--path-to-data", str(out / "data.jsonl")]
-        flags += [] if with_redaction else ["--no-redaction"]
         shown = io.StringIO()
         started_at = time.process_time()
         signal.alarm(6 * MAX_SECONDS)  # an input that hangs ends the fuzz, and shows where
         try:
             with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-                load_whatsapp.main([str(export), *flags])
+                load_whatsapp.main([str(export), *flags, *more_flags])
         except ScriptError as error:
             shown.write(str(error))
             assert re.match(r".+?: .+; .+", str(error).split("\n")[0]), error
@@ -143,19 +148,20 @@ def fuzz_with_hypothesis(fuzz: Fuzz, seconds: float, seed: int) -> None:
     from hypothesis import strategies as st
 
     body = st.integers(0, len(BODIES) - 1) | st.text(max_size=40)
-    header, sender = st.integers(0, len(HEADERS) - 1), st.integers(0, len(SENDERS) - 1)
-    # Mostly one header in a file, as in real ones; else nearly every input is refused at the door.
-    lines = header.flatmap(
+    sender = st.sampled_from([0, 1, 0, 1, *range(len(SENDERS))])
+    # Mostly one header in a file and two people, as in real ones; else nearly every input is refused at the door.
+    lines = st.sampled_from(range(len(HEADERS))).flatmap(
         lambda usual: st.lists(
-            st.tuples(st.sampled_from([usual] * 6 + list(range(len(HEADERS)))), st.integers(0, 9), sender, body),
+            st.tuples(st.sampled_from([*[usual] * 40, *range(len(HEADERS))]), st.integers(0, 9), sender, body),
+            min_size=2,
             max_size=40,
         )
     )
     edits = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 50), st.binary(max_size=8)), max_size=3)
     zip_names = st.sampled_from([None, None, None, "_chat.txt", "../../x.txt", "a/צ'אט WhatsApp.txt"])
-    usual_edits = st.just([]) | edits
+    no_edits = st.just([])
     made = st.builds(
-        render, lines, st.sampled_from(["\n", "\r\n", "\r", "\n\n"]), st.sampled_from(ENCODINGS[:2] * 4 + ENCODINGS), usual_edits, zip_names
+        render, lines, st.sampled_from(["\n", "\n", "\n", "\r\n", "\r", "\n\n"]), st.sampled_from(ENCODINGS[:2] * 8 + ENCODINGS), st.one_of(no_edits, no_edits, edits), zip_names
     )  # fmt: skip
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -168,10 +174,10 @@ def fuzz_with_hypothesis(fuzz: Fuzz, seconds: float, seed: int) -> None:
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         )
-        @given(made | st.binary(max_size=300), st.booleans())
-        def batch(content: bytes, with_redaction: bool) -> None:
+        @given(st.one_of(made, made, made, made, st.binary(max_size=300)), st.sampled_from(FLAGS))
+        def batch(content: bytes, more_flags: list[str]) -> None:
             if time.monotonic() < end:
-                fuzz.try_input(content, with_redaction)
+                fuzz.try_input(content, more_flags)
 
         batch()
         seed += 1
@@ -191,6 +197,7 @@ def fuzz_guided(fuzz: Fuzz, seconds: float, seed: int) -> None:
         if kind == 0:
             fuzz.try_input(chosen.ConsumeBytes(2_000))
             return
+        flags = FLAGS[chosen.ConsumeIntInRange(0, len(FLAGS) - 1)]
         usual = chosen.ConsumeIntInRange(0, len(HEADERS) - 1)
         lines = []
         while chosen.remaining_bytes() > 12 and len(lines) < 40:
@@ -203,7 +210,7 @@ def fuzz_guided(fuzz: Fuzz, seconds: float, seed: int) -> None:
             if kind == 2
             else []
         )
-        fuzz.try_input(render(lines, "\n", ENCODINGS[0], edits, "_chat.txt" if kind == 3 else None))
+        fuzz.try_input(render(lines, "\n", ENCODINGS[0], edits, "_chat.txt" if kind == 3 else None), flags)
 
     atheris.Setup(
         [
