@@ -138,7 +138,7 @@ def test_generation_stops_at_the_end_of_a_turn(trained):
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     config = json.loads((model_dir / "generation_config.json").read_text())
     assert config["eos_token_id"] == tokenizer.convert_tokens_to_ids("</s>")
-    assert (config["temperature"], config["repetition_penalty"], config["do_sample"]) == (0.5, 1.025, True)
+    assert (config["temperature"], config["repetition_penalty"], config["do_sample"]) == (1.0, 1.0, True)
 
 
 def test_the_plan_is_shown_before_the_first_step(trained):

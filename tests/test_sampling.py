@@ -35,4 +35,4 @@ def test_refuses_what_makes_no_sense(name, value, error):
 def test_a_change_keeps_the_other_values_and_the_original():
     before = Sampling(min_p=0.1)
     after = before.changed("temperature", "0.9")
-    assert (after.temperature, after.min_p, before.temperature) == (0.9, 0.1, 0.7)
+    assert (after.temperature, after.min_p, before.temperature) == (0.9, 0.1, 1.0)
