@@ -64,9 +64,9 @@ def judge_writers(
     judged = {name: np.full((len(rows), len(CLASSES)), -np.inf) for name, rows in writers.items()}
     for fold in range(NUM_FOLDS):
         base_texts = [("base", reply.text) for reply in writers["base"] if folds[reply.conversation] != fold]
-        labels, texts = zip(*people, *base_texts, strict=True)
+        labels, writings = zip(*people, *base_texts, strict=True)
         features = make_features()
-        judge = make_judge().fit(features.fit_transform(texts), labels)
+        judge = make_judge().fit(features.fit_transform(writings), labels)
         columns = [CLASSES.index(label) for label in judge.classes_]
         for name, rows in writers.items():
             places = [place for place, reply in enumerate(rows) if folds[reply.conversation] == fold]

@@ -8,7 +8,6 @@ Takes   some seconds for 40,000 messages (the most WhatsApp exports), on any com
 
 from __future__ import annotations
 
-# ruff: noqa: E402 - the three lines to fill in stand before everything else.
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
 base_model_id = "yam-peleg/Hebrew-Mistral-7B"
 path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"

@@ -80,8 +80,8 @@ class StorageMeter(TorchDispatchMode):
     def __init__(self) -> None:
         """Start at zero: what was there before the block does not count."""
         super().__init__()
-        self.current = 0
-        self.peak = 0
+        self.current: int = 0
+        self.peak: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,7 +109,8 @@ class StorageMeter(TorchDispatchMode):
 
 
 def _storage_key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -158,7 +159,7 @@ def measure_training_step(model: Any, load: Load) -> int:
     with StorageMeter() as meter:
         loss = model(**batch, num_items_in_batch=num_supervised).loss
         loss.backward()
-    return meter.peak
+    return int(meter.peak)
 
 
 def measure_chat_prompt(model: Any, context_tokens: int) -> int:
@@ -166,7 +167,7 @@ def measure_chat_prompt(model: Any, context_tokens: int) -> int:
     model.eval()
     with torch.no_grad(), StorageMeter() as meter:
         model(input_ids=torch.zeros(1, context_tokens, dtype=torch.long), use_cache=True, logits_to_keep=1)
-    return meter.peak
+    return int(meter.peak)
 
 
 def estimate_memory(
@@ -204,7 +205,7 @@ def estimate_memory(
 
 def _count_quantizable(model: PreTrainedModel) -> tuple[int, int]:
     """Return how many weights bitsandbytes puts into 4 bits (linear layers but the head), and the largest layer's."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     sizes = [
         module.weight.numel()
         for module in model.modules()

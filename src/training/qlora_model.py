@@ -111,7 +111,7 @@ def _bitsandbytes_config(device: Device) -> BitsAndBytesConfig:
         raise ScriptError(f"bitsandbytes: cannot be used here ({error}); install it again") from None
     # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
     storage = device.dtype if is_sharded() else torch.uint8
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
         **QUANTIZATION, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=storage
     )
 
@@ -122,7 +122,7 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
     For Llama, Mistral, Qwen and Gemma these are the seven projections and `lm_head`, for GPT-2 `c_attn`, `c_fc`,
     `c_proj` and `lm_head`.
     """
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     targets: set[str] = set()
     for path, module in model.named_modules():
         if not isinstance(module, (torch.nn.Linear, Conv1D)):

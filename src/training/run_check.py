@@ -222,7 +222,7 @@ def _count_multiplied_weights(config: PreTrainedConfig) -> tuple[int, int]:
     """Return how many weights each token is multiplied with in the layers, and in the head if it is supervised."""
     model = build_empty_model(config, torch.bfloat16)
     targets = set(find_lora_targets(model))
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     in_layers = sum(
         module.weight.numel()
         for path, module in model.named_modules()
