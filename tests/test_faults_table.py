@@ -1,6 +1,7 @@
 """The table of faults cannot rot: every row is there once, and every test that it names exists."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ ROW_RE = re.compile(r"^\| ([PTCX]\d+) \| .+ \| (.+) \|$", re.MULTILINE)
 NUM_ROWS = {"P": 41, "T": 28, "C": 21, "X": 4}
 
 
+@functools.cache
 def names_in(path):
     """The names of all tests of a file, those of a class behind the class's."""
     found = set()
