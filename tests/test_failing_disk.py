@@ -43,7 +43,7 @@ def test_stage_1_leaves_each_output_old_or_new_whatever_operation_fails(tmp_path
     num_operations = count_operations(tmp_path, STAGE_1, *arguments)
     assert num_operations > 15  # three files: open, write, flush, rename; their folder
     new = {name: (out / name).read_bytes() for name in OUTPUTS}
-    old = {name: b"old\n" for name in OUTPUTS}
+    old = dict.fromkeys(OUTPUTS, b"old\n")
     for number in range(1, num_operations + 1):
         for name, content in old.items():
             (out / name).write_bytes(content)
