@@ -9,8 +9,8 @@
 project=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 python="$project/.venv/bin/python"  # the environment that run_demo.sh or the README's steps made
 [ -x "$python" ] || python=python3
-if ! "$python" -c "import sys; sys.exit(sys.version_info < (3, 10))"; then
-    echo "preprocess_start: $python: Python 3.10 or newer is needed; install it, or put it first on PATH" >&2
+if ! "$python" -c "import sys; sys.exit(sys.version_info < (3, 11))"; then
+    echo "preprocess_start: $python: Python 3.11 or newer is needed; install it, or put it first on PATH" >&2
     exit 1
 fi
 exec "$python" "$project/src/data_preprocessing/load_whatsapp.py" "$@"
