@@ -350,6 +350,7 @@ def find_checkpoint(run: Run) -> Path | None:
 
 def load_model(run: Run) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
+    import torch
     from packing_check import choose_attention
     from qlora_model import add_lora, load_quantized_base
     from segment_attention import register_segment_attention
@@ -363,7 +364,9 @@ def load_model(run: Run) -> Any:
     assert run.base.folder is not None
     base_model = load_quantized_base(run.base.folder, run.device)
     set_seed(run.options.seed)  # the adapter's first weights are drawn next
-    model = add_lora(base_model, run.recipe.rank, run.recipe.alpha, run.recipe.dropout, base=run.base)
+    recipe = run.recipe
+    adapter_dtype = getattr(torch, recipe.adapter_dtype)
+    model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
     if run.is_packed:
         register_segment_attention()
         longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]

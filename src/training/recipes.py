@@ -27,6 +27,7 @@ class Recipe:
     epochs: int = 3
     rank: int = 32
     alpha: int = 64
+    adapter_dtype: str = "float32"  # bfloat16 saves 0.3 GiB on a 7B, but at low rates its rounding eats small steps
     dropout: float = 0.0  # .07 cost 18 % of the time and .01 of the loss
     lr_scheduler: str = "cosine"
     warmup_share: float = 0.03

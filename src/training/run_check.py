@@ -115,7 +115,13 @@ def measure_work(material: Any) -> Work:
 
 def load_of(recipe: Recipe, work: Work | None) -> Load:
     """Return what one step of `recipe` puts on the device; without data, rows are as long as allowed."""
-    load = Load(row_tokens=recipe.max_length, rank=recipe.rank, alpha=recipe.alpha, dropout=recipe.dropout)
+    load = Load(
+        row_tokens=recipe.max_length,
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        dropout=recipe.dropout,
+        adapter_dtype=getattr(torch, recipe.adapter_dtype),
+    )
     if recipe.padded_rows_per_batch is not None:
         return replace(load, rows=recipe.padded_rows_per_batch, supervised_share=1.0)
     if recipe.train_on == "everyone":

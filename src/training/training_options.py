@@ -74,6 +74,10 @@ def parse_options(
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
         help="whose words to learn: the imitated person's, or all (person, published everyone)",
     )  # fmt: skip
+    training.add_argument(
+        "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,
+        help="numbers of the trained weights: bfloat16 needs less memory and learns a little less (float32)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     options.recipe = _apply_flags(options)
     _resolve_paths(options, block)
@@ -81,11 +85,9 @@ def parse_options(
 
 
 def _apply_flags(options: argparse.Namespace) -> Recipe:
-    flags = {
-        {"batch_tokens": "step_tokens"}.get(name, name): value
-        for name, value in vars(options).items()
-        if name in {"learning_rate", "epochs", "rank", "alpha", "dropout", "max_length", "batch_tokens", "train_on"}
-    }
+    given = vars(options) | {"step_tokens": getattr(options, "batch_tokens", None)}
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    flags = {name: value for name, value in given.items() if name in names and value is not None}
     return dataclasses.replace(RECIPES[options.recipe], **flags)
 
 
