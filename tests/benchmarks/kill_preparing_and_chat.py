@@ -1,7 +1,7 @@
 """Kill stage 1 and the chat (SIGKILL) at random moments, many times, and check what is left each time.
 
 Run:    .venv/bin/python tests/benchmarks/kill_preparing_and_chat.py --kills 100        (kill_training.py does stage 2)
-Takes:  stage 1 about a second for each kill; the chat some seconds, most of them to load its libraries again.
+Takes:  about a second for each kill: the chats are forked from a process that has loaded the libraries once.
 
 After a kill, stage 1's output is the old one or the whole new one. The chat's log holds every line typed that got an
 answer and every bubble that was shown, in whole lines; after all kills the next run works and no temporary file is left.
@@ -9,8 +9,10 @@ answer and every bubble that was shown, in whole lines; after all kills the next
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 sys.path[:0] = [str(TESTS), str(ROOT / "src/demo"), str(ROOT / "src/chat")]
+os.environ["PYTHONPATH"] = str(ROOT / "src/chat")  # for the process that the chats are forked from
+os.environ["OMP_NUM_THREADS"] = "1"
 
 STAGE_1, STAGE_3 = ROOT / "src/data_preprocessing/load_whatsapp.py", ROOT / "src/chat/chat_bot.py"
 NUM_LINES = 200  # typed to one chat: more than it can answer before it is killed
@@ -28,13 +32,13 @@ NUM_LINES = 200  # typed to one chat: more than it can answer before it is kille
 def start(script, folder, *arguments):
     """Start a script of the project in `folder`."""
     return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(script), *map(str, arguments)],
+        cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def kill_stage_1(folder, num_kills, rng):
-    """Kill stage 1 so many times; return how many kills met it at work, and at how many the new output was there."""
+    """Kill stage 1 so many times; return how many kills met it at work, and how many of them while it wrote."""
     from make_sample_chat import sample_export
 
     (folder / "chat.txt").write_text(sample_export(400, seed=1), encoding="utf-8")
@@ -46,7 +50,7 @@ def kill_stage_1(folder, num_kills, rng):
     new = {name: (folder / "whole" / name).read_bytes() for name in names}
     out = folder / "out"
     out.mkdir()
-    num_killed = num_new = 0
+    num_killed = num_writing = 0
     while num_killed < num_kills:
         for name in names:
             (out / name).write_bytes(b"old\n")
@@ -57,10 +61,18 @@ def kill_stage_1(folder, num_kills, rng):
         num_killed += process.returncode < 0
         contents = {name: (out / name).read_bytes() for name in names}
         assert all(contents[name] in (b"old\n", new[name]) for name in names)
-        num_new += contents[names[0]] == new[names[0]] and process.returncode < 0
+        num_writing += any(out.glob(f".unfinished-{process.pid}-*"))
     assert start(STAGE_1, folder, *arguments, "out/formatted_data.jsonl").wait() == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == new  # and nothing temporary
-    return num_killed, num_new
+    return num_killed, num_writing
+
+
+def run_chat(arguments, typed_path, shown_path):
+    """Run the chat's script in this (forked) process, its lines from one file, its replies to another."""
+    sys.stdin, sys.stdout = open(typed_path, encoding="utf-8"), open(shown_path, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.argv = [str(STAGE_3), *map(str, arguments)]
+    runpy.run_path(str(STAGE_3), run_name="__main__")
 
 
 def kill_chat(folder, num_kills, rng):
@@ -75,19 +87,25 @@ def kill_chat(folder, num_kills, rng):
     tokenizer.save_pretrained(base_dir)
     model_dir = write_saved_model(folder / "model", base_dir, max_length=400, adapter_scale=0.1)
     log_path = folder / "conversation.txt"
+    paths = ("--saved-model-path", model_dir, "--conversation-path", log_path)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trained_model", "chat_session", "peft", "transformers.models.mistral"])
+    typed_path, shown_path = folder / "typed.txt", folder / "shown.txt"
     num_killed = num_shown = 0
     while num_killed < num_kills:
-        arguments = ("--saved-model-path", model_dir, "--conversation-path", log_path, "--max-new-tokens", "12")
-        process = start(STAGE_3, folder, *arguments)
         said = [f"line {num_killed}-{number}" for number in range(NUM_LINES)]
-        process.stdin.write("\n".join(said) + "\n")
-        process.stdin.flush()
-        # Some kills come while it loads, most while it talks.
-        first_shown = "" if rng.random() < 0.2 else process.stdout.readline()
-        time.sleep(rng.uniform(0, 3) if not first_shown else rng.uniform(0, 1))
-        process.kill()
-        shown = first_shown + process.communicate()[0]
-        num_killed += process.returncode < 0
+        typed_path.write_text("\n".join(said) + "\n", encoding="utf-8")
+        shown_path.write_text("", encoding="utf-8")
+        arguments = (*paths, "--max-new-tokens", "12")
+        chat = context.Process(target=run_chat, args=(arguments, typed_path, shown_path))
+        chat.start()
+        while chat.is_alive() and not shown_path.stat().st_size and rng.random() < 0.999:  # some die while they load
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.5))
+        chat.kill()
+        chat.join()
+        num_killed += chat.exitcode < 0
+        shown = shown_path.read_text(encoding="utf-8")
         bubbles = [line for line in shown.split("\n")[:-1] if line]  # a line that was cut was not shown
         num_shown += len(bubbles)
         num_answered = shown.count("\n\n")
@@ -101,17 +119,7 @@ def kill_chat(folder, num_kills, rng):
         typed = [record["text"] for record in sitting if record["role"] == "user"]
         assert told[: len(bubbles)] == bubbles
         assert typed[:num_answered] == said[:num_answered]
-    last = start(
-        STAGE_3,
-        folder,
-        "--saved-model-path",
-        model_dir,
-        "--conversation-path",
-        log_path,
-        "--resume",
-        "-p",
-        "still there",
-    )
+    last = start(STAGE_3, folder, *paths, "--resume", "-p", "still there")
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     assert "still there" in log_path.read_text(encoding="utf-8")
@@ -136,13 +144,16 @@ def main():
     """Kill, check, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--only", choices=("stage 1", "chat"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for name, kill in (("stage 1", kill_stage_1), ("chat", kill_chat)):
+        if options.only not in (None, name):
+            continue
         started_at = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             num_killed, num_done = kill(Path(folder), options.kills, random.Random(options.seed))
-        what = "left the new output, the others the old" if name == "stage 1" else "bubbles shown, all in the log"
+        what = "of them while it wrote" if name == "stage 1" else "bubbles shown, all in the log"
         print(f"{name}: {num_killed} kills in {time.monotonic() - started_at:,.0f} s; {num_done:,} {what}", flush=True)
 
 
