@@ -57,6 +57,7 @@ def test_every_path_in_the_readme_exists():
         "WhatsappChatOriginal.txt",
         "conversation.txt",
         "loss_curve.png",
+        "convert_hf_to_gguf.py",  # llama.cpp's
     }
     for word in words:
         if "/" in word:
@@ -67,8 +68,14 @@ def test_every_path_in_the_readme_exists():
 
 def test_every_flag_in_the_readme_exists():
     sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/*/*.py"))
-    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    others = {"--help", "--index-url"}  # argparse's own, pip's
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", README))
+    # argparse's own, and those of other programs
+    others = set(
+        "--help --index-url --port --enable-lora --max-lora-rank --lora-modules --chat-template --outtype --outfile".split()
+    )
+    others |= set(
+        "--nproc-per-node --multi_gpu --num_processes --nnodes --node-rank --master-addr --config_file --cpu".split()
+    )
     for flag in flags - others:
         assert f'"{flag}"' in sources, flag
 
