@@ -100,6 +100,16 @@ def test_escapes_never_come_through(listener):
     assert "".join(listener.pieces) == "a[2Jbcd"
 
 
+def test_half_a_character_in_the_middle_is_left_out(listener, tiny_tokenizer):
+    bird = tiny_tokenizer("🦩", add_special_tokens=False)["input_ids"]
+    rest = tiny_tokenizer(" hi", add_special_tokens=False)["input_ids"]
+    for token_id in [*rest, *bird[:-1], *rest]:
+        listener.ids.append(token_id)
+        listener.stream(torch.tensor([listener.ids]), None)
+    listener.stream.finish("complete")
+    assert listener.bubbles == [("hi hi", None)]
+
+
 def test_half_a_character_at_the_end_is_not_shown(listener, tiny_tokenizer):
     ids = tiny_tokenizer("hi 🦩", add_special_tokens=False)["input_ids"][:-1]
     for token_id in ids:

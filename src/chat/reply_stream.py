@@ -96,7 +96,8 @@ class ReplyStream:
             self.ending = "interrupted"
 
     def _add(self, piece: str) -> None:
-        text = self._held + remove_unsafe_characters(piece)
+        # Bytes that make no character, such as half an emoji, come as this one.
+        text = self._held + remove_unsafe_characters(piece).replace("\N{REPLACEMENT CHARACTER}", "")
         marker = ROLE_MARKER_RE.search(text)
         if marker:
             self.ending = "marker"

@@ -114,7 +114,7 @@ class SampleReplies:
             output = self._model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **self._sampling)
         self._model.train(was_training)
         reply: str = self._tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)
-        return reply
+        return reply.replace("\N{REPLACEMENT CHARACTER}", "")  # half an emoji, where the limit cut it
 
 
 def _one_line(text: str) -> str:
