@@ -91,7 +91,22 @@ def test_another_base_is_refused_by_its_fingerprint(saved_dir, base_dir):
 
 def test_a_base_that_is_gone_is_named(saved_dir):
     change_json(saved_dir / "training_settings.json", base_model_id="nobody/no-such-base")
-    assert "nobody/no-such-base: the base model this was trained on is not on this disk" in refusal(saved_dir)
+    error = refusal(saved_dir)
+    assert "nobody/no-such-base: the base model this was trained on is not on this disk" in error
+    assert error.endswith("or get it again: hf download nobody/no-such-base")
+
+
+def test_a_folder_of_a_base_that_is_gone_is_named(saved_dir, tmp_path):
+    change_json(saved_dir / "training_settings.json", base_model_id=str(tmp_path / "moved"))
+    error = refusal(saved_dir)
+    assert error.startswith(f"{tmp_path / 'moved'}: the base model this was trained on is not on this disk")
+    assert error.endswith("give its folder with --base-model-id")
+
+
+def test_a_typed_base_that_is_not_there_is_not_taken_for_the_one_trained_on(saved_dir, tiny_base_dir):
+    error = refusal(saved_dir, "nobody/no-such-base")
+    assert error.startswith("nobody/no-such-base: this base model is not on this disk; leave --base-model-id out")
+    assert error.endswith(f"give the folder of {tiny_base_dir}")
 
 
 def test_pickled_weights_are_never_opened(saved_dir, base_dir):

@@ -13,6 +13,7 @@ from typing import Any
 
 from chat_script import PROJECT_ROOT, ScriptError, shown_path
 from model_files import (
+    HUB_ID_RE,
     PICKLE_ENDINGS,
     BaseModel,
     BaseModelError,
@@ -133,16 +134,27 @@ def _check_finite(path: Path) -> None:
 
 def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel:
     # As everywhere: what was typed counts from the current folder, what stands in a file from the project's.
-    base = find_base(base_model_id or settings["base_model_id"], Path.cwd() if base_model_id else PROJECT_ROOT)
-    if base.folder is None:
+    trained_on = settings["base_model_id"]
+    try:
+        base = find_base(base_model_id or trained_on, Path.cwd() if base_model_id else PROJECT_ROOT)
+    except BaseModelError:
+        if base_model_id:
+            raise
+        base = BaseModel(trained_on, None)  # a folder that is gone
+    if base.folder is None and base_model_id:
         raise ScriptError(
-            f"{base.name}: the base model this was trained on is not on this disk; give its folder with --base-model-id, "
-            "or let src/training/fine_tuning_model.py --check download it"
+            f"{base.name}: this base model is not on this disk; leave --base-model-id out, or give the folder of {trained_on}"
+        )
+    if base.folder is None:
+        download = f", or get it again: hf download {trained_on}" if HUB_ID_RE.fullmatch(trained_on) else ""
+        raise ScriptError(
+            f"{trained_on}: the base model this was trained on is not on this disk; "
+            f"give its folder with --base-model-id{download}"
         )
     check_base_folder(base.folder)
     if base_fingerprint(base.folder) != settings["base_fingerprint"]:
         raise ScriptError(
-            f"{base.name}: is not the base model this was trained on ({settings['base_model_id']}); "
+            f"{base.name}: is not the base model this was trained on ({trained_on}); "
             "leave --base-model-id out, or train on this base"
         )
     return base
