@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from fine_tuning_model import main
 from peft import PeftModel
 from safetensors.torch import load_file
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
-from training_script import ScriptError
+from training_script import PROJECT_ROOT, ScriptError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 MARKER = "unmistakable marker"  # stands in the data: may be found in the data alone
@@ -84,7 +85,10 @@ def test_learns_and_reports_the_best_step(trained):
     assert report["best_step"] == min(measured, key=measured.get)
     assert report["validation"]["tuned"]["bits_per_char"] < report["validation"]["base"]["bits_per_char"] - 0.5
     assert f"best step  {report['best_step']:,} of {report['steps']:,}" in output
-    assert "python3 src/chat/chat_bot.py --saved-model-path" in output
+    assert "\N{REPLACEMENT CHARACTER}" not in output, "a sample reply ends in half a character"
+    script, *arguments = shlex.split(output.splitlines()[-1])[1:]
+    assert (PROJECT_ROOT / "src/chat/chat_bot.py").samefile(script)
+    assert arguments == ["--saved-model-path", str(model_dir)]
 
 
 def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(trained, tiny_base_dir, data_path):

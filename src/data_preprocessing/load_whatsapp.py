@@ -35,6 +35,7 @@ from preprocessing_script import (
     replacing,
     run_script,
     shown_path,
+    shown_python,
     warn_of_other_blocks,
 )
 
@@ -59,6 +60,17 @@ CONVERSATION_GAP_SECONDS = 3600  # an hour: what follows is rarely an answer to 
 NUM_SHOWN_PARTICIPANTS = 20
 PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
 
+EXAMPLES = """examples:
+  bash preprocess_start.sh
+      asks whom to imitate
+  bash preprocess_start.sh "WhatsApp Chat with Ruth.zip" other_chats/ --imitate Noam --imitate "Noam (work)"
+      several exports, and one person under two names
+  bash preprocess_start.sh --imitate Noam --since 2023-01-01 --show-dropped all
+      leave out what is old; show a message of each kind that was dropped
+  python3 src/data_preprocessing/load_whatsapp.py --imitate Noam
+      the same without the shell script
+"""
+
 T = TypeVar("T")
 
 
@@ -80,15 +92,14 @@ def main(typed: list[str] | None = None) -> None:
 def parse_arguments(typed: list[str] | None) -> argparse.Namespace:
     """Read the command line; exit with 2 when it is wrong."""
     parser = argparse.ArgumentParser(
-        description="Turn WhatsApp exports into training conversations; say where every message went.",
-        epilog="Example: python3 load_whatsapp.py 'WhatsApp Chat with Rut.zip' --imitate 'Noam'",
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "exports",
         nargs="*",
         metavar="EXPORT",
         type=Path,
-        help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt",
+        help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt, or .zip, beside this script",
     )
     parser.add_argument(
         "--imitate",
@@ -157,8 +168,8 @@ def parse_arguments(typed: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--show-dropped", metavar="REASON", help="print dropped messages of a reason, or one of each for all"
     )
-    parser.add_argument("--base-model-id", help="only handed on to the next command")
-    parser.add_argument("--saved-model-path", help="only handed on to the next command")
+    parser.add_argument("--base-model-id", metavar="ID", help="only handed on to the next command")
+    parser.add_argument("--saved-model-path", metavar="DIR", help="only handed on to the next command")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(typed)
 
@@ -184,7 +195,7 @@ def find_export_paths(given: list[Path]) -> list[Path]:
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or name it: python3 {shown_path(OWN_PATH)} EXPORT"
+                f"More > Export chat > Without media), or name it: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
             )
     found: dict[tuple[int, int], Path] = {}
     for path in given:
@@ -500,12 +511,6 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 
 # ---- Wording ---------------------------------------------------------------------------------------------------------
-
-
-def shown_python() -> str:
-    """Return how to call this Python: the project's own by its path, else the usual word."""
-    is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
-    return shown_path(Path(sys.executable)) if is_project_own else "python3"
 
 
 def shown_files(surveys: list[ExportSurvey]) -> str:

@@ -61,7 +61,15 @@ from processes import check_launch, is_first_process, say, world_size
 from recipes import Recipe
 from training_data import HeldOut, TrainingData, TrainingDataError, hold_out, overlapping_lines, read_training_data
 from training_options import parse_options
-from training_script import ScriptError, exclusive_use, run_script, shown_path, warn_of_other_blocks
+from training_script import (
+    PROJECT_ROOT,
+    ScriptError,
+    exclusive_use,
+    run_script,
+    shown_path,
+    shown_python,
+    warn_of_other_blocks,
+)
 
 if TYPE_CHECKING:
     from adapter_trainer import AdapterTrainer, RunKeeper
@@ -572,13 +580,15 @@ def find_person(data_path: Path) -> str | None:
 def resume_command() -> str:
     """Return the command that goes on with this run."""
     flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
-    return shlex.join(["python3", sys.argv[0], *flags, "--resume"])
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # on this machine, as torchrun says
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if world_size() > 1 else []
+    return shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"])
 
 
 def next_command(options: argparse.Namespace) -> str:
     """Return the command of stage 3 for this model."""
     flags = [] if options.saved_model_path is saved_model_path else ["--saved-model-path", options.saved_model_path]
-    return shlex.join(["python3", "src/chat/chat_bot.py", *flags])
+    return shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags])
 
 
 if __name__ == "__main__":

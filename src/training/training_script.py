@@ -81,6 +81,12 @@ def shown_path(path: Path) -> str:
         return printable(str(path))
 
 
+def shown_python() -> str:
+    """Return how to call this Python: the project's own by its path, else the usual word."""
+    is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
+    return shown_path(Path(sys.executable)) if is_project_own else "python3"
+
+
 def warn_of_other_blocks(own_script: Path) -> None:
     """Print a warning for each value of the fill-in block that another script's block sets differently."""
     own_values = dict(BLOCK_LINE_RE.findall(own_script.read_text(encoding="utf-8")))
