@@ -32,6 +32,11 @@ from saved_model_checks import SavedModel, check_saved_model
 DEFAULT_EXPORT_PATH = "exported_model"
 MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libraries
 
+EXAMPLES = """examples:
+  python3 src/chat/export_model.py
+  python3 src/chat/export_model.py --saved-model-path other_model --export-path ~/models/me
+"""
+
 
 def main() -> int:
     """Check, merge, verify beside the target, rename."""
@@ -64,16 +69,25 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; exits with 2 on wrong usage."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--saved-model-path", type=Path, default=PROJECT_ROOT / saved_model_path, metavar="FOLDER")
+    parser.add_argument(
+        "--saved-model-path",
+        type=Path,
+        default=PROJECT_ROOT / saved_model_path,
+        metavar="FOLDER",
+        help=f"the trained folder (default: {saved_model_path})",
+    )
     parser.add_argument("--base-model-id", help="the base, when it is no longer where it was trained", metavar="ID")
     parser.add_argument(
         "--export-path",
         type=Path,
         default=PROJECT_ROOT / DEFAULT_EXPORT_PATH,
         metavar="FOLDER",
-        help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH} in the project)",
+        help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH})",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()

@@ -56,6 +56,16 @@ EXAMPLES_NAME = "style_examples.html"
 QUIZ_NAME = "style_quiz.html"
 KEY_NAME = "style_quiz_key.json"
 
+EXAMPLES = """examples:
+  python3 src/chat/style_report.py
+  python3 src/chat/style_report.py --show-replies 20
+      and a page to read: real, base and tuned replies side by side
+  python3 src/chat/style_report.py --quiz 20
+      and a page for people who know the person: which reply is real?
+  python3 src/chat/style_report.py --score-quiz ABBA_A...
+      how often they found it
+"""
+
 
 def main() -> int:
     """Measure and report; return the exit status."""
@@ -74,7 +84,9 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; what is typed counts from the current folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base-model-id", metavar="ID", help="check that the base is this one (default: as trained)")
     parser.add_argument("--path-to-data", type=Path, metavar="FILE", help="the JSONL (default: the one trained on)")
     parser.add_argument(
@@ -82,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=PROJECT_ROOT / saved_model_path,
         metavar="DIR",
-        help="the trained folder (default: %(default)s)",
+        help=f"the trained folder (default: {saved_model_path})",
     )
     parser.add_argument(
         "--prompts", type=positive, default=NUM_PROMPTS, metavar="N", help="held-out replies of each set (%(default)s)"

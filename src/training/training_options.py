@@ -24,10 +24,6 @@ EXAMPLES = """examples:
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keep the examples as they are, show each default."""
-
-
 def parse_options(
     description: str, block: dict[str, str], seed: int, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
@@ -36,11 +32,13 @@ def parse_options(
     The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
     `model_dir` and `recipe`, with the flags that change it applied.
     """
-    parser = argparse.ArgumentParser(description=description, epilog=EXAMPLES, formatter_class=_Formatter)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     files = parser.add_argument_group("the fill-in block (typed paths count from the current folder)")
-    files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder")
-    files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1")
-    files.add_argument("--saved-model-path", metavar="DIR", help="the folder to write")
+    files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder (default: %(default)s)")
+    files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1 (default: %(default)s)")
+    files.add_argument("--saved-model-path", metavar="DIR", help="the folder to write (default: %(default)s)")
     for name, value in block.items():
         files.set_defaults(**{name: value})
 
@@ -48,9 +46,13 @@ def parse_options(
     run.add_argument("--check", action="store_true", help="show what it would take, then leave; nothing is loaded")
     run.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
     run.add_argument("--overwrite", action="store_true", help="train anew; what is there is moved aside, not deleted")
-    run.add_argument("--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days")
+    run.add_argument(
+        "--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days (default: auto)"
+    )
     run.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one for each core)")
-    run.add_argument("--seed", type=int, default=seed, help="same seed, data and machine: same adapter")
+    run.add_argument(
+        "--seed", type=int, default=seed, metavar="N", help="same seed, data and machine: same adapter (%(default)s)"
+    )
     run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
     run.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
