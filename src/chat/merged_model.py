@@ -5,6 +5,7 @@ It leaves choosing and renaming the folder to `export_model`.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def load_merged_model(saved: SavedModel) -> Any:
         head = base.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         base.config.tie_word_embeddings = False
-    return PeftModel.from_pretrained(base, saved.folder).merge_and_unload(safe_merge=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
+        return PeftModel.from_pretrained(base, saved.folder).merge_and_unload(safe_merge=True)
 
 
 def targets_output_layer(saved: SavedModel, base: Any) -> bool:
