@@ -99,7 +99,9 @@ class Terminal:
 def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     log_path = tmp_path / "conversation.txt"
     terminal = Terminal(*arguments(talking_model_dir, log_path, "--greedy"))
-    assert "/help lists the commands, exit leaves" in terminal.read_until(PROMPT)
+    greeting = terminal.read_until(PROMPT)
+    assert "imitating Noam on cpu" in greeting
+    assert "/help lists the commands, exit leaves" in greeting
     assert terminal.say("שלום") == "🟦 היי\n🟦 מה נשמע? 😂\n"
     assert terminal.say("see you at 5") == "🟦 yalla bye 👨\u200d👩\u200d👧\n"
     assert terminal.say("/undo") == "last turn taken back\n"

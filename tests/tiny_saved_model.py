@@ -44,6 +44,7 @@ def write_saved_model(folder: Path, base_dir: Path, max_length: int, adapter_sca
         "base_fingerprint": base_fingerprint(base_dir),
         "max_length": max_length,
         "quantization": {},
+        "person": "Noam",
     }
     (folder / "training_settings.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder

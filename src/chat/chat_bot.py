@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from chat_commands import help_text
 from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
-from chat_script import PROJECT_ROOT, ScriptError, run_script, warn_of_other_blocks
+from chat_script import PROJECT_ROOT, ScriptError, printable, run_script, shown_path, warn_of_other_blocks
 from model_files import prepare_environment, work_offline
 from sampling import RANGES, Sampling
 from saved_model_checks import SavedModel, check_saved_model
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from conversation_log import ConversationLog
     from terminal_input import OneMessage, PipedInput, TerminalInput
 
-DEFAULT_LOG_PATH = PROJECT_ROOT / "src" / "chat" / "conversation.txt"
+DEFAULT_LOG_PATH = "src/chat/conversation.txt"  # counted from the project, like the block
+EXAMPLES = """examples:
+  python3 src/chat/chat_bot.py
+  python3 src/chat/chat_bot.py --resume
+      go on where the last conversation ended
+  python3 src/chat/chat_bot.py -p "are you coming?"
+      one message, one reply
+  python3 src/chat/chat_bot.py --saved-model-path other_model --temperature 0.7 < lines.txt > replies.txt
+      each line of a file a turn
+"""
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "nf4")
 
@@ -58,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="in the chat:\n" + help_text(),
+        epilog=f"in the chat:\n{help_text()}\n\n{EXAMPLES}",
     )
     parser.add_argument(
         "--base-model-id", metavar="ID", help="check that the base is this one (default: the one trained on)"
@@ -69,14 +78,14 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=PROJECT_ROOT / saved_model_path,
         metavar="DIR",
-        help="the trained folder (default: %(default)s)",
+        help=f"the trained folder (default: {saved_model_path})",
     )
     parser.add_argument(
         "--conversation-path",
         type=Path,
-        default=DEFAULT_LOG_PATH,
+        default=PROJECT_ROOT / DEFAULT_LOG_PATH,
         metavar="FILE",
-        help="the log; its twin .jsonl lies beside it (default: %(default)s)",
+        help=f"the log; its twin .jsonl lies beside it (default: {DEFAULT_LOG_PATH})",
     )
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="say TEXT, write the reply, leave")
     parser.add_argument("--resume", action="store_true", help="go on with the last conversation of the log")
@@ -163,7 +172,10 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
     )
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
-        tell(f"{trained.plan}; log: {log.path}; /help lists the commands, exit leaves")
+        person = printable(str(saved.settings.get("person") or "the person of the chat"))
+        tell(
+            f"imitating {person} on {trained.plan}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
+        )
     lines = open_input(options, log, is_terminal)
     with closing(lines):
         return ChatSession(conversation, log, open_screen(options, is_terminal)).run(lines)
