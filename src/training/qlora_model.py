@@ -111,9 +111,7 @@ def _bitsandbytes_config(device: Device) -> BitsAndBytesConfig:
         raise ScriptError(f"bitsandbytes: cannot be used here ({error}); install it again") from None
     # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
     storage = device.dtype if is_sharded() else torch.uint8
-    return BitsAndBytesConfig(
-        **QUANTIZATION, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=storage
-    )
+    return BitsAndBytesConfig(**QUANTIZATION, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=storage)
 
 
 def find_lora_targets(model: PreTrainedModel) -> list[str]:
