@@ -71,10 +71,11 @@ class Redactor:
                 text = LINK_RE.sub(lambda match: match[0].replace(match[0].strip(), self._hide("LINK")), text)
             if "@" in text:
                 text = patterns.EMAIL_RE.sub(lambda match: self._hide("EMAIL"), text)
-        has_code_word = _has_code_word(text.lower())
+        lowered = text.lower()
         if patterns.DIGIT_RE.search(text) is None:
-            return self._redact_passwords(text) if has_code_word else text
+            return self._redact_passwords(text) if _has_one_of(patterns.PASSWORD_WORDS, lowered) else text
 
+        has_code_word = _has_one_of(patterns.CODE_WORDS, lowered)
         if len(text) >= 15:
             text = patterns.IBAN_RE.sub(self._redact_iban, text)
             text = patterns.SECRET_RE.sub(self._redact_secret, text)
@@ -180,8 +181,8 @@ class Redactor:
         return match[0][:start] + self._hide("CODE") + match[0][start + len(secret) :]
 
 
-def _has_code_word(lowered: str) -> bool:
-    for word in patterns.CODE_WORDS:  # noqa: SIM110  any() with a generator costs three times as much
+def _has_one_of(words: tuple[str, ...], lowered: str) -> bool:
+    for word in words:  # noqa: SIM110  any() with a generator costs three times as much
         if word in lowered:
             return True
     return False
