@@ -1,7 +1,10 @@
 """What a run shows and leaves behind: the live line, a log without doubled steps, a picture; and the recipe's numbers."""
 
+import contextlib
 import doctest
+import io
 import json
+import shutil
 
 import recipes
 import training_progress
@@ -37,8 +40,22 @@ def test_the_line_tells_step_epoch_time_left_loss_speed_and_memory():
     meter = ProgressMeter(num_steps=200, first_step=100)
     meter.begin_step()
     line = meter.advance(step=150, epoch=1.5, loss=2.0, num_tokens=1000)
-    assert line.startswith("[###############.....] step 150/200  epoch 1.50  0:00 left  loss 2.000  ")
+    assert line.startswith("[#######...] step 150/200  epoch 1.50  0:00 left  loss 2.000  ")
     assert " tokens/s  peak " in line
+    assert len(line) < 80 + len("  peak 123.4 MiB")
+
+
+class Terminal(io.StringIO):
+    """Standard output that takes itself for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_at_a_terminal_a_line_never_wraps_and_is_rewritten_in_place():
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        LiveLine(is_shown=True).show("x" * 1000)
+    assert terminal.getvalue() == "\r\x1b[K" + "x" * (shutil.get_terminal_size().columns - 1)
 
 
 def test_without_a_terminal_lines_come_now_and_then_and_the_last_always(capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from training_script import replacing
 
-BAR_WIDTH = 20
+BAR_WIDTH = 10  # then what matters fits in 80 columns
 SECONDS_BETWEEN_LINES = 30.0  # where the output is no terminal, a line now and then instead of a live one
 SMOOTHING = 0.9  # of the loss shown: single steps jump
 
@@ -36,7 +37,8 @@ class LiveLine:
         if not self._is_shown:
             return
         if self._is_terminal:
-            print(f"\r\x1b[K{text}", end="\n" if is_last else "", flush=True)
+            columns = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
+            print(f"\r\x1b[K{text[:columns]}", end="\n" if is_last else "", flush=True)
             return
         now = time.monotonic()
         if is_last or self._last_print is None or now - self._last_print >= SECONDS_BETWEEN_LINES:
