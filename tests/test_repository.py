@@ -70,12 +70,27 @@ def test_every_flag_in_the_readme_exists():
     sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("src/*/*.py"))
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", README))
     # argparse's own, and those of other programs
-    others = set(
-        "--help --index-url --port --enable-lora --max-lora-rank --lora-modules --chat-template --outtype --outfile".split()
-    )
-    others |= set(
-        "--nproc-per-node --multi_gpu --num_processes --nnodes --node-rank --master-addr --config_file --cpu".split()
-    )
+    others = {
+        "--help",
+        "--index-url",
+        "--port",
+        "--enable-lora",
+        "--max-lora-rank",
+        "--lora-modules",
+        "--chat-template",
+        "--outtype",
+        "--outfile",
+    }
+    others |= {
+        "--nproc-per-node",
+        "--multi_gpu",
+        "--num_processes",
+        "--nnodes",
+        "--node-rank",
+        "--master-addr",
+        "--config_file",
+        "--cpu",
+    }
     for flag in flags - others:
         assert f'"{flag}"' in sources, flag
 
