@@ -66,6 +66,17 @@ def trained(tmp_path_factory, flags, homes):
     return model_dir, output, errors
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would not take days")
+def test_check_says_when_a_run_would_be_refused(tmp_path, capsys):
+    conversation = {"messages": [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "y" * 600}]}
+    (tmp_path / "data.jsonl").write_text((json.dumps(conversation) + "\n") * 2_000)
+    flags = ["--base-model-id", "yam-peleg/Hebrew-Mistral-7B", "--path-to-data", str(tmp_path / "data.jsonl")]
+    assert main(["--check", *flags]) == 0
+    verdict = capsys.readouterr().out.partition("  It ")[2]  # fits, or does not
+    assert "  But yam-peleg/Hebrew-Mistral-7B: would take about " in verdict
+    assert "fine_tuning_model.py --base-model-id" in verdict
+
+
 def test_leaves_exactly_these_files_private(trained):
     model_dir, _, _ = trained
     assert sorted(path.name for path in model_dir.iterdir()) == sorted(

@@ -65,6 +65,7 @@ from training_script import (
     PROJECT_ROOT,
     ScriptError,
     exclusive_use,
+    printable,
     run_script,
     shown_path,
     shown_python,
@@ -74,6 +75,7 @@ from training_script import (
 if TYPE_CHECKING:
     from adapter_trainer import AdapterTrainer, RunKeeper
     from qlora_model import Device
+    from run_check import Work
     from training_material import Material
 
 SEED = 0
@@ -149,16 +151,23 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 def show_check(options: argparse.Namespace) -> None:
     """Print what the run would take, with as much as is at hand: the base's config, then tokenizer and data."""
     from qlora_model import choose_device
-    from run_check import check_run, measure_work
+    from run_check import check_run, find_config, measure_work, refuse_what_takes_days
 
+    data = read_data(options) if options.data_path.is_file() else None
+    device = choose_device(options.device)
     with base_errors_explained():
         base = find_base(options.base_model_id, options.start_dir)
         work = None
-        if base.folder is not None and options.data_path.is_file():
+        if base.folder is not None and data is not None:
             check_base_folder(base.folder)
-            work = measure_work(prepare_run(options, read_data(options), base).material)
-        for line in check_run(base, choose_device(options.device), options.recipe, work, options.model_dir):
+            work = measure_work(prepare_run(options, data, base).material)
+        for line in check_run(base, device, options.recipe, work, options.model_dir):
             say(line)
+        if data is not None and options.device == "auto":
+            try:
+                refuse_what_takes_days(base, find_config(base), device, work or guess_work(options, data))
+            except ScriptError as error:
+                say(f"  But {error}")
 
 
 def check_output_folder(options: argparse.Namespace) -> None:
@@ -196,13 +205,19 @@ def base_errors_explained() -> Iterator[None]:
 def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
     """Stop before a base is fetched that this machine could not train within a day."""
     from qlora_model import choose_device
-    from run_check import Work, find_config, refuse_what_takes_days
+    from run_check import find_config, refuse_what_takes_days
 
     if options.device == "auto":
-        num_chars = sum(len(message["content"]) for talk in data.conversations for message in talk.messages)
-        tokens = num_chars // CHARS_PER_TOKEN
-        rough = Work(tokens, tokens // 2, 1.0, 0, options.recipe.epochs, options.recipe.max_length, 0.5)
-        refuse_what_takes_days(base, find_config(base), choose_device(), rough)
+        refuse_what_takes_days(base, find_config(base), choose_device(), guess_work(options, data))
+
+
+def guess_work(options: argparse.Namespace, data: TrainingData) -> Work:
+    """Return about how much there is to train on, before a tokenizer can count it."""
+    from run_check import Work
+
+    num_chars = sum(len(message["content"]) for talk in data.conversations for message in talk.messages)
+    tokens = num_chars // CHARS_PER_TOKEN
+    return Work(tokens, tokens // 2, 1.0, 0, options.recipe.epochs, options.recipe.max_length, 0.5)
 
 
 def refuse_hopeless_run(run: Run) -> None:
@@ -582,13 +597,13 @@ def resume_command() -> str:
     flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # on this machine, as torchrun says
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if world_size() > 1 else []
-    return shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"])
+    return printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
 
 
 def next_command(options: argparse.Namespace) -> str:
     """Return the command of stage 3 for this model."""
     flags = [] if options.saved_model_path is saved_model_path else ["--saved-model-path", options.saved_model_path]
-    return shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags])
+    return printable(shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags]))
 
 
 if __name__ == "__main__":

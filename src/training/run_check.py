@@ -22,9 +22,10 @@ from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_mo
 from qlora_model import Device, ParameterCount, find_lora_targets, read_model_config, unused_gpu_notice
 from recipes import Recipe
 from training_progress import shown_bytes, shown_seconds
-from training_script import ScriptError
+from training_script import PROJECT_ROOT, ScriptError, shown_path, shown_python
 from transformers import AutoConfig, PreTrainedConfig
 
+STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
 # Multiplications and additions for each weight and token: forward, once more for the checkpoints, and backward for the
@@ -176,7 +177,7 @@ def refuse_what_takes_days(
     if feasible:
         smaller = (
             "a smaller base needs less than a day:\n"
-            f"  python3 src/training/fine_tuning_model.py --base-model-id {feasible[-1].name}"
+            f"  {shown_python()} {shown_path(STAGE_2_PATH)} --base-model-id {feasible[-1].name}"
         )
     else:
         smaller = "give it less data: even the smallest base known here would take days"
