@@ -291,20 +291,21 @@ def smallest_card_gib(needed_bytes: int) -> int | None:
 def make_base_table() -> str:
     """Return the README's table of bases as Markdown: every number by the same estimate as `--check`.
 
-    Rows of 2,048 tokens, a third of them supervised, fp32 adapters; a chat that remembers as many tokens.
+    Rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters; a chat that remembers as many tokens.
     """
     gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
     lines = [
-        "| base model | languages | licence | parameters | download | training | chat | NVIDIA card from |",
+        "| base model | languages | licence | parameters | download | training, 2,048 / 512 tokens a row | chat | card from |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for known in known_bases():
         count, training, chat = estimate_memory(known.config, gpu, Load())
+        short_rows = estimate_memory(known.config, gpu, Load(row_tokens=512))[1]
         num_parameters = count.total - count.trainable
         lines.append(
             f"| [{known.name}]({known.source}) | {known.languages} | {known.license} | {num_parameters / 1e9:.2f} B "
-            f"| {2 * num_parameters / 1e9:.1f} GB | {_shown_gib(training.total)} | {_shown_gib(chat.total)} "
-            f"| {smallest_card_gib(training.total)} GB |"
+            f"| {2 * num_parameters / 1e9:.1f} GB | {_shown_gib(training.total)} / {_shown_gib(short_rows.total)} "
+            f"| {_shown_gib(chat.total)} | {smallest_card_gib(training.total)} GB |"
         )
     return "\n".join(lines)
 
