@@ -1,4 +1,4 @@
-"""Try learning rates, epochs and sampling values on a small base, over seeds; judge by the conversations of validation.
+"""Try learning rates, epochs, ranks and sampling values on a small base, over seeds; judge by the conversations of validation.
 
 Trains each recipe with stage 2, lets every trained model answer the validation contexts with each way of sampling, and
 prints one Markdown table each for recipes and sampling: mean over the seeds [lowest, highest]. `gap closed` is the
@@ -23,6 +23,10 @@ sys.path[:0] = [str(SRC_DIR / "training"), str(SRC_DIR / "chat")]
 RECIPES = {
     "lr 1e-3": ["--learning-rate", "1e-3"],
     "lr 3e-3": ["--learning-rate", "3e-3"],
+    "lr 3e-3, 1 epoch": ["--learning-rate", "3e-3", "--epochs", "1"],
+    "lr 3e-3, 6 epochs": ["--learning-rate", "3e-3", "--epochs", "6"],
+    "lr 3e-3, rank 8, alpha 16": ["--learning-rate", "3e-3", "--rank", "8", "--alpha", "16"],
+    "lr 3e-3, rank 64, alpha 128": ["--learning-rate", "3e-3", "--rank", "64", "--alpha", "128"],
 }
 JUDGED_RECIPE = "lr 3e-3"  # whose models try the ways of sampling
 SAMPLINGS = {
@@ -33,7 +37,9 @@ SAMPLINGS = {
     "temperature 0.7, min_p 0, penalty 1": (0.7, 0.0, 1.0),
     "temperature 1, min_p 0.05, penalty 1": (1.0, 0.05, 1.0),
 }
-JUDGED_SAMPLING = "temperature 0.7, min_p 0.05, penalty 1"  # by which the recipes are compared, and the base answers
+JUDGED_SAMPLING = (
+    "temperature 1, min_p 0.05, penalty 1"  # the default; by which the recipes are compared, and the base answers
+)
 SAMPLES_PER_CONTEXT = 2  # the validation set is small
 FEW_DRAWS = 50  # the estimate itself needs none
 
@@ -126,14 +132,16 @@ def main() -> None:
     parser.add_argument("--path-to-data", required=True)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only-recipes", action="store_true", help="leave the ways of sampling out")
     options = parser.parse_args()
+    judged_recipe = None if options.only_recipes else JUDGED_RECIPE
     recipes: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
     samplings: dict[str, list[dict[str, float]]] = {name: [] for name in SAMPLINGS}
     for seed in range(options.seeds):
         for name in RECIPES:
             folder = train(options, name, seed)
             report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
-            tried = measure(folder, SAMPLINGS if name == JUDGED_RECIPE else [JUDGED_SAMPLING], seed)
+            tried = measure(folder, SAMPLINGS if name == judged_recipe else [JUDGED_SAMPLING], seed)
             recipes[name].append(
                 {
                     "bits a character, base": report["validation"]["base"]["bits_per_char"],
@@ -143,11 +151,12 @@ def main() -> None:
                     "gap closed": tried[JUDGED_SAMPLING]["gap closed"],
                 }
             )
-            if name == JUDGED_RECIPE:
+            if name == judged_recipe:
                 for way, numbers in tried.items():
                     samplings[way].append(numbers)
         show_table(f"recipe ({seed + 1} seeds)", recipes)
-        show_table(f"sampling ({seed + 1} seeds)", samplings)
+        if not options.only_recipes:
+            show_table(f"sampling ({seed + 1} seeds)", samplings)
 
 
 if __name__ == "__main__":
