@@ -80,7 +80,7 @@ def test_only_what_is_new_is_read(conversation):
     first = conversation.say("שלום, מה נשמע היום?")
     second = conversation.say("ok")
     assert first.num_reused_tokens == 0
-    assert second.num_prompt_tokens - second.num_reused_tokens < 20 < second.num_reused_tokens
+    assert second.num_reused_tokens >= first.num_prompt_tokens
     again = conversation.regenerate()
     assert again.num_prompt_tokens - again.num_reused_tokens == 1
 
