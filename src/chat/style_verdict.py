@@ -20,6 +20,10 @@ MIN_CONVERSATIONS = 8  # what is resampled are conversations
 # found" would say nothing.
 MIN_REPLIES_FOR_AS_CLOSE = 200
 
+# Where what the model writes must lie between the other person (0) and the owner (1). A model of both people's turns dealt out by
+# lot lay at 0.66 [0.55, 0.75], one of the owner's own turns at 1.00 [0.93, 1.07].
+MIN_SIDE_OF_THE_OWNER = 0.75
+
 # The judge of authorship must know the two real people before its word on a model counts (pools of five replies).
 MIN_OWNER_POOLS = 0.7
 MAX_OTHER_POOLS = 0.3
@@ -105,9 +109,9 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     if side is not None:
         reasons.append(
             {
-                "holds": side["low"] > 0.5,
-                "text": "what it writes is on the owner's side of the middle between the two people: "
-                f"{_interval(side)} (0 the other person, 1 the owner)",
+                "holds": side["low"] > MIN_SIDE_OF_THE_OWNER,
+                "text": "what it writes is the owner's, not a mixture of the two people: "
+                f"{_interval(side)} (0 the other person, 1 the owner, more than {MIN_SIDE_OF_THE_OWNER} needed)",
             }
         )
     elif "other" in measured["writers"]:
