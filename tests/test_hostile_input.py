@@ -23,11 +23,11 @@ from preprocessing_script import ScriptError, printable
 from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
-from style_metrics import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 from text_safety import remove_unsafe_characters
 from training_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data
 from whatsapp_export import split_sender
+from writing_style.style_metrics import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 
 LINE = "30/09/2022, 18:15 - Rut: "
 CHAT = f"{LINE}hello\n30/09/2022, 18:16 - Dan: hi\n30/09/2022, 18:17 - Rut: bye\n"

@@ -2,15 +2,13 @@
 
 import doctest
 
-import author_classifier
-import blind_quiz
 import numpy as np
 import pytest
-import style_metrics
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_writers import make_writers, write_as_friend
-from style_metrics import (
+from writing_style import author_classifier, blind_quiz, style_metrics
+from writing_style.style_metrics import (
     HABITS,
     count_elongation,
     count_endings,

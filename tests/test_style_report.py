@@ -8,12 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from blind_quiz import choose_pairs, make_quiz, score_answers
 from chat_script import ScriptError
-from held_out_replies import Exchange, change_seats, list_exchanges, read_held_out_data, without_known_replies
-from leak_probe import ANSWER, Canary, CodeRanker, invent_canaries, measure_canaries, plant_into_file, read_canaries
-from reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
-from reply_scoring import (
+from tiny_saved_model import write_saved_model
+from trained_model import load_trained_model
+from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
+from writing_style.held_out_replies import (
+    Exchange,
+    change_seats,
+    list_exchanges,
+    read_held_out_data,
+    without_known_replies,
+)
+from writing_style.leak_probe import (
+    ANSWER,
+    Canary,
+    CodeRanker,
+    invent_canaries,
+    measure_canaries,
+    plant_into_file,
+    read_canaries,
+)
+from writing_style.reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
+from writing_style.reply_scoring import (
     encode_fitting,
     make_batches,
     measure_bits,
@@ -21,10 +37,8 @@ from reply_scoring import (
     score_replies,
     with_shuffled_contexts,
 )
-from style_page import make_examples_page
-from tiny_saved_model import write_saved_model
-from trained_model import load_trained_model
-from verbatim_copies import TrainingPhrases, describe_copies
+from writing_style.style_page import make_examples_page
+from writing_style.verbatim_copies import TrainingPhrases, describe_copies
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "style_report.py"
 
@@ -169,7 +183,7 @@ def test_batches_hold_every_row_once_and_are_bounded():
 
 
 def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
-    from reply_scoring import ScoredReply
+    from writing_style.reply_scoring import ScoredReply
 
     owner = [ScoredReply(number, 10, 30.0, 10.0 + number % 2) for number in range(20)]
     other = [ScoredReply(number, 10, 20.0, 25.0) for number in range(20)]

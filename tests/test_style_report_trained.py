@@ -13,7 +13,7 @@ from pathlib import Path
 import chat_grammar
 import make_small_base
 import pytest
-from leak_probe import LEAKS_BITS, SEEN_BITS, plant_into_file
+from writing_style.leak_probe import LEAKS_BITS, SEEN_BITS, plant_into_file
 
 pytestmark = pytest.mark.slow
 

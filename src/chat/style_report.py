@@ -38,10 +38,10 @@ from model_files import prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
 
 if TYPE_CHECKING:
-    from held_out_replies import Exchange, HeldOutData
-    from reply_sampling import SampledReply
-    from style_metrics import Reply
     from trained_model import TrainedModel
+    from writing_style.held_out_replies import Exchange, HeldOutData
+    from writing_style.reply_sampling import SampledReply
+    from writing_style.style_metrics import Reply
 
 NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
 SEED = 0
@@ -160,8 +160,8 @@ class HeldOutSet:
 
 def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
     """Measure every set that is large enough, judge, and write the files."""
-    from held_out_replies import read_held_out_data
-    from style_verdict import is_enough, not_enough_data
+    from writing_style.held_out_replies import read_held_out_data
+    from writing_style.style_verdict import is_enough, not_enough_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
     headline, sets = choose_sets(options, data)
@@ -206,7 +206,7 @@ def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
 
 def choose_sets(options: argparse.Namespace, data: HeldOutData) -> tuple[str, list[HeldOutSet]]:
     """Return the name of the set that decides, and the sets to measure, that one first."""
-    from held_out_replies import SET_NAMES, change_seats, list_exchanges, without_known_replies
+    from writing_style.held_out_replies import SET_NAMES, change_seats, list_exchanges, without_known_replies
 
     sets = []
     for name in (options.set,) if options.set else SET_NAMES:
@@ -229,7 +229,7 @@ def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
 
 def open_replies_file(options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel) -> Any:
     """Open the private file of generated replies, with what an earlier run of the same settings left."""
-    from reply_sampling import RepliesFile
+    from writing_style.reply_sampling import RepliesFile
 
     made_with = {
         "adapter_sha256": sha256_of(saved.folder / "adapter_model.safetensors"),
@@ -253,11 +253,11 @@ def measure(
     options: argparse.Namespace, trained: TrainedModel, replies_file: Any, held_out: HeldOutSet, data: HeldOutData
 ) -> dict[str, Any]:
     """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
-    from reply_sampling import cut_as_generated, sample_replies
-    from reply_scoring import measure_bits, score_replies, with_shuffled_contexts
-    from style_measuring import TrainingReplies, measure_set
-    from style_metrics import Reply
-    from style_verdict import judge
+    from writing_style.reply_sampling import cut_as_generated, sample_replies
+    from writing_style.reply_scoring import measure_bits, score_replies, with_shuffled_contexts
+    from writing_style.style_measuring import TrainingReplies, measure_set
+    from writing_style.style_metrics import Reply
+    from writing_style.style_verdict import judge
 
     with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
         sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, advance)
@@ -330,8 +330,8 @@ def describe_settings(
 
 def write_report(folder: Path, report: Mapping[str, Any], headline: str) -> None:
     """Write the three files that hold numbers only."""
-    from style_page import make_report_page
-    from style_picture import draw_picture, draw_words, to_png, to_svg
+    from writing_style.style_page import make_report_page
+    from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
 
     judged, measured = report["judged"], report["sets"][headline]
     title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
@@ -355,8 +355,8 @@ def write_private_pages(
     found = [exchange for exchange in held_out.owner if replies_file.find("tuned", exchange) is not None]
     tuned: list[SampledReply] = [replies_file.find("tuned", exchange) for exchange in found]
     if options.show_replies is not None and found:
-        from style_metrics import Reply, find_key_words
-        from style_page import make_examples_page
+        from writing_style.style_metrics import Reply, find_key_words
+        from writing_style.style_page import make_examples_page
 
         base: list[SampledReply] = [replies_file.find("base", exchange) for exchange in found]
         num_shown = min(options.show_replies, len(found))
@@ -376,8 +376,8 @@ def write_private_pages(
         write_text(folder / EXAMPLES_NAME, make_examples_page(examples, key_words))
         print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
     if options.quiz is not None and found:
-        from blind_quiz import choose_pairs, make_quiz
-        from reply_sampling import cut_as_generated
+        from writing_style.blind_quiz import choose_pairs, make_quiz
+        from writing_style.reply_sampling import cut_as_generated
 
         pairs = [
             (exchange, text)
@@ -396,7 +396,7 @@ def write_private_pages(
 
 def score_quiz(options: argparse.Namespace) -> int:
     """Score the answers to the blind test against its key."""
-    from blind_quiz import score_answers
+    from writing_style.blind_quiz import score_answers
 
     path = options.saved_model_path / KEY_NAME
     try:
@@ -419,7 +419,7 @@ def score_quiz(options: argparse.Namespace) -> int:
 
 def plant_canaries(options: argparse.Namespace) -> int:
     """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
-    from leak_probe import plant_into_file
+    from writing_style.leak_probe import plant_into_file
 
     source = options.path_to_data.expanduser() if options.path_to_data else PROJECT_ROOT / path_to_data
     target = options.plant_canaries.expanduser()
@@ -437,8 +437,8 @@ def measure_leaks(
     options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
 ) -> dict[str, Any]:
     """Measure what can be drawn out of the tuned model."""
-    from held_out_replies import list_exchanges
-    from leak_probe import probe_leaks, read_canaries
+    from writing_style.held_out_replies import list_exchanges
+    from writing_style.leak_probe import probe_leaks, read_canaries
 
     canaries = read_canaries(data_path_of(options, saved))
     trained_on = list_exchanges(data.training, options.prompts)

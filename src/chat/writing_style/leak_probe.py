@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from author_classifier import area_under_curve
 from chat_script import ScriptError, replacing, shown_path
-from held_out_replies import Exchange, Messages
-from reply_sampling import generate_batch
-from reply_scoring import MAX_BATCH_ROWS, score_replies
 from trained_model import TrainedModel
 from turn_format import encode_conversation
+
+from writing_style.author_classifier import area_under_curve
+from writing_style.held_out_replies import Exchange, Messages
+from writing_style.reply_sampling import generate_batch
+from writing_style.reply_scoring import MAX_BATCH_ROWS, score_replies
 
 CODE_DIGITS = 4
 NUM_CODES = 10**CODE_DIGITS

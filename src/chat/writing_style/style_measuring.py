@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from author_classifier import (
+
+from writing_style.author_classifier import (
     CLASSES,
     judge_writers,
     measure_shuffled_labels,
@@ -20,7 +21,7 @@ from author_classifier import (
     measure_telling_apart,
     share_of_pools_taken_for_owner,
 )
-from style_metrics import (
+from writing_style.style_metrics import (
     NUM_DRAWS,
     FloatArray,
     Interval,
@@ -31,7 +32,7 @@ from style_metrics import (
     make_row,
     measure_habits,
 )
-from verbatim_copies import TrainingPhrases, describe_copies
+from writing_style.verbatim_copies import TrainingPhrases, describe_copies
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from held_out_replies import Exchange, Messages
-from style_metrics import NUM_DRAWS, FloatArray, Interval, interval_of, make_draws
 from turn_format import EncodedConversation, encode_conversation
+
+from writing_style.held_out_replies import Exchange, Messages
+from writing_style.style_metrics import NUM_DRAWS, FloatArray, Interval, interval_of, make_draws
 
 # One batch holds so many tokens: about 1 GiB of keys and values with the default 7B, little beside its weights.
 BATCH_TOKENS = 8_192

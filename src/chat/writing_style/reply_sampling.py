@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 from chat_script import replacing
-from held_out_replies import Exchange
-from reply_scoring import encode_fitting, make_batches, pad_left
 from sampling import Sampling
 from trained_model import TrainedModel
 from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
+
+from writing_style.held_out_replies import Exchange
+from writing_style.reply_scoring import encode_fitting, make_batches, pad_left
 
 WRITERS = ("tuned", "base")
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from style_metrics import Draws, FloatArray, Interval, Reply, interval_of, make_draws
+
+from writing_style.style_metrics import Draws, FloatArray, Interval, Reply, interval_of, make_draws
 
 CLASSES = ("owner", "other", "base")
 MAX_TRAINING_REPLIES = 2_000  # of each person; a few hundred already decide (92 % at 100, 94 % at 500, one message)

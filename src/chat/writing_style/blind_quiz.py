@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from held_out_replies import Exchange
-from style_page import bubbles, make_page
+from writing_style.held_out_replies import Exchange
+from writing_style.style_page import bubbles, make_page
 
 SHOWN_MESSAGES = 4  # of the context before each pair
 

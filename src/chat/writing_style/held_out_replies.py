@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from chat_script import ScriptError, shown_path
-from style_metrics import Reply, list_words
+
+from writing_style.style_metrics import Reply, list_words
 
 HELD_OUT_NAME = "held_out_conversations.json"
 SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time

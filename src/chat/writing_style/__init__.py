@@ -1,0 +1,16 @@
+"""Does the model write like its owner? What `style_report.py` measures with, judges by and shows.
+
+In the order in which a report is made:
+held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
+reply_scoring       how surprised a model is by the real replies, in bits per character
+reply_sampling      what the tuned and the untouched base model write in their place
+style_metrics       habits of writing as counts, and how far two writers lie apart
+author_classifier   a judge of authorship: whose reply is this?
+verbatim_copies     how much of a reply stands in training word for word
+style_measuring     all of these for one held-out set, as plain numbers
+style_verdict       from the numbers to one of four verdicts
+style_picture, style_page, blind_quiz    what people look at, and a blind test for them
+leak_probe          what a stranger could draw out of the model
+
+These modules use the chat's own beside this folder; the chat uses none of them.
+"""
