@@ -204,7 +204,8 @@ def test_a_block_that_differs_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(contract, "PROJECT_ROOT", tmp_path)
     contract.warn_of_other_blocks(tmp_path / "src/data_preprocessing/load_whatsapp.py")
     assert capsys.readouterr().err == (
-        'warning: saved_model_path is "saved_model" here but "other" in src/chat/chat_bot.py; make them the same\n'
+        'warning: saved_model_path is "saved_model" in load_whatsapp.py but "other" in src/chat/chat_bot.py; '
+        "make them the same\n"
     )
 
 

@@ -88,7 +88,10 @@ def shown_python() -> str:
 
 
 def warn_of_other_blocks(own_script: Path) -> None:
-    """Print a warning for each value of the fill-in block that another script's block sets differently."""
+    """Print a warning for each value of `own_script`'s fill-in block that another script's block sets differently.
+
+    A script without a block of its own gives the one it takes its values from.
+    """
     own_values = dict(BLOCK_LINE_RE.findall(own_script.read_text(encoding="utf-8")))
     for relative_path in SCRIPTS_WITH_A_BLOCK:
         script_path = PROJECT_ROOT / relative_path
@@ -97,7 +100,8 @@ def warn_of_other_blocks(own_script: Path) -> None:
         for name, value in BLOCK_LINE_RE.findall(script_path.read_text(encoding="utf-8")):
             if name in own_values and value != own_values[name]:
                 print(
-                    f"warning: {name} is {own_values[name]} here but {value} in {relative_path}; make them the same",
+                    f"warning: {name} is {own_values[name]} in {own_script.name} but {value} in {relative_path}; "
+                    "make them the same",
                     file=sys.stderr,
                 )
 
