@@ -222,7 +222,7 @@ def test_help_needs_no_library_and_no_time():
     [
         (["--temperature", "0"], "temperature is a number from 0.01 to 5"),
         (["--top-k", "many"], "top_k is a whole number"),
-        (["--seed", "-1"], "a seed is a whole number from 0"),
+        (["--seed", "-1"], "argument --seed: is a whole number from 0, not"),
         (["--device", "tpu"], "invalid choice"),
         (["--unknown"], "unrecognized arguments"),
     ],

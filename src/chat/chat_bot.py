@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from chat_commands import help_text
 from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
 from chat_script import PROJECT_ROOT, ScriptError, printable, run_script, shown_path, warn_of_other_blocks
+from command_line import add_device, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from sampling import RANGES, Sampling
 from saved_model_checks import SavedModel, check_saved_model
@@ -45,7 +46,6 @@ EXAMPLES = """examples:
   python3 src/chat/chat_bot.py --saved-model-path other_model --temperature 0.7 < lines.txt > replies.txt
       each line of a file a turn
 """
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "nf4")
 
 
@@ -64,25 +64,11 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; paths typed there count from the current folder, the block's from the project's."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"in the chat:\n{help_text()}\n\n{EXAMPLES}",
-    )
-    parser.add_argument(
-        "--base-model-id", metavar="ID", help="check that the base is this one (default: the one trained on)"
-    )
+    parser = make_parser(__doc__, f"in the chat:\n{help_text()}\n\n{EXAMPLES}", saved_model_path)
     parser.add_argument("--path-to-data", metavar="FILE", help="not used here; accepted by all three scripts")
     parser.add_argument(
-        "--saved-model-path",
-        type=Path,
-        default=PROJECT_ROOT / saved_model_path,
-        metavar="DIR",
-        help=f"the trained folder (default: {saved_model_path})",
-    )
-    parser.add_argument(
         "--conversation-path",
-        type=Path,
+        type=typed_path,
         default=PROJECT_ROOT / DEFAULT_LOG_PATH,
         metavar="FILE",
         help=f"the log; its twin .jsonl lies beside it (default: {DEFAULT_LOG_PATH})",
@@ -100,15 +86,13 @@ def parse_arguments() -> argparse.Namespace:
     for name, (lowest, highest) in RANGES.items():
         flag = f"--{name.replace('_', '-')}"
         drawing.add_argument(flag, type=setting(name), metavar="N", help=f"{lowest:g} to {highest:,.15g}")
-    drawing.add_argument("--seed", type=seed_number, metavar="N", help="draw the same replies each time (default: new)")
+    drawing.add_argument(
+        "--seed", type=whole_number(0), metavar="N", help="draw the same replies each time (default: new)"
+    )
     drawing.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: the best there is")
+    add_device(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="default: what suits the device")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args()
-    options.saved_model_path = options.saved_model_path.expanduser()
-    options.conversation_path = options.conversation_path.expanduser()
-    return options
+    return parser.parse_args()
 
 
 def setting(name: str) -> Callable[[str], int | float]:
@@ -122,13 +106,6 @@ def setting(name: str) -> Callable[[str], int | float]:
         return value
 
     return read
-
-
-def seed_number(text: str) -> int:
-    """Read a seed: a whole number that the generators of random numbers accept."""
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**62:
-        raise argparse.ArgumentTypeError("a seed is a whole number from 0")
-    return int(text)
 
 
 def choose_sampling(options: argparse.Namespace, saved: SavedModel) -> Sampling:

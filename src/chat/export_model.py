@@ -1,12 +1,14 @@
 """Merge the trained adapter into its base: one folder that transformers, vLLM, LLaMA-Factory and llama.cpp read.
 
-Reads   the trained folder (default: `saved_model_path` of chat_bot.py) and its base model on this disk
+Reads   the folder saved_model (stage 2 writes it) and its base model
 Writes  a new folder: weights (safetensors), tokenizer with its chat template, generation_config.json, Modelfile
 Run     python3 src/chat/export_model.py [--export-path exported_model]
-Needs   no GPU, but memory for the whole base (about 15 GB for a 7B); minutes
+Takes   minutes; no GPU, but memory for the whole base (about 15 GB for 7B)
 
 The adapter was tuned beside a base in 4 bits and is merged into the same base in full precision, so replies of the
 exported model can differ a little from the chat's.
+
+Exit status: 0 written; 1 refused or failed; 2 wrong usage; 129, 130, 143 when stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import shutil
 from pathlib import Path
 
-from chat_bot import saved_model_path
+import chat_bot
 from chat_script import (
     PROJECT_ROOT,
     TEMPORARY_PREFIX,
@@ -25,7 +27,9 @@ from chat_script import (
     remove_abandoned_files,
     run_script,
     shown_path,
+    warn_of_other_blocks,
 )
+from command_line import make_parser, typed_path
 from model_files import list_weight_files, prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
 
@@ -42,6 +46,7 @@ def main() -> int:
     """Check, merge, verify beside the target, rename."""
     options = parse_arguments()
     export_dir: Path = options.export_path
+    warn_of_other_blocks(Path(chat_bot.__file__))
     prepare_environment()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
     check_place(export_dir, saved)
@@ -67,29 +72,15 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; exits with 2 on wrong usage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--saved-model-path",
-        type=Path,
-        default=PROJECT_ROOT / saved_model_path,
-        metavar="FOLDER",
-        help=f"the trained folder (default: {saved_model_path})",
-    )
-    parser.add_argument("--base-model-id", help="the base, when it is no longer where it was trained", metavar="ID")
+    """Read the command line; what is typed counts from the current folder."""
+    parser = make_parser(__doc__, EXAMPLES, chat_bot.saved_model_path)
     parser.add_argument(
         "--export-path",
-        type=Path,
+        type=typed_path,
         default=PROJECT_ROOT / DEFAULT_EXPORT_PATH,
-        metavar="FOLDER",
+        metavar="DIR",
         help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH})",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_bot import path_to_data, saved_model_path
+import chat_bot
 from chat_script import (
     PROJECT_ROOT,
     ScriptError,
@@ -33,7 +33,9 @@ from chat_script import (
     replacing,
     run_script,
     shown_path,
+    warn_of_other_blocks,
 )
+from command_line import add_device, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
 
@@ -70,6 +72,7 @@ EXAMPLES = """examples:
 def main() -> int:
     """Measure and report; return the exit status."""
     options = parse_arguments()
+    warn_of_other_blocks(Path(chat_bot.__file__))
     if options.score_quiz is not None:
         return score_quiz(options)
     if options.plant_canaries is not None:
@@ -84,20 +87,16 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; what is typed counts from the current folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base-model-id", metavar="ID", help="check that the base is this one (default: as trained)")
-    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help="the JSONL (default: the one trained on)")
+    parser = make_parser(__doc__, EXAMPLES, chat_bot.saved_model_path)
     parser.add_argument(
-        "--saved-model-path",
-        type=Path,
-        default=PROJECT_ROOT / saved_model_path,
-        metavar="DIR",
-        help=f"the trained folder (default: {saved_model_path})",
+        "--path-to-data", type=typed_path, metavar="FILE", help="the JSONL (default: the one trained on)"
     )
     parser.add_argument(
-        "--prompts", type=positive, default=NUM_PROMPTS, metavar="N", help="held-out replies of each set (%(default)s)"
+        "--prompts",
+        type=whole_number(1),
+        default=NUM_PROMPTS,
+        metavar="N",
+        help="held-out replies of each set (%(default)s)",
     )
     parser.add_argument(
         "--set",
@@ -105,43 +104,27 @@ def parse_arguments() -> argparse.Namespace:
         help="measure one set alone (default: both, and spread, which covers the whole period, decides)",
     )
     parser.add_argument(
-        "--show-replies", type=positive, metavar="N", help="also write N contexts with real, base and tuned replies"
+        "--show-replies",
+        type=whole_number(1),
+        metavar="N",
+        help="also write N contexts with real, base and tuned replies",
     )
-    parser.add_argument("--quiz", type=positive, metavar="N", help="also write a blind test of N pairs for people")
+    parser.add_argument(
+        "--quiz", type=whole_number(1), metavar="N", help="also write a blind test of N pairs for people"
+    )
     parser.add_argument("--score-quiz", metavar="LETTERS", help="score the answers to the blind test, then leave")
     parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could draw out")
     parser.add_argument(
         "--plant-canaries",
-        type=Path,
+        type=typed_path,
         metavar="FILE",
         help="write a copy of --path-to-data with invented secrets for a trial training, then leave",
     )
-    parser.add_argument("--seed", type=natural, default=SEED, metavar="N", help="same seed, same numbers (%(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="default: the best")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args()
-    options.saved_model_path = options.saved_model_path.expanduser()
-    return options
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def natural(text: str) -> int:
-    """Read a whole number from 0."""
-    number = int(text)
-    if not 0 <= number < 2**31:
-        raise ValueError
-    return number
-
-
-positive.__name__ = "number above 0"  # argparse names the type in its error
-natural.__name__ = "number from 0"
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=SEED, metavar="N", help="same seed, same numbers (%(default)s)"
+    )
+    add_device(parser)
+    return parser.parse_args()
 
 
 @dataclass(frozen=True)
@@ -199,7 +182,7 @@ def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
 def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
     """Return the JSONL: the one typed, else the one the model was trained on."""
     if options.path_to_data is not None:
-        typed: Path = options.path_to_data.expanduser()
+        typed: Path = options.path_to_data
         return typed
     return PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
 
@@ -421,8 +404,8 @@ def plant_canaries(options: argparse.Namespace) -> int:
     """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
     from writing_style.leak_probe import plant_into_file
 
-    source = options.path_to_data.expanduser() if options.path_to_data else PROJECT_ROOT / path_to_data
-    target = options.plant_canaries.expanduser()
+    source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
+    target = options.plant_canaries
     num_planted = plant_into_file(source, target, options.seed)
     print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
     print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
