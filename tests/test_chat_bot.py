@@ -253,3 +253,7 @@ def test_a_log_that_cannot_be_written_is_said_before_the_model_loads(tiny_saved_
     finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path), cwd=tmp_path)
     assert finished.returncode == 1
     assert "is a folder, a file is needed" in finished.stderr.decode()
+    finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path / "mistyped" / "log.txt"), cwd=tmp_path)
+    assert finished.returncode == 1
+    assert finished.stderr.decode() == "chat_bot: mistyped: no such folder; make it, or choose another place\n"
+    assert not (tmp_path / "mistyped").exists()

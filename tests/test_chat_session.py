@@ -126,6 +126,22 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     assert "the conversation goes on" in told and "none: not read, No such file or directory" in told
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("no_such/kept.jsonl", "no_such: no such folder; make it, or choose another place"),
+        ("x" * 300, ": not written, File name too long"),
+        ("~nobody-of-this-name/kept.jsonl", "~nobody-of-this-name: no such folder"),
+    ],
+)
+def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversation, tmp_path, monkeypatch, typed, told):
+    monkeypatch.chdir(tmp_path)
+    _status, shown, said = sit(f"/save {typed}", "hello")
+    assert told in said
+    assert shown and conversation.messages[0]["content"] == "hello"
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
 def test_too_long_a_line_is_refused_and_not_logged(sit, conversation, log):
     _status, shown, told = sit("word " * 300, "x" * 1_800_000)
     assert "this message has" in told and "this line has 1,800,000 characters" in told

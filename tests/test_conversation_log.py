@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,15 @@ def test_a_log_deleted_or_moved_meanwhile_is_made_again(open_log):
     assert "after" in log.path.read_text(encoding="utf-8")
     assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
     assert not log.has_unwritten
+
+
+def test_a_folder_deleted_meanwhile_is_made_again(tmp_path):
+    log = ConversationLog(tmp_path / "chats" / "conversation.txt", print)
+    shutil.rmtree(tmp_path / "chats")
+    log.add_bubble("user", "after")
+    log.close()
+    assert not log.has_unwritten
+    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path):

@@ -92,6 +92,7 @@ def stages(tmp_path_factory, tiny_base_dir):
         "--saved-model-path", model_dir, "--epochs", "1", "--learning-rate", "1e-3",
     )  # fmt: skip
     before |= sha256_of_all(model_dir)
+    log_path.parent.mkdir(mode=0o700)  # the chat makes none: a mistyped one is refused
     run(
         "chat/chat_bot.py", "--saved-model-path", model_dir, "--conversation-path", log_path,
         stdin=f"{MARKER} to you\nexit\n",

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from chat_commands import help_text
 from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
 from chat_script import PROJECT_ROOT, ScriptError, printable, run_script, shown_path, warn_of_other_blocks
-from command_line import add_device, make_parser, typed_path, whole_number
+from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from sampling import RANGES, Sampling
 from saved_model_checks import SavedModel, check_saved_model
@@ -124,6 +124,7 @@ def open_log(options: argparse.Namespace) -> ConversationLog:
     """Open the log before the model is loaded: who cannot write finds out at once."""
     from conversation_log import ConversationLog
 
+    check_folder_of(options.conversation_path)
     return ConversationLog(options.conversation_path, tell)
 
 

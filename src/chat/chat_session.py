@@ -15,7 +15,8 @@ from types import FrameType
 
 from chat_commands import COMMANDS, Command, help_text, read_line_as_command
 from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
-from chat_script import shown_path
+from chat_script import ScriptError, shown_path
+from command_line import check_folder_of, typed_path
 from conversation_log import ConversationLog, read_conversation, save_conversation
 from terminal_input import OneMessage, PipedInput, TerminalInput
 from text_safety import remove_unsafe_characters
@@ -170,19 +171,22 @@ class ChatSession:
         )
 
     def _save(self, argument: str) -> None:
-        path = Path(argument).expanduser()
-        if path.exists():
-            tell(f"{shown_path(path)}: exists; choose another name")
-            return
+        path = typed_path(argument)
         try:
+            if path.exists():
+                tell(f"{shown_path(path)}: exists; choose another name")
+                return
+            check_folder_of(path)
             save_conversation(path, self._conversation.messages)
+        except ScriptError as error:
+            tell(str(error))
         except OSError as error:
             tell(f"{shown_path(path)}: not written, {error.strerror}")
         else:
             tell(f"{shown_path(path)}: {len(self._conversation.messages):,} messages")
 
     def _load(self, argument: str) -> None:
-        path = Path(argument).expanduser()
+        path = typed_path(argument)
         messages = read_saved(path)
         if messages:
             self._conversation.reset(messages)

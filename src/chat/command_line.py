@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_script import PROJECT_ROOT
+from chat_script import PROJECT_ROOT, ScriptError, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_DIGITS = 18  # of a whole number: what every generator of random numbers accepts
@@ -49,6 +49,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def typed_path(text: str) -> Path:
     """Return a typed path, which counts from the current folder; `~` of an unknown user stays, as in a shell."""
     return Path(os.path.expanduser(text))
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise ScriptError unless the folder in which the file `path` is to lie exists.
+
+    Making it would hide a slip of the keys: the file would lie where nobody looks for it.
+    """
+    if not path.parent.is_dir():
+        raise ScriptError(f"{shown_path(path.parent)}: no such folder; make it, or choose another place")
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

@@ -131,7 +131,7 @@ class _AppendedFile:
         os.close(self._handle)
 
     def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # deleted meanwhile: the chat goes on
         is_new = not self.path.exists()
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: a pipe does not make us wait
         if not stat.S_ISREG(os.fstat(handle).st_mode):

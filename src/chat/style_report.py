@@ -35,7 +35,7 @@ from chat_script import (
     shown_path,
     warn_of_other_blocks,
 )
-from command_line import add_device, make_parser, typed_path, whole_number
+from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
 
@@ -402,10 +402,11 @@ def score_quiz(options: argparse.Namespace) -> int:
 
 def plant_canaries(options: argparse.Namespace) -> int:
     """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
-    from writing_style.leak_probe import plant_into_file
-
     source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
     target = options.plant_canaries
+    check_folder_of(target)
+    from writing_style.leak_probe import plant_into_file
+
     num_planted = plant_into_file(source, target, options.seed)
     print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
     print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
