@@ -5,7 +5,7 @@ The owner writes short bursts, laughs and uses few marks; the friend whole sente
 
 import random
 
-from writing_style.style_metrics import Reply
+from writing_style.writing_habits import Reply
 
 TOPICS = "אני הולך לים מחר אולי בערב נראה עבודה אוכל פיצה שבת סרט כדורגל בית אמא לבוא רוצה צריך יודע מתי איפה טוב"
 TOPIC_WORDS = TOPICS.split()

@@ -27,7 +27,7 @@ from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 from text_safety import remove_unsafe_characters
 from training_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data
 from whatsapp_export import split_sender
-from writing_style.style_metrics import ELONGATED_RE, LAUGHTER_RE, WORD_RE
+from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 
 LINE = "30/09/2022, 18:15 - Rut: "
 CHAT = f"{LINE}hello\n30/09/2022, 18:16 - Dan: hi\n30/09/2022, 18:17 - Rut: bye\n"

@@ -3,8 +3,8 @@
 import pytest
 from made_up_writers import make_writers, write_as_friend, write_as_owner
 from writing_style.style_measuring import TrainingReplies, measure_set
-from writing_style.style_metrics import Reply
 from writing_style.style_verdict import AS_CLOSE, CLOSER, NO_CLOSER, NOT_ENOUGH_DATA, is_enough, judge, not_enough_data
+from writing_style.writing_habits import Reply
 
 
 def interval(value):
@@ -36,8 +36,8 @@ def perfect():
 
 def with_tuned(measured, texts):
     """`measured` after the tuned model wrote `texts` (plain numbers and copies; the intervals stay)."""
-    from writing_style.style_metrics import describe_writer
     from writing_style.verbatim_copies import TrainingPhrases, describe_copies
+    from writing_style.writer_numbers import describe_writer
 
     phrases = TrainingPhrases(reply.text for reply in make_writers(300, seed=99)["owner"])
     return {

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trained_model import TrainedModel
     from writing_style.held_out_replies import Exchange, HeldOutData
     from writing_style.reply_sampling import SampledReply
-    from writing_style.style_metrics import Reply
+    from writing_style.writing_habits import Reply
 
 NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
 SEED = 0
@@ -239,8 +239,8 @@ def measure(
     from writing_style.reply_sampling import cut_as_generated, sample_replies
     from writing_style.reply_scoring import measure_bits, score_replies, with_shuffled_contexts
     from writing_style.style_measuring import TrainingReplies, measure_set
-    from writing_style.style_metrics import Reply
     from writing_style.style_verdict import judge
+    from writing_style.writing_habits import Reply
 
     with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
         sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, advance)
@@ -338,8 +338,8 @@ def write_private_pages(
     found = [exchange for exchange in held_out.owner if replies_file.find("tuned", exchange) is not None]
     tuned: list[SampledReply] = [replies_file.find("tuned", exchange) for exchange in found]
     if options.show_replies is not None and found:
-        from writing_style.style_metrics import Reply, find_key_words
         from writing_style.style_page import make_examples_page
+        from writing_style.writer_numbers import find_key_words
 
         base: list[SampledReply] = [replies_file.find("base", exchange) for exchange in found]
         num_shown = min(options.show_replies, len(found))
@@ -353,9 +353,7 @@ def write_private_pages(
             }
             for place in (number * len(found) // num_shown for number in range(num_shown))
         ]
-        key_words = find_key_words(
-            [Reply(0, reply.text) for reply in tuned], [Reply(0, exchange.reply) for exchange in found]
-        )
+        key_words = find_key_words([reply.text for reply in tuned], [exchange.reply for exchange in found])
         write_text(folder / EXAMPLES_NAME, make_examples_page(examples, key_words))
         print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
     if options.quiz is not None and found:

@@ -61,10 +61,12 @@ def train(options: argparse.Namespace, name: str, seed: int) -> Path:
 def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str, float]]:
     """Let the model in `folder` answer the validation contexts in each way; return what the report would say."""
     from trained_model import load_trained_model
+    from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
     from writing_style.reply_sampling import cut_as_generated, generate_batch
     from writing_style.reply_scoring import encode_fitting, make_batches
-    from writing_style.style_metrics import Reply, describe_writer, measure_habits
+    from writing_style.writer_numbers import describe_writer
+    from writing_style.writing_habits import Reply
 
     trained = load_trained_model(folder, device="cpu")
     settings = json.loads((folder / "training_settings.json").read_text(encoding="utf-8"))

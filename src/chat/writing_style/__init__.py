@@ -4,7 +4,10 @@ In the order in which a report is made:
 held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
 reply_scoring       how surprised a model is by the real replies, in bits per character
 reply_sampling      what the tuned and the untouched base model write in their place
-style_metrics       habits of writing as counts, and how far two writers lie apart
+writing_habits      habits of writing as counts: how messages end, which emoji, which words
+habit_distances     how far two writers' habits lie apart
+writer_numbers      one writer in plain numbers
+resampling          the intervals of all these, by drawing conversations again and again
 author_classifier   a judge of authorship: whose reply is this?
 verbatim_copies     how much of a reply stands in training word for word
 style_measuring     all of these for one held-out set, as plain numbers

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from writing_style.style_metrics import Draws, FloatArray, Interval, Reply, interval_of, make_draws
+from writing_style.resampling import FloatArray, Interval, Resamples, interval_of, split_draws
+from writing_style.writing_habits import Reply
 
 CLASSES = ("owner", "other", "base")
 MAX_TRAINING_REPLIES = 2_000  # of each person; a few hundred already decide (92 % at 100, 94 % at 500, one message)
@@ -78,17 +79,16 @@ def judge_writers(
 
 
 def measure_taken_for(
-    judged: Mapping[str, FloatArray], writers: Mapping[str, Sequence[Reply]], draws: Draws
+    judged: Mapping[str, FloatArray], writers: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, dict[str, FloatArray]]:
     """Return for each writer and class the share of its replies taken for that class: the estimate, then the draws."""
-    row_of = {number: row for row, number in enumerate(draws.conversations)}
-    weights = np.vstack([np.ones(len(row_of)), draws.reference[:, 0] + draws.compared[:, 0]])
+    one_of_each = np.eye(len(CLASSES))
     shares: dict[str, dict[str, FloatArray]] = {}
     for name, rows in writers.items():
-        taken = np.zeros((len(row_of), len(CLASSES)))
-        for reply, choice in zip(rows, judged[name].argmax(axis=1), strict=True):
-            taken[row_of[reply.conversation], choice] += 1
-        totals = weights @ taken
+        choices = judged[name].argmax(axis=1)
+        totals = resamples.total(
+            (reply.conversation, one_of_each[choice]) for reply, choice in zip(rows, choices, strict=True)
+        )
         share = totals / np.maximum(totals.sum(axis=1, keepdims=True), 1e-12)
         shares[name] = {label: share[:, column] for column, label in enumerate(CLASSES)}
     return shares
@@ -115,9 +115,9 @@ def measure_telling_apart(writers: Mapping[str, Sequence[Reply]], seed: int) -> 
         start_of[name] = position
         position += len(rows)
     conversations = {reply.conversation for rows in writers.values() for reply in rows}
-    estimate = make_draws(conversations, 0, TELLING_SPLITS, seed)
-    resampled = make_draws(conversations, TELLING_DRAWS, 1, seed + 1)
-    row_of = {number: row for row, number in enumerate(estimate.conversations)}
+    estimate = split_draws(conversations, 0, TELLING_SPLITS, seed)
+    resampled = split_draws(conversations, TELLING_DRAWS, 1, seed + 1)
+    row_of = estimate.row_of
     places = {name: np.array([row_of[reply.conversation] for reply in rows]) for name, rows in writers.items()}
     areas: dict[str, list[float]] = {name: [] for name in writers}
     for draws in (estimate, resampled):

@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from writing_style.held_out_replies import Exchange
+from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import bubbles, make_page
 
 SHOWN_MESSAGES = 4  # of the context before each pair
@@ -45,9 +45,7 @@ def choose_pairs(exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs:
         for exchange, text in zip(exchanges, tuned, strict=True)
         if text.strip() and text.strip() != exchange.reply.strip()
     ]
-    if len(pairs) <= num_pairs:
-        return pairs
-    return [pairs[place * len(pairs) // num_pairs] for place in range(num_pairs)]
+    return take_evenly(pairs, num_pairs)
 
 
 def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) -> tuple[str, str]:

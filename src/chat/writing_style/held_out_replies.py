@@ -11,16 +11,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from chat_script import ScriptError, shown_path
 
-from writing_style.style_metrics import Reply, list_words
+from writing_style.writing_habits import list_words
 
 HELD_OUT_NAME = "held_out_conversations.json"
 SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time
 LONG_REPLY_WORDS = 5  # a longer reply that also stands in training is no test; a shorter one ("סבבה") repeats in life
 
+T = TypeVar("T")
 Messages = list[dict[str, str]]
 
 
@@ -118,6 +119,16 @@ def change_seats(messages: Iterable[dict[str, str]]) -> Messages:
     return [{"role": other[message["role"]], "content": message["content"]} for message in messages]
 
 
+def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
+    """Return `items`, or `max_items` of them at even distances.
+
+    >>> take_evenly("abcdef", 3)
+    ['a', 'c', 'e']
+    """
+    num_taken = min(len(items), max_items)
+    return [items[place * len(items) // num_taken] for place in range(num_taken)]
+
+
 def list_exchanges(conversations: dict[int, Messages], max_exchanges: int | None = None) -> list[Exchange]:
     """Return the owner's replies that answer something, evenly taken when there are more than `max_exchanges`."""
     exchanges = [
@@ -126,9 +137,7 @@ def list_exchanges(conversations: dict[int, Messages], max_exchanges: int | None
         for number in range(1, len(messages))
         if messages[number]["role"] == "assistant"
     ]
-    if max_exchanges is None or len(exchanges) <= max_exchanges:
-        return exchanges
-    return [exchanges[place * len(exchanges) // max_exchanges] for place in range(max_exchanges)]
+    return exchanges if max_exchanges is None else take_evenly(exchanges, max_exchanges)
 
 
 def without_known_replies(exchanges: Iterable[Exchange], training: dict[int, Messages]) -> list[Exchange]:
@@ -141,8 +150,3 @@ def without_known_replies(exchanges: Iterable[Exchange], training: dict[int, Mes
         for exchange in exchanges
         if exchange.reply not in known or len(list_words(exchange.reply)) <= LONG_REPLY_WORDS
     ]
-
-
-def as_replies(exchanges: Iterable[Exchange]) -> list[Reply]:
-    """Return the real replies for counting."""
-    return [Reply(exchange.conversation, exchange.reply) for exchange in exchanges]

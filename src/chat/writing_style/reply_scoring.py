@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from turn_format import EncodedConversation, encode_conversation
 
 from writing_style.held_out_replies import Exchange, Messages
-from writing_style.style_metrics import NUM_DRAWS, FloatArray, Interval, interval_of, make_draws
+from writing_style.resampling import FloatArray, Interval, interval_of, resample
 
 # One batch holds so many tokens: about 1 GiB of keys and values with the default 7B, little beside its weights.
 BATCH_TOKENS = 8_192
@@ -139,17 +138,12 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
     `specificity` is the drop on the owner's replies minus the drop on the other person's: above 0 it has learnt this
     person. `relevance` is what the right context saves the tuned model.
     """
-    conversations = {reply.conversation for replies in scored.values() for reply in replies}
-    draws = make_draws(conversations, NUM_DRAWS, 1, seed)
-    row_of = {number: row for row, number in enumerate(draws.conversations)}
-    # A resampled set of conversations, both halves together; the estimate takes each once.
-    weights = np.vstack([np.ones(len(row_of)), draws.reference[:, 0] + draws.compared[:, 0]])
+    resamples = resample((reply.conversation for replies in scored.values() for reply in replies), seed)
     per_char: dict[str, dict[str, FloatArray]] = {}
     for group, replies in scored.items():
-        sums = np.zeros((len(row_of), 3))
-        for reply in replies:
-            sums[row_of[reply.conversation]] += (reply.base_bits, reply.tuned_bits, reply.num_chars)
-        totals = weights @ sums
+        totals = resamples.total(
+            (reply.conversation, (reply.base_bits, reply.tuned_bits, reply.num_chars)) for reply in replies
+        )
         base, tuned = totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2]
         per_char[group] = {"base": base, "tuned": tuned, "drop": base - tuned}
     measured: dict[str, Interval] = {

@@ -21,18 +21,11 @@ from writing_style.author_classifier import (
     measure_telling_apart,
     share_of_pools_taken_for_owner,
 )
-from writing_style.style_metrics import (
-    NUM_DRAWS,
-    FloatArray,
-    Interval,
-    Reply,
-    describe_writer,
-    interval_of,
-    make_draws,
-    make_row,
-    measure_habits,
-)
+from writing_style.habit_distances import make_row, measure_habits
+from writing_style.resampling import FloatArray, Resamples, interval_of, resample
 from writing_style.verbatim_copies import TrainingPhrases, describe_copies
+from writing_style.writer_numbers import describe_writer
+from writing_style.writing_habits import Reply
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,8 @@ def measure_set(
     judged_replies = {**replies, "base_cut": cut_to_lengths(replies["base"], replies["owner"], seed)}
     judged = judge_writers({"owner": training.owner, "other": training.other}, judged_replies, seed)
     all_conversations = {reply.conversation for rows in judged_replies.values() for reply in rows}
-    draws = make_draws(all_conversations, NUM_DRAWS, 1, seed)
-    taken_for = measure_taken_for(judged, judged_replies, draws)
+    resamples = resample(all_conversations, seed)
+    taken_for = measure_taken_for(judged, judged_replies, resamples)
     habits.append(
         make_row("taken_for_owner", "Taken for the owner", {name: 1 - taken_for[name]["owner"] for name in shown})
     )
@@ -84,7 +77,7 @@ def measure_set(
             name: {label: interval_of(shares)._asdict() for label, shares in by_class.items()}
             for name, by_class in taken_for.items()
         },
-        "side_of_the_owner": _side_of_the_owner(judged, replies, draws.conversations, seed),
+        "side_of_the_owner": _side_of_the_owner(judged, replies, resamples),
         "controls": controls,
         "writers": {name: describe_writer(rows) for name, rows in replies.items()},
         "endings": {name: dict(sorted(Counter(kinds).items())) for name, kinds in endings.items()},
@@ -103,7 +96,7 @@ def cut_to_lengths(replies: Sequence[Reply], models: Sequence[Reply], seed: int)
 
 
 def _side_of_the_owner(
-    judged: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], conversations: Sequence[int], seed: int
+    judged: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, float] | None:
     """Return where the tuned model stands between the other person (0) and the owner (1), None where they look alike.
 
@@ -111,21 +104,16 @@ def _side_of_the_owner(
     """
     if "other" not in replies:
         return None
-    draws = make_draws(conversations, NUM_DRAWS, 1, seed)
-    weights = np.vstack([np.ones(len(conversations)), draws.reference[:, 0] + draws.compared[:, 0]])
-    row_of = {number: row for row, number in enumerate(conversations)}
     owner_column, other_column = CLASSES.index("owner"), CLASSES.index("other")
     share: dict[str, FloatArray] = {}
     for name in ("owner", "tuned", "other"):
-        counts = np.zeros((len(conversations), 2))
-        for reply, log_probabilities in zip(replies[name], judged[name], strict=True):
-            is_nearer = log_probabilities[owner_column] > log_probabilities[other_column]
-            counts[row_of[reply.conversation]] += (is_nearer, 1)
-        totals = weights @ counts
+        is_nearer = judged[name][:, owner_column] > judged[name][:, other_column]
+        totals = resamples.total(
+            (reply.conversation, (nearer, 1)) for reply, nearer in zip(replies[name], is_nearer, strict=True)
+        )
         share[name] = totals[:, 0] / np.maximum(totals[:, 1], 1e-12)
     gap = share["owner"] - share["other"]
-    known: Interval = interval_of(gap)
-    if known.low <= 0:
+    if interval_of(gap).low <= 0:
         return None
     position = (share["tuned"][0] - share["other"][0]) / gap[0]
     moved = position + ((share["tuned"] - share["other"]) - position * gap) / gap[0]  # delta method

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from writing_style.style_metrics import list_words
+from writing_style.writing_habits import list_words
 
 LONG_RUN_WORDS = 6
 SHORT_REPLY_WORDS = 3  # exact copies up to here are everyday phrases

@@ -1,30 +1,13 @@
-"""Counting habits and comparing writers, on made-up writers whose likeness is known."""
-
-import doctest
+"""Comparing writers habit by habit, on made-up writers whose likeness is known."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_writers import make_writers, write_as_friend
-from writing_style import author_classifier, blind_quiz, style_metrics
-from writing_style.style_metrics import (
-    HABITS,
-    count_elongation,
-    count_endings,
-    count_laughter,
-    count_scripts,
-    count_trigrams,
-    describe_writer,
-    find_key_words,
-    has_loop,
-    jensen_shannon,
-    length_distance,
-    list_emoji,
-    list_words,
-    make_draws,
-    measure_habits,
-)
+from writing_style.habit_distances import jensen_shannon, length_distance, measure_habits
+from writing_style.resampling import interval_of, resample, split_draws
+from writing_style.writing_habits import HABITS
 
 FEW_DRAWS = 100  # rougher ends of the intervals, a quarter of the time
 
@@ -38,62 +21,6 @@ def rows_by_dose():
         dose: {row["name"]: row for row in measure_habits(make_writers(150, 1, dose), seed=0, num_draws=FEW_DRAWS)}
         for dose in (0.0, 0.33, 0.67, 1.0)
     }
-
-
-@pytest.mark.parametrize("module", [style_metrics, author_classifier, blind_quiz], ids=lambda module: module.__name__)
-def test_examples_in_the_docstrings_hold(module):
-    assert doctest.testmod(module).failed == 0
-
-
-@pytest.mark.parametrize(
-    ("message", "ending"),
-    [
-        ("בטח", "nothing"),
-        ("בטח.", "."),
-        ("מה?", "?"),
-        ("מה?!", "repeated"),
-        ("יאללה!!!", "repeated"),
-        ("אולי...", "dots"),
-        ("אולי…", "dots"),
-        ("סבבה 👍🏽", "emoji"),
-        ("כולנו 👨‍👩‍👧‍👦", "emoji"),
-        ("אוהב ❤️", "emoji"),
-        ("", "nothing"),
-    ],
-)
-def test_tells_how_a_message_ends(message, ending):
-    assert count_endings(message) == {ending: 1}
-
-
-def test_a_family_or_a_skin_tone_is_one_emoji():
-    assert list_emoji("a👨‍👩‍👧‍👦b💪🏽") == ["👨‍👩‍👧‍👦", "💪🏽"]
-
-
-def test_laughter_is_no_elongation():
-    assert count_elongation("חחחחחח\nhahahaha\nlooool") == {"without": 3}
-    assert count_elongation("סבבהההה\nsooo") == {"with": 2}
-
-
-def test_laughter_is_counted_by_kind_and_length():
-    counted = count_laughter("חחח\nחחחחחחחחח\nHAHA\nlool\nxd\nמת 😂\nאח")
-    assert counted == {"ח 3": 1, "ח 6": 1, "h": 1, "l": 1, "x": 1, "emoji": 1, "none": 1}
-
-
-def test_letters_are_counted_by_alphabet():
-    assert count_scripts("שלום ok 👍 да") == {"Hebrew": 4, "Latin": 2, "Cyrillic": 2}
-
-
-def test_words_keep_prefixes_and_lose_case():
-    assert list_words("ולבית OK don't צה״ל") == ["ולבית", "ok", "don't", "צה״ל"]
-
-
-def test_trigrams_do_not_reach_across_messages():
-    assert "בג " not in count_trigrams("אב\nגד") and " אב" in count_trigrams("אב\nגד")
-
-
-def test_a_repeated_block_is_a_loop_and_laughter_is_not():
-    assert has_loop("אני בא אני בא אני בא אני בא")
-    assert not has_loop("חחחחחחחחחחחחחחח לא לא לא")
 
 
 @given(COUNTS, COUNTS)
@@ -119,9 +46,18 @@ def test_length_distance_is_the_mean_step_in_log_length():
 
 
 def test_a_conversation_never_lies_on_both_sides_of_a_split():
-    draws = make_draws(range(20), num_draws=50, num_splits=3, seed=0)
+    draws = split_draws(range(20), num_draws=50, num_splits=3, seed=0)
     assert (draws.reference * draws.compared == 0).all()
     assert ((draws.reference + draws.compared).sum(-1) == 20).all()
+
+
+def test_sums_are_of_all_conversations_first_and_then_of_as_many_drawn_ones():
+    resamples = resample([7, 3, 7, 5], seed=0)
+    totals = resamples.total([(3, (1, 10)), (5, (1, 20)), (7, (1, 30)), (7, (0, 5))])
+    assert totals[0].tolist() == [3, 65]
+    assert totals.shape == (401, 2)
+    assert (totals[:, 0] == 3).all()
+    assert interval_of(totals[:, 1]).low < 65 < interval_of(totals[:, 1]).high
 
 
 def test_a_perfect_imitation_closes_the_whole_gap(rows_by_dose):
@@ -164,17 +100,3 @@ def test_the_same_seed_gives_the_same_numbers():
     first, again, other_seed = (measure_habits(writers, seed, num_draws=20) for seed in (5, 5, 6))
     assert first == again
     assert first != other_seed
-
-
-def test_describes_a_writer_in_plain_numbers():
-    described = describe_writer([style_metrics.Reply(0, "חחח כן 😂\nסבבה ok"), style_metrics.Reply(0, "")])
-    assert described["messages_per_reply"] == 1.5
-    assert described["share_laughing"] == pytest.approx(1 / 3)
-    assert described["share_empty"] == 0.5
-    assert described["latin_share_of_letters"] == pytest.approx(2 / 11)
-
-
-def test_finds_the_words_used_too_often_and_too_seldom():
-    tuned = [style_metrics.Reply(0, "בהחלט כן")] * 10
-    owner = [style_metrics.Reply(0, "אחי כן")] * 10
-    assert find_key_words(tuned, owner) == {"overused": ["בהחלט"], "underused": ["אחי"]}
