@@ -11,10 +11,10 @@ import torch
 from chat_script import ScriptError
 from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
+from turns import with_seats_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.held_out_replies import (
     Exchange,
-    change_seats,
     list_exchanges,
     read_held_out_data,
     without_known_replies,
@@ -115,7 +115,7 @@ def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations)
         {"role": "assistant", "content": "c"},
     ]
     assert [found.reply for found in list_exchanges({7: messages})] == ["c"]
-    assert [found.reply for found in list_exchanges({7: change_seats(messages)})] == ["b"]
+    assert [found.reply for found in list_exchanges({7: with_seats_swapped(messages)})] == ["b"]
 
 
 def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():

@@ -20,7 +20,7 @@ from typing import Any
 from bubbles import render_bubble, render_note
 from chat_script import ScriptError, flush_folder, replacing, shown_path
 from text_safety import remove_unsafe_characters
-from turns import Messages, add_to_turn, swap_seats, take_back_reply, take_back_turn
+from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
 
 # Continuing reads the end of the twin alone: more than any model remembers, and a log of gigabytes opens at once.
 RESUME_BYTES = 4 * 1024 * 1024
@@ -201,7 +201,7 @@ def read_conversation(twin_path: Path) -> Messages:
         elif event == "regenerate":
             take_back_reply(messages)
         elif event == "swap":
-            swap_seats(messages)
+            messages = with_seats_swapped(messages)
     return messages
 
 

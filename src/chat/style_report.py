@@ -189,14 +189,15 @@ def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
 
 def choose_sets(options: argparse.Namespace, data: HeldOutData) -> tuple[str, list[HeldOutSet]]:
     """Return the name of the set that decides, and the sets to measure, that one first."""
-    from writing_style.held_out_replies import SET_NAMES, change_seats, list_exchanges, without_known_replies
+    from turns import with_seats_swapped
+    from writing_style.held_out_replies import SET_NAMES, list_exchanges, without_known_replies
 
     sets = []
     for name in (options.set,) if options.set else SET_NAMES:
         conversations = data.sets[name]
         owner = without_known_replies(list_exchanges(conversations), data.training)
         chosen = [owner[place * len(owner) // options.prompts] for place in range(options.prompts)]
-        seats_changed = {line: change_seats(messages) for line, messages in conversations.items()}
+        seats_changed = {line: with_seats_swapped(messages) for line, messages in conversations.items()}
         other = list_exchanges(seats_changed, options.prompts)
         sets.append(HeldOutSet(name, chosen if len(owner) > options.prompts else owner, other))
     return sets[0].name, sets

@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 from turn_format import ChatFormatError, encode_conversation, find_end_of_turn_id
-from turns import Messages, add_to_turn, swap_seats, take_back_reply, take_back_turn
+from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
 
 # What stays in the model's memory when it is full. Forgetting moves every position, so what stays is read again once:
 # at a half that costs one re-read token per new one, at nine tenths nine.
@@ -284,7 +284,7 @@ class Conversation:
 
     def swap(self) -> None:
         """Change seats: what the user said becomes the imitated person's, the replies become the user's."""
-        swap_seats(self.messages)
+        self.messages = with_seats_swapped(self.messages)
 
     def reset(self, messages: Messages | None = None) -> None:
         """Begin anew, or go on from `messages`."""

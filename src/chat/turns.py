@@ -34,7 +34,7 @@ def take_back_turn(messages: Messages) -> bool:
     return has_taken
 
 
-def swap_seats(messages: Messages) -> None:
-    """Give each message to the other role."""
+def with_seats_swapped(messages: Messages) -> Messages:
+    """Return `messages` with each of them the other role's; `"ids"` go, since they are of a reply's place."""
     other = {"user": "assistant", "assistant": "user"}
-    messages[:] = [{"role": other[message["role"]], "content": message["content"]} for message in messages]
+    return [{"role": other[message["role"]], "content": message["content"]} for message in messages]

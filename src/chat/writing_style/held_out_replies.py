@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from chat_script import ScriptError, shown_path
+from turns import Messages, add_to_turn
 
 from writing_style.writing_habits import list_words
 
@@ -22,7 +23,6 @@ SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in ti
 LONG_REPLY_WORDS = 5  # a longer reply that also stands in training is no test; a shorter one ("סבבה") repeats in life
 
 T = TypeVar("T")
-Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -103,20 +103,9 @@ def _read_conversations(content: bytes, path: Path) -> dict[int, Messages]:
 def _join_turns(messages: Sequence[dict[str, Any]]) -> Messages:
     turns: Messages = []
     for message in messages:
-        role, content = str(message["role"]), str(message["content"])
-        if not content.strip():
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n{content}"
-        else:
-            turns.append({"role": role, "content": content})
+        if str(message["content"]).strip():
+            add_to_turn(turns, str(message["role"]), str(message["content"]))
     return turns
-
-
-def change_seats(messages: Iterable[dict[str, str]]) -> Messages:
-    """Return `messages` with the two roles changed: the other person sits in the imitated person's seat."""
-    other = {"user": "assistant", "assistant": "user"}
-    return [{"role": other[message["role"]], "content": message["content"]} for message in messages]
 
 
 def take_evenly(items: Sequence[T], max_items: int) -> list[T]:

@@ -26,9 +26,10 @@ import torch
 from chat_script import ScriptError, replacing, shown_path
 from trained_model import TrainedModel
 from turn_format import encode_conversation
+from turns import Messages
 
 from writing_style.author_classifier import area_under_curve
-from writing_style.held_out_replies import Exchange, Messages
+from writing_style.held_out_replies import Exchange
 from writing_style.reply_sampling import generate_batch
 from writing_style.reply_scoring import MAX_BATCH_ROWS, score_replies
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from turn_format import EncodedConversation, encode_conversation
+from turns import Messages
 
-from writing_style.held_out_replies import Exchange, Messages
+from writing_style.held_out_replies import Exchange
 from writing_style.resampling import FloatArray, Interval, interval_of, resample
 
 # One batch holds so many tokens: about 1 GiB of keys and values with the default 7B, little beside its weights.

@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from writing_style.held_out_replies import Messages
+from turns import Messages
 
 STYLE = """
 :root{color-scheme:light dark}
