@@ -13,7 +13,8 @@ from pathlib import Path
 import chat_grammar
 import make_small_base
 import pytest
-from writing_style.leak_probe import LEAKS_BITS, SEEN_BITS, plant_into_file
+from writing_style.canaries import plant_into_file
+from writing_style.leak_probe import LEAKS_BITS, SEEN_BITS
 
 pytestmark = pytest.mark.slow
 

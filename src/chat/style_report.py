@@ -38,6 +38,7 @@ from chat_script import (
 from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
+from writing_style.canaries import plant_into_file, read_canaries
 
 if TYPE_CHECKING:
     from trained_model import TrainedModel
@@ -404,8 +405,6 @@ def plant_canaries(options: argparse.Namespace) -> int:
     source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
     target = options.plant_canaries
     check_folder_of(target)
-    from writing_style.leak_probe import plant_into_file
-
     num_planted = plant_into_file(source, target, options.seed)
     print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
     print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
@@ -421,7 +420,7 @@ def measure_leaks(
 ) -> dict[str, Any]:
     """Measure what can be drawn out of the tuned model."""
     from writing_style.held_out_replies import list_exchanges
-    from writing_style.leak_probe import probe_leaks, read_canaries
+    from writing_style.leak_probe import probe_leaks
 
     canaries = read_canaries(data_path_of(options, saved))
     trained_on = list_exchanges(data.training, options.prompts)

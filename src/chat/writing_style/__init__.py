@@ -14,6 +14,7 @@ style_measuring     all of these for one held-out set, as plain numbers
 style_verdict       from the numbers to one of four verdicts
 style_picture, style_page, blind_quiz    what people look at, and a blind test for them
 leak_probe          what a stranger could draw out of the model
+canaries, code_ranking    invented secrets to plant into training data, and how well a model then knows them
 
 These modules use the chat's own beside this folder; the chat uses none of them.
 """
