@@ -374,6 +374,7 @@ def find_checkpoint(run: Run) -> Path | None:
 def load_model(run: Run) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
     import torch
+    from head_loss import compute_loss_in_blocks
     from packing_check import choose_attention
     from qlora_model import add_lora, load_quantized_base
     from segment_attention import register_segment_attention
@@ -392,6 +393,7 @@ def load_model(run: Run) -> Any:
     model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
     if run.is_packed:
         register_segment_attention()
+        compute_loss_in_blocks(base_model)
         longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
         fault = choose_attention(model, [run.material.pieces[number] for number in longest])
         if fault:

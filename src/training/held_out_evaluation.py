@@ -16,7 +16,6 @@ import torch
 from chat_format import encode_conversation
 from packing import ScheduledPieces, collate_pack
 from packing_check import PLAIN_ATTENTION
-from torch.nn.functional import cross_entropy
 from training_script import printable
 
 NUM_SAMPLES = 2
@@ -56,11 +55,8 @@ def measure_reply_loss(model: Any, packs: ScheduledPieces) -> ReplyLoss:
                 name: value.to(model.device) if isinstance(value, torch.Tensor) else value
                 for name, value in collate_pack([pieces]).items()
             }
-            labels = batch.pop("labels")
-            del batch["shift_labels"]
-            logits = model(**batch).logits.reshape(len(labels), -1)
-            nats += cross_entropy(logits.float(), labels, reduction="sum").item()
-            num_tokens += len(labels)
+            nats += model(**batch, num_items_in_batch=1).loss.item()  # their sum, divided by 1
+            num_tokens += len(batch["labels"])
             num_chars += sum(piece["num_reply_chars"] for piece in pieces)
     model.train(was_training)
     return ReplyLoss(nats, int(num_tokens), int(num_chars))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from head_loss import compute_loss_in_blocks
 from peft.helpers import disable_input_dtype_casting
 from qlora_model import Device, ParameterCount, add_lora, count_parameters
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -177,6 +178,7 @@ def estimate_memory(
     model = build_empty_model(config, device.dtype)
     num_4bit, largest = _count_quantizable(model) if device.is_quantized else (0, 0)
     num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
+    compute_loss_in_blocks(model)
     adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
     count = count_parameters(adapted)
     # Half precision is trained under autocast. There 4-bit layers do not cast their input to the adapter's fp32;

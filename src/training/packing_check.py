@@ -1,7 +1,8 @@
 """Before the training: does the real model compute for packed rows what it computes for separate ones?
 
 Some models or versions let packed conversations see each other in silence (a key-value cache is enough), which no loss
-curve shows. Two short pieces tell: alone, in a pack, and in a pack whose other piece was changed.
+curve shows. Two short pieces tell: alone, in a pack, and in a pack whose other piece was changed. The loss that training
+takes of them has to be the mean of what their tokens give one by one.
 It leaves what to do about a difference to the script.
 """
 
@@ -65,6 +66,11 @@ def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]]) -> str | No
         return f"conversations packed in one row see each other (loss changes by {leak:.1e})"
     if not difference <= TOLERANCES[base.dtype]:
         return f"packed and separate rows give different losses (by {difference:.1e} a token)"
+    with torch.no_grad():
+        training_loss = model(**_on_device(model, collate_pack([[first, second]]))).loss.item()
+    difference = abs(training_loss - packed.mean().item())
+    if not difference <= TOLERANCES[base.dtype]:
+        return f"the loss to train on is not the mean of the tokens' losses (by {difference:.1e} a token)"
     return None
 
 
@@ -82,10 +88,12 @@ def _token_losses(model: Any, pieces: Sequence[dict[str, Any]], is_plain: bool =
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(
-            **{name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
-        ).logits
+        logits = model(**_on_device(model, batch)).logits
     model.train(was_training)
     if is_plain:
         logits = logits[:, :-1]
     return cross_entropy(logits.reshape(len(labels), -1).float(), labels, reduction="none")
+
+
+def _on_device(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}

@@ -34,6 +34,7 @@ work_offline()
 
 import torch
 from datasets import Dataset
+from head_loss import compute_loss_in_blocks
 from packing import PaddedCollator, ScheduledPieces, collate_pack, plan_padded_schedule, plan_schedule
 from peft import LoraConfig, get_peft_model
 from recipes import PUBLISHED_RECIPE
@@ -92,6 +93,8 @@ def make_model(vocab_size: int, has_head: bool, dropout: float = 0.0, attention:
         use_cache=False,
     )
     base = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    if attention == SEGMENT_ATTENTION:
+        compute_loss_in_blocks(base)
     return base if dropout is None else put_lora_on(base, has_head, dropout)
 
 
@@ -286,6 +289,7 @@ def objective_difference(vocab_size: int = 4_096) -> float:
     with torch.no_grad():
         published = model(**PaddedCollator(pad_token_id=0, length=PUBLISHED_RECIPE.max_length)([rows])).loss
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
+        compute_loss_in_blocks(model.get_base_model())
         ours = model(**collate_pack([every_token])).loss
     return abs(published.item() - ours.item())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
+from head_loss import compute_loss_in_blocks
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
 from packing import plan_schedule
 from peft import get_peft_model
@@ -54,7 +55,9 @@ def measure_ours(folder: Path, device: Device, conversations: list[dict], row_to
     """Train one epoch our way; return tokens a second and, on a card, the peak of its memory in bytes."""
     register_segment_attention()
     set_seed(SEED)
-    model = add_lora(load_quantized_base(folder, device, SEGMENT_ATTENTION), rank=32, alpha=64, dropout=0.0)
+    base = load_quantized_base(folder, device, SEGMENT_ATTENTION)
+    compute_loss_in_blocks(base)
+    model = add_lora(base, rank=32, alpha=64, dropout=0.0)
     return _measure(our_trainer, model, conversations, row_tokens, device)
 
 
