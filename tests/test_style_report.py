@@ -19,6 +19,7 @@ from writing_style.held_out_replies import (
     Exchange,
     list_exchanges,
     read_held_out_data,
+    take_evenly,
     without_known_replies,
 )
 from writing_style.reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
@@ -66,7 +67,7 @@ def trained(tmp_path_factory, tiny_base_dir):
 
 @pytest.fixture(scope="module")
 def exchanges(sample_conversations):
-    return list_exchanges(dict(enumerate(sample_conversations)), max_exchanges=18)
+    return take_evenly(list_exchanges(dict(enumerate(sample_conversations))), 18)
 
 
 # --- What was held out ---------------------------------------------------------------------------------------------
@@ -113,8 +114,7 @@ def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations)
 
 def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
     known = "זה משפט ארוך למדי שכבר נכתב קודם"
-    training = {1: [{"role": "assistant", "content": known}, {"role": "assistant", "content": "סבבה"}]}
-    kept = without_known_replies([exchange(["?"], known), exchange(["?"], "סבבה")], training)
+    kept = without_known_replies([exchange(["?"], known), exchange(["?"], "סבבה")], [known, "סבבה"])
     assert [found.reply for found in kept] == ["סבבה"]
 
 

@@ -157,7 +157,8 @@ def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_pat
     split_path = folder / "held_out_conversations.json"
     split = json.loads(split_path.read_text(encoding="utf-8"))
     split_path.write_text(json.dumps({**split, "spread": split["spread"][:6]}), encoding="utf-8")
-    report, result = report_on(folder)
+    report, result = report_on(folder, "--quiz", "5")
+    assert "no page of replies: with too little data none were drawn" in result.stderr
     assert report["sets"]["spread"]["num_replies"] <= 30
     assert report["judged"]["verdict"] == "not enough data"
     assert "are too few to tell" in result.stdout

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ from chat_script import (
     ScriptError,
     exclusive_use,
     remove_abandoned_files,
-    replacing,
     run_script,
     shown_path,
     warn_of_other_blocks,
@@ -42,22 +40,15 @@ from writing_style.canaries import plant_into_file, read_canaries
 
 if TYPE_CHECKING:
     from trained_model import TrainedModel
-    from writing_style.held_out_replies import Exchange, HeldOutData
-    from writing_style.reply_sampling import SampledReply
-    from writing_style.writing_habits import Reply
+    from writing_style.held_out_replies import HeldOutData, HeldOutSet
+    from writing_style.reply_sampling import RepliesFile
 
 NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
 SEED = 0
 REPORT_FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
-REPORT_NAME = "style_report.json"
-PAGE_NAME = "style_report.html"
-PICTURE_NAME = "style_report.png"
 REPLIES_NAME = "style_replies.jsonl"
-EXAMPLES_NAME = "style_examples.html"
-QUIZ_NAME = "style_quiz.html"
-KEY_NAME = "style_quiz_key.json"
 
 EXAMPLES = """examples:
   python3 src/chat/style_report.py
@@ -128,80 +119,53 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@dataclass(frozen=True)
-class HeldOutSet:
-    """One set to measure: the owner's exchanges, and the other person's with the seats changed."""
-
-    name: str
-    owner: list[Exchange]
-    other: list[Exchange]
-
-    @property
-    def num_conversations(self) -> int:
-        """In how many conversations the owner's replies stand."""
-        return len({exchange.conversation for exchange in self.owner})
-
-
 def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
     """Measure every set that is large enough, judge, and write the files."""
-    from writing_style.held_out_replies import read_held_out_data
+    from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
+    from writing_style.report_files import write_report
     from writing_style.style_verdict import is_enough, not_enough_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
-    headline, sets = choose_sets(options, data)
-    measured: dict[str, Any] = {}
-    trained = replies_file = None
-    for held_out in sets:
-        num_replies, num_conversations = len(held_out.owner), held_out.num_conversations
-        if is_enough(num_replies, num_conversations):
-            if trained is None:
-                trained = load_model(options, saved)
-                replies_file = open_replies_file(options, saved, data, trained)
-            measured[held_out.name] = measure(options, trained, replies_file, held_out, data)
-        else:
-            measured[held_out.name] = {
-                "num_replies": num_replies,
-                "num_conversations": num_conversations,
-                "judged": not_enough_data(num_replies, num_conversations),
-            }
+    sets = [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
+    measurable = [held_out for held_out in sets if is_enough(len(held_out.owner), held_out.num_conversations)]
+    trained = load_model(options, saved) if measurable or options.leak_probe else None
+    settings = describe_settings(options, saved, data, trained)
+    measured: dict[str, Any] = {
+        held_out.name: {
+            "num_replies": len(held_out.owner),
+            "num_conversations": held_out.num_conversations,
+            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
+        }
+        for held_out in sets
+    }
+    if trained is not None and measurable:
+        from writing_style.reply_sampling import RepliesFile
+
+        replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
+        for held_out in measurable:
+            measured[held_out.name] = measure(trained, replies_file, held_out, data, options.seed)
+    headline = sets[0]
     report = {
         "format": REPORT_FORMAT,
-        "judged": measured[headline]["judged"],
-        "settings": describe_settings(options, saved, data, headline, trained),
+        "judged": measured[headline.name]["judged"],
+        "settings": {"headline_set": headline.name, **settings},
         "sets": measured,
     }
-    if options.leak_probe:
-        trained = trained or load_model(options, saved)
-        report["leak_probe"] = measure_leaks(options, saved, trained, data, sets[0])
-    write_report(saved.folder, report, headline)
-    if replies_file is not None and trained is not None:
-        write_private_pages(options, saved.folder, sets[0], replies_file, trained)
+    if trained is not None and options.leak_probe:
+        report["leak_probe"] = measure_leaks(options, saved, trained, data, headline)
+    write_report(saved.folder, report)
+    if trained is not None and headline in measurable:
+        write_private_pages(options, saved.folder, headline, replies_file, trained)
+    elif options.quiz is not None or options.show_replies is not None:
+        print("no page of replies: with too little data none were drawn", file=sys.stderr)
     tell(saved.folder, report)
     return 0
 
 
 def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
     """Return the JSONL: the one typed, else the one the model was trained on."""
-    if options.path_to_data is not None:
-        typed: Path = options.path_to_data
-        return typed
-    return PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
-
-
-def choose_sets(options: argparse.Namespace, data: HeldOutData) -> tuple[str, list[HeldOutSet]]:
-    """Return the name of the set that decides, and the sets to measure, that one first."""
-    from turns import with_seats_swapped
-    from writing_style.held_out_replies import SET_NAMES, list_exchanges, without_known_replies
-
-    sets = []
-    for name in (options.set,) if options.set else SET_NAMES:
-        conversations = data.sets[name]
-        owner = without_known_replies(list_exchanges(conversations), data.training)
-        chosen = [owner[place * len(owner) // options.prompts] for place in range(options.prompts)]
-        seats_changed = {line: with_seats_swapped(messages) for line, messages in conversations.items()}
-        other = list_exchanges(seats_changed, options.prompts)
-        sets.append(HeldOutSet(name, chosen if len(owner) > options.prompts else owner, other))
-    return sets[0].name, sets
+    typed: Path | None = options.path_to_data
+    return typed or PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
 
 
 def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
@@ -212,30 +176,30 @@ def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
     return load_trained_model(saved, device=options.device)
 
 
-def open_replies_file(options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel) -> Any:
-    """Open the private file of generated replies, with what an earlier run of the same settings left."""
-    from writing_style.reply_sampling import RepliesFile
-
-    made_with = {
-        "adapter_sha256": sha256_of(saved.folder / "adapter_model.safetensors"),
+def describe_settings(
+    options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel | None
+) -> dict[str, Any]:
+    """Return how the numbers come about; nothing that names a person or a place on this disk."""
+    adapter = (saved.folder / "adapter_model.safetensors").read_bytes()
+    settings: dict[str, Any] = {
+        "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
+        "base_fingerprint": saved.settings["base_fingerprint"],
+        "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
         "data_sha256": data.sha256,
         "split_sha256": data.split_sha256,
         "prompts": options.prompts,
         "seed": options.seed,
-        "sampling": asdict(trained.sampling),
-        "device": trained.plan.device,
-        "dtype": str(trained.plan.dtype),
+        "versions": {name: version(name) for name in LIBRARIES},
     }
-    return RepliesFile(saved.folder / REPLIES_NAME, made_with)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if trained is not None:
+        settings["sampling"] = asdict(trained.sampling)
+        settings["device"] = trained.plan.device
+        settings["dtype"] = str(trained.plan.dtype).removeprefix("torch.")
+    return settings
 
 
 def measure(
-    options: argparse.Namespace, trained: TrainedModel, replies_file: Any, held_out: HeldOutSet, data: HeldOutData
+    trained: TrainedModel, replies_file: RepliesFile, held_out: HeldOutSet, data: HeldOutData, seed: int
 ) -> dict[str, Any]:
     """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
     from writing_style.reply_sampling import cut_as_generated, sample_replies
@@ -245,7 +209,7 @@ def measure(
     from writing_style.writing_habits import Reply
 
     with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
-        sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, advance)
+        sampled = sample_replies(trained, held_out.owner, seed, replies_file, advance)
     groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
     with progress(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as advance:
         scored = {
@@ -262,12 +226,9 @@ def measure(
         writers[name] = [
             Reply(exchange.conversation, reply.text) for exchange, reply in zip(held_out.owner, replies, strict=True)
         ]
-    training = TrainingReplies(
-        owner=training_replies(data, "assistant"),
-        other=training_replies(data, "user"),
-    )
+    training = TrainingReplies(owner=data.training_replies("assistant"), other=data.training_replies("user"))
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
-    measured = measure_set(writers, endings, training, measure_bits(scored, options.seed), options.seed)
+    measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
     measured["num_real_replies_cut"] = sum(
         exchange.reply != reply.text for exchange, reply in zip(held_out.owner, writers["owner"], strict=True)
     )
@@ -275,11 +236,19 @@ def measure(
     return measured
 
 
-def training_replies(data: HeldOutData, role: str) -> list[str]:
-    """Return what one of the two people wrote in training."""
-    return [
-        message["content"] for messages in data.training.values() for message in messages if message["role"] == role
-    ]
+def measure_leaks(
+    options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
+) -> dict[str, Any]:
+    """Measure what can be drawn out of the tuned model."""
+    from writing_style.held_out_replies import list_exchanges, take_evenly
+    from writing_style.leak_probe import probe_leaks
+
+    canaries = read_canaries(data_path_of(options, saved))
+    trained_on = take_evenly(list_exchanges(data.training), options.prompts)
+    with progress("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as advance:
+        return probe_leaks(
+            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, advance
+        )
 
 
 @contextmanager
@@ -291,104 +260,53 @@ def progress(title: str, num_replies: int) -> Iterator[Callable[[int], None]]:
         yield lambda num_done: bar.update(num_done) and None
 
 
-def describe_settings(
-    options: argparse.Namespace, saved: SavedModel, data: HeldOutData, headline: str, trained: TrainedModel | None
-) -> dict[str, Any]:
-    """Return how the numbers came about; nothing that names a person or a place on this disk."""
-    settings: dict[str, Any] = {
-        "headline_set": headline,
-        "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
-        "base_fingerprint": saved.settings["base_fingerprint"],
-        "adapter_sha256": sha256_of(saved.folder / "adapter_model.safetensors"),
-        "data_sha256": data.sha256,
-        "split_sha256": data.split_sha256,
-        "prompts": options.prompts,
-        "seed": options.seed,
-        "versions": {name: version(name) for name in LIBRARIES},
-    }
-    if trained is not None:
-        settings["sampling"] = asdict(trained.sampling)
-        settings["device"] = trained.plan.device
-        settings["dtype"] = str(trained.plan.dtype).removeprefix("torch.")
-    return settings
-
-
-def write_report(folder: Path, report: Mapping[str, Any], headline: str) -> None:
-    """Write the three files that hold numbers only."""
-    from writing_style.style_page import make_report_page
-    from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
-
-    judged, measured = report["judged"], report["sets"][headline]
-    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
-    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
-    with replacing(folder / PICTURE_NAME, "wb") as file:
-        file.write(to_png(figure))
-    write_text(folder / PAGE_NAME, make_report_page(report, to_svg(figure) if "bits" in measured else None))
-    write_text(folder / REPORT_NAME, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a private file, whole or not at all."""
-    with replacing(path) as file:
-        file.write(text)
-
-
 def write_private_pages(
-    options: argparse.Namespace, folder: Path, held_out: HeldOutSet, replies_file: Any, trained: TrainedModel
+    options: argparse.Namespace, folder: Path, held_out: HeldOutSet, replies_file: RepliesFile, trained: TrainedModel
 ) -> None:
     """Write what shows the chat itself, where asked for."""
-    found = [exchange for exchange in held_out.owner if replies_file.find("tuned", exchange) is not None]
-    tuned: list[SampledReply] = [replies_file.find("tuned", exchange) for exchange in found]
-    if options.show_replies is not None and found:
-        from writing_style.style_page import make_examples_page
-        from writing_style.writer_numbers import find_key_words
+    from writing_style.blind_quiz import write_quiz
+    from writing_style.reply_sampling import cut_as_generated
+    from writing_style.report_files import write_examples
 
-        base: list[SampledReply] = [replies_file.find("base", exchange) for exchange in found]
-        num_shown = min(options.show_replies, len(found))
-        examples = [
-            {
-                "conversation": found[place].conversation,
-                "context": found[place].context,
-                "owner": found[place].reply,
-                "base": base[place].text,
-                "tuned": tuned[place].text,
-            }
-            for place in (number * len(found) // num_shown for number in range(num_shown))
-        ]
-        key_words = find_key_words([reply.text for reply in tuned], [exchange.reply for exchange in found])
-        write_text(folder / EXAMPLES_NAME, make_examples_page(examples, key_words))
-        print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
-    if options.quiz is not None and found:
-        from writing_style.blind_quiz import choose_pairs, make_quiz
-        from writing_style.reply_sampling import cut_as_generated
+    if options.show_replies is not None:
+        base, tuned = (replies_file.texts(writer, held_out.owner) for writer in ("base", "tuned"))
+        path = write_examples(folder, held_out.owner, base, tuned, options.show_replies)
+        print(f"private, with words of the chat: {shown_path(path)}")
+    if options.quiz is not None:
+        # A real reply that is longer than a generated one can be would give itself away.
+        fair = [exchange for exchange in held_out.owner if exchange.reply == cut_as_generated(trained, exchange.reply)]
+        path, num_pairs = write_quiz(folder, fair, replies_file.texts("tuned", fair), options.quiz, options.seed)
+        print(f"blind test of {num_pairs} pairs (private): {shown_path(path)}")
 
-        pairs = [
-            (exchange, text)
-            for exchange, text in choose_pairs(found, [reply.text for reply in tuned], options.quiz)
-            if exchange.reply == cut_as_generated(trained, exchange.reply)
-        ]
-        page, key = make_quiz(
-            pairs,
-            options.seed,
-            f"python3 src/chat/style_report.py --saved-model-path {shown_path(folder)} --score-quiz",
-        )
-        write_text(folder / QUIZ_NAME, page)
-        write_text(folder / KEY_NAME, json.dumps({"real": key}) + "\n")
-        print(f"blind test of {len(pairs)} pairs (private): {shown_path(folder / QUIZ_NAME)}")
+
+def tell(folder: Path, report: Mapping[str, Any]) -> None:
+    """Print the verdict and where to look."""
+    from writing_style.report_files import PAGE_NAME, PICTURE_NAME, REPORT_NAME
+
+    judged = report["judged"]
+    print(f"verdict: {judged['verdict']}")
+    print(judged["sentence"])
+    for reason in judged["reasons"]:
+        print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
+    if not judged["is_trustworthy"]:
+        failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
+        print(f"do not trust this: a check of the measurement failed: {failed}")
+    for name, measured in report["sets"].items():
+        if name != report["settings"]["headline_set"]:
+            print(f"on the {name} conversations: {measured['judged']['verdict']}")
+    for warning in judged["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if "leak_probe" in report:
+        print(f"leaks: {report['leak_probe']['sentence']}")
+    print(f"written: {shown_path(folder / PAGE_NAME)}, {PICTURE_NAME}, {REPORT_NAME}")
 
 
 def score_quiz(options: argparse.Namespace) -> int:
     """Score the answers to the blind test against its key."""
-    from writing_style.blind_quiz import score_answers
+    from writing_style.blind_quiz import read_key, score_answers
 
-    path = options.saved_model_path / KEY_NAME
     try:
-        key = str(json.loads(path.read_text(encoding="utf-8"))["real"])
-        score = score_answers(options.score_quiz, key)
-    except FileNotFoundError:
-        raise ScriptError(f"{shown_path(path)}: not found; make a blind test with --quiz first") from None
-    except (KeyError, TypeError, json.JSONDecodeError):
-        raise ScriptError(f"{shown_path(path)}: is damaged; make the blind test again with --quiz") from None
+        score = score_answers(options.score_quiz, read_key(options.saved_model_path))
     except ValueError as error:
         raise ScriptError(f"--score-quiz: {error}") from None
     print(
@@ -413,41 +331,6 @@ def plant_canaries(options: argparse.Namespace) -> int:
     )
     print("  python3 src/chat/style_report.py --leak-probe --saved-model-path canary_model")
     return 0
-
-
-def measure_leaks(
-    options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
-) -> dict[str, Any]:
-    """Measure what can be drawn out of the tuned model."""
-    from writing_style.held_out_replies import list_exchanges
-    from writing_style.leak_probe import probe_leaks
-
-    canaries = read_canaries(data_path_of(options, saved))
-    trained_on = list_exchanges(data.training, options.prompts)
-    with progress("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as advance:
-        return probe_leaks(
-            trained, training_replies(data, "assistant"), trained_on, held_out.owner, canaries, options.seed, advance
-        )
-
-
-def tell(folder: Path, report: Mapping[str, Any]) -> None:
-    """Print the verdict and where to look."""
-    judged = report["judged"]
-    print(f"verdict: {judged['verdict']}")
-    print(judged["sentence"])
-    for reason in judged["reasons"]:
-        print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
-    if not judged["is_trustworthy"]:
-        failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
-        print(f"do not trust this: a check of the measurement failed: {failed}")
-    for name, measured in report["sets"].items():
-        if name != report["settings"]["headline_set"]:
-            print(f"on the {name} conversations: {measured['judged']['verdict']}")
-    for warning in judged["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    if "leak_probe" in report:
-        print(f"leaks: {report['leak_probe']['sentence']}")
-    print(f"written: {shown_path(folder / PAGE_NAME)}, {PICTURE_NAME}, {REPORT_NAME}")
 
 
 if __name__ == "__main__":

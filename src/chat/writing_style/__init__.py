@@ -12,7 +12,8 @@ author_classifier   a judge of authorship: whose reply is this?
 verbatim_copies     how much of a reply stands in training word for word
 style_measuring     all of these for one held-out set, as plain numbers
 style_verdict       from the numbers to one of four verdicts
-style_picture, style_page, blind_quiz    what people look at, and a blind test for them
+style_picture, style_page, report_files    what people look at, and where it is written
+blind_quiz          a test for people who know the owner: which reply is real?
 leak_probe          what a stranger could draw out of the model
 canaries, code_ranking    invented secrets to plant into training data, and how well a model then knows them
 

@@ -1,7 +1,7 @@
 """A blind test for people: pairs of a real and a generated reply in random order, the key, and the score.
 
-The page marks nothing itself: it only puts the chosen letters into one line, which the script scores against the key.
-It leaves files to the script.
+The page marks nothing itself: it only puts the chosen letters into one line, which is scored against the key. Page and
+key are private files in the trained folder: the page shows the chat itself.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from chat_script import ScriptError, replacing, shown_path
 
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import bubbles, make_page
 
+QUIZ_NAME = "style_quiz.html"
+KEY_NAME = "style_quiz_key.json"
 SHOWN_MESSAGES = 4  # of the context before each pair
 
 # All the page can do: write the chosen letters, in order, where they can be copied.
@@ -36,6 +42,34 @@ class Score(NamedTuple):
     num_answered: int
     low: float
     high: float
+
+
+def write_quiz(
+    folder: Path, exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs: int, seed: int
+) -> tuple[Path, int]:
+    """Write page and key of at most `num_pairs` pairs; return the page's path and how many there are.
+
+    `tuned` are the replies to `exchanges`, in their order.
+    """
+    pairs = choose_pairs(exchanges, tuned, num_pairs)
+    command = f"python3 src/chat/style_report.py --saved-model-path {shown_path(folder)} --score-quiz"
+    page, key = make_quiz(pairs, seed, command)
+    with replacing(folder / QUIZ_NAME) as file:
+        file.write(page)
+    with replacing(folder / KEY_NAME) as file:
+        file.write(json.dumps({"real": key}) + "\n")
+    return folder / QUIZ_NAME, len(pairs)
+
+
+def read_key(folder: Path) -> str:
+    """Return the letters of the real replies; raise ScriptError when there is no key or a damaged one."""
+    path = folder / KEY_NAME
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["real"])
+    except FileNotFoundError:
+        raise ScriptError(f"{shown_path(path)}: not found; make a blind test with --quiz first") from None
+    except (KeyError, TypeError, ValueError):
+        raise ScriptError(f"{shown_path(path)}: is damaged; make the blind test again with --quiz") from None
 
 
 def choose_pairs(exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs: int) -> list[tuple[Exchange, str]]:

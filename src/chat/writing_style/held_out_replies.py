@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from chat_script import ScriptError, shown_path
-from turns import Messages, add_to_turn
+from turns import Messages, add_to_turn, with_seats_swapped
 
 from writing_style.writing_habits import list_words
 
@@ -43,6 +43,26 @@ class HeldOutData:
     training: dict[int, Messages]
     sha256: str  # of the JSONL
     split_sha256: str  # of the file that names the sets
+
+    def training_replies(self, role: str) -> list[str]:
+        """Return what one of the two people wrote in the conversations that training saw."""
+        return [
+            message["content"] for messages in self.training.values() for message in messages if message["role"] == role
+        ]
+
+
+@dataclass(frozen=True)
+class HeldOutSet:
+    """One set to measure: the owner's exchanges, and the other person's with the seats changed."""
+
+    name: str
+    owner: list[Exchange]
+    other: list[Exchange]
+
+    @property
+    def num_conversations(self) -> int:
+        """In how many conversations the owner's replies stand."""
+        return len({exchange.conversation for exchange in self.owner})
 
 
 def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
@@ -108,6 +128,14 @@ def _join_turns(messages: Sequence[dict[str, Any]]) -> Messages:
     return turns
 
 
+def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:
+    """Return the set `name` with at most `max_replies` of each person."""
+    conversations = data.sets[name]
+    owner = without_known_replies(list_exchanges(conversations), data.training_replies("assistant"))
+    other = list_exchanges({line: with_seats_swapped(messages) for line, messages in conversations.items()})
+    return HeldOutSet(name, take_evenly(owner, max_replies), take_evenly(other, max_replies))
+
+
 def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
     """Return `items`, or `max_items` of them at even distances.
 
@@ -118,22 +146,19 @@ def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
     return [items[place * len(items) // num_taken] for place in range(num_taken)]
 
 
-def list_exchanges(conversations: dict[int, Messages], max_exchanges: int | None = None) -> list[Exchange]:
-    """Return the owner's replies that answer something, evenly taken when there are more than `max_exchanges`."""
-    exchanges = [
+def list_exchanges(conversations: Mapping[int, Messages]) -> list[Exchange]:
+    """Return the owner's replies that answer something, in the order of the JSONL."""
+    return [
         Exchange(line, number, messages[:number], messages[number]["content"])
         for line, messages in sorted(conversations.items())
         for number in range(1, len(messages))
         if messages[number]["role"] == "assistant"
     ]
-    return exchanges if max_exchanges is None else take_evenly(exchanges, max_exchanges)
 
 
-def without_known_replies(exchanges: Iterable[Exchange], training: dict[int, Messages]) -> list[Exchange]:
+def without_known_replies(exchanges: Iterable[Exchange], known_replies: Iterable[str]) -> list[Exchange]:
     """Return `exchanges` without the long replies that training also saw, word for word."""
-    known = {
-        message["content"] for messages in training.values() for message in messages if message["role"] == "assistant"
-    }
+    known = set(known_replies)
     return [
         exchange
         for exchange in exchanges
