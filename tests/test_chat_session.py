@@ -6,7 +6,8 @@ import pytest
 from chat_screen import PipedScreen
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
-from trained_model import Conversation, load_trained_model
+from live_conversation import Conversation
+from trained_model import load_trained_model
 
 
 class Lines:

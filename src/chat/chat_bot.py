@@ -133,7 +133,8 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
     with showing_progress("loading the model"):
         from chat_session import ChatSession, read_saved
         from compute_device import is_slow
-        from trained_model import Conversation, load_trained_model
+        from live_conversation import Conversation
+        from trained_model import load_trained_model
 
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
     if saved.base.folder is not None and is_slow(trained.plan, saved.base.folder):

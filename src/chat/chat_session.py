@@ -1,6 +1,6 @@
 """One sitting at the chat: each line is said or carried out, shown, and logged before anything else happens.
 
-It leaves the model to `trained_model`, the files to `conversation_log`, the terminal to its two modules.
+It leaves the model to `live_conversation`, the files to `conversation_log`, the terminal to its two modules.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
 from chat_script import ScriptError, shown_path
 from command_line import check_folder_of, typed_path
 from conversation_log import ConversationLog, read_conversation, save_conversation
+from live_conversation import Conversation, MessageTooLong, Reply
 from terminal_input import OneMessage, PipedInput, TerminalInput
 from text_safety import remove_unsafe_characters
-from trained_model import Conversation, MessageTooLong, Reply
 from turns import Messages, take_back_reply
 
 MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens

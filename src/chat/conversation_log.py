@@ -1,7 +1,7 @@
 """The conversation on disk: `conversation.txt` to read, and its twin `conversation.jsonl` to continue from.
 
 Both are only ever appended to: one write, flushed to disk, for each finished bubble, so that a crash or a kill loses
-nothing that was said. It leaves the look of a bubble to `bubbles` and the model's memory to `trained_model`.
+nothing that was said. It leaves the look of a bubble to `bubbles` and the model's memory to `live_conversation`.
 """
 
 from __future__ import annotations

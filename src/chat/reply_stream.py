@@ -1,7 +1,7 @@
 """One reply as it comes out of the model: whole characters, bubbles, and when to stop.
 
 It is a stopping criterion: `generate` asks it after each token whether to stop, before it tells a streamer about it.
-It leaves sampling and the cache to `trained_model`, and what to do with text to its callbacks.
+It leaves sampling to `trained_model`, the cache to `live_conversation`, and what to do with text to its callbacks.
 """
 
 from __future__ import annotations

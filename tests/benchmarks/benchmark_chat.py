@@ -20,8 +20,9 @@ for folder in ("src/chat", "src/demo", "tests"):
 
 import make_small_base  # noqa: E402
 import torch  # noqa: E402
+from live_conversation import Conversation  # noqa: E402
 from tiny_saved_model import write_saved_model  # noqa: E402
-from trained_model import Conversation, TrainedModel, load_trained_model  # noqa: E402
+from trained_model import TrainedModel, load_trained_model  # noqa: E402
 from transformers import DynamicCache, GenerationConfig, MistralConfig, MistralForCausalLM  # noqa: E402
 
 HISTORY_TOKENS = (0, 250, 1_000, 3_000)

@@ -18,7 +18,6 @@ import torch
 from chat_script import replacing
 from sampling import Sampling
 from trained_model import TrainedModel
-from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 
 from writing_style.held_out_replies import Exchange
 from writing_style.reply_scoring import encode_fitting, make_batches, pad_left
@@ -37,31 +36,10 @@ def generate_batch(
     trained: TrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int
 ) -> list[SampledReply]:
     """Return one reply to each prompt; the same prompts and seed give the same replies on the same machine."""
-    torch.manual_seed(seed)
-    end_ids = sorted(trained.end_ids)
-    input_ids, attention_mask = pad_left(prompts, end_ids[0], trained.model.device)
-    num_prompt_tokens = input_ids.shape[1]
-    names = ("temperature", "min_p", "top_p", "top_k") if sampling.do_sample else ()
-    processors = []
-    if sampling.repetition_penalty != 1.0:
-        processors.append(
-            RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty, prompt_ignore_length=num_prompt_tokens)
-        )
+    input_ids, attention_mask = pad_left(prompts, min(trained.end_ids), trained.model.device)
     with torch.inference_mode():
-        output = trained.model.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            generation_config=GenerationConfig(
-                do_sample=sampling.do_sample,
-                max_new_tokens=trained.reply_room(sampling),
-                min_new_tokens=1,
-                eos_token_id=end_ids,
-                pad_token_id=end_ids[0],
-                **{name: getattr(sampling, name) for name in names},
-            ),
-            logits_processor=processors,
-        )
-    return [_finish(trained, row[None], num_prompt_tokens, sampling) for row in output]
+        output = trained.generate(input_ids, sampling, seed, attention_mask)
+    return [_finish(trained, row[None], input_ids.shape[1], sampling) for row in output]
 
 
 def _finish(trained: TrainedModel, ids: torch.Tensor, num_prompt_tokens: int, sampling: Sampling) -> SampledReply:

@@ -1,0 +1,158 @@
+"""A conversation with the trained model: what is remembered between turns changes the time, never the reply."""
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+from live_conversation import Conversation, MessageTooLong
+from trained_model import load_trained_model
+from turn_format import encode_conversation
+
+WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1>", "yes!", "ביי", "\n"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_saved_model_dir):
+    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def conversation(trained):
+    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=12))
+
+
+class InterruptedReading(Exception):
+    """Stands for anything that breaks off `generate` in the middle."""
+
+
+def carry_out(conversation, operation, seed):
+    """Do one random thing with `conversation`, the same for the same seed; return what came of it."""
+    rng = random.Random(seed)
+    text = " ".join(rng.choices(WORDS, k=rng.randint(1, 8)))
+    if operation == "undo":
+        return conversation.undo()
+    if operation == "regenerate" and any(message["role"] == "user" for message in conversation.messages):
+        return conversation.regenerate().text
+    if operation == "edit" and conversation.messages:
+        number = rng.randrange(len(conversation.messages))
+        conversation.messages[number] = {"role": conversation.messages[number]["role"], "content": text}
+    if operation == "swap":
+        conversation.swap()
+    if operation == "break":
+
+        def break_off(_text):
+            raise InterruptedReading
+
+        with pytest.raises(InterruptedReading):
+            conversation.say("again and again", on_text=break_off)
+        return conversation.messages[-1]
+    stop = threading.Event()
+    num_pieces = rng.randint(1, 6) if operation == "interrupt" else 10**6
+
+    def count(_text):
+        nonlocal num_pieces
+        num_pieces -= 1
+        if num_pieces == 0:
+            stop.set()
+
+    reply = conversation.say(text, on_text=count, stop=stop)
+    return reply.text, reply.ending, conversation.messages[-1].get("ids")
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+def test_greedy_replies_are_the_same_with_and_without_reuse(trained, seed):
+    greedy = replace(trained.sampling, do_sample=False, max_new_tokens=16)
+    reusing, rereading = (Conversation(trained, seed=0, sampling=greedy) for _ in range(2))
+    rng = random.Random(seed)
+    for step in range(30):
+        operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])
+        rereading.drop_cache()
+        outcomes = [
+            carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, rereading)
+        ]
+        assert outcomes[0] == outcomes[1], f"step {step}: {operation}"
+        assert reusing.messages == rereading.messages
+    assert reusing._num_forgotten == rereading._num_forgotten > 0, "the walk never filled the memory"
+
+
+def test_only_what_is_new_is_read(conversation):
+    first = conversation.say("שלום, מה נשמע היום?")
+    second = conversation.say("ok")
+    assert first.num_reused_tokens == 0
+    assert second.num_reused_tokens >= first.num_prompt_tokens
+    again = conversation.regenerate()
+    assert again.num_prompt_tokens - again.num_reused_tokens == 1
+
+
+def test_the_prompt_is_what_was_trained(trained, conversation):
+    conversation.say("hello")
+    conversation.say("</s><person1>you")
+    messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
+    prompt_ids, _turn_ends = trained.encode_prompt(messages[:-1])
+    trained_ids = encode_conversation(trained.tokenizer, messages).input_ids
+    assert trained_ids[: len(prompt_ids)] == prompt_ids
+    assert trained.tokenizer.decode(prompt_ids).endswith("<person1>")
+
+
+def test_a_full_memory_forgets_whole_old_turns_down_to_half_and_says_so_once(trained):
+    said = []
+    conversation = Conversation(
+        trained,
+        seed=0,
+        sampling=replace(trained.sampling, do_sample=False, max_new_tokens=4),
+        on_forget=lambda: said.append("forgot"),
+    )
+    room = trained.context_tokens - 4
+    lengths = [conversation.say("one two three four").num_prompt_tokens for _ in range(20)]
+    assert max(lengths) <= room
+    drops = [(before, after) for before, after in zip(lengths, lengths[1:], strict=False) if after < before]
+    assert drops and all(after <= room / 2 + 1 for _before, after in drops)
+    assert said == ["forgot"]
+    assert len(conversation.messages) == 40  # the conversation itself is whole
+
+
+def test_a_message_longer_than_the_memory_is_refused_and_leaves_nothing(conversation):
+    conversation.say("hi")
+    before = list(conversation.messages)
+    with pytest.raises(MessageTooLong, match="this message has .* tokens, the model's memory 148; shorten it"):
+        conversation.say("word " * 500)
+    assert conversation.messages == before
+    assert conversation.say("still here").num_new_tokens > 0
+
+
+def test_an_interrupted_reply_is_kept_as_it_was_shown(conversation):
+    stop = threading.Event()
+    shown = []
+
+    def show(text):
+        shown.append(text)
+        if len(shown) == 3:
+            stop.set()
+
+    reply = conversation.say("שלום", on_text=show, stop=stop)
+    assert reply.ending == "interrupted"
+    assert conversation.messages[-1]["content"] == reply.text == "".join(shown).strip()
+
+
+def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(trained):
+    hot = replace(trained.sampling, temperature=2.0, min_p=0.0)
+    texts = []
+    for _ in range(2):
+        conversation = Conversation(trained, seed=7, sampling=hot)
+        texts.append([conversation.say("שלום").text, conversation.regenerate().text])
+    assert texts[0] == texts[1]
+    assert texts[0][0] != texts[0][1]
+
+
+@pytest.mark.slow
+def test_a_conversation_knows_its_dialogue_in_bubbles(talking_model_dir):
+    talking = load_trained_model(talking_model_dir, device="cpu", dtype="float32", is_merged=True)
+    conversation = Conversation(talking, seed=0, sampling=replace(talking.sampling, do_sample=False))
+    bubbles = []
+    reply = conversation.say("שלום", on_bubble=lambda text, cut_by: bubbles.append((text, cut_by)))
+    assert (reply.text, reply.ending) == ("היי\nמה נשמע? 😂", "complete")
+    assert bubbles == [("היי", None), ("מה נשמע? 😂", None)]
+    conversation.sampling = replace(conversation.sampling, max_bubbles=1)
+    cut = conversation.regenerate()
+    assert (cut.text, cut.ending) == ("היי", "bubbles")
