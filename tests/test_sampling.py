@@ -22,7 +22,7 @@ def test_takes_known_values_and_leaves_the_rest():
         ("temperature", "0", "temperature is a number from 0.01 to 5"),
         ("temperature", "nan", "temperature is a number from 0.01 to 5"),
         ("temperature", "hot", "temperature is a number from 0.01 to 5"),
-        ("top_k", "1.5", "top_k is a whole number from 0 to 1e+06"),
+        ("top_k", "1.5", "top_k is a whole number from 0 to 1,000,000"),
         ("do_sample", "perhaps", "do_sample is on or off"),
         ("no_repeat_ngram_size", "3", "no setting named no_repeat_ngram_size"),
     ],

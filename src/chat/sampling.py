@@ -21,6 +21,16 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def range_of(name: str) -> str:
+    """Return what is allowed as messages show it.
+
+    >>> range_of("top_k")
+    '0 to 1,000,000'
+    """
+    lowest, highest = RANGES[name]
+    return f"{lowest:g} to {highest:,.15g}"
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Values for one reply. The defaults stand in for what a trained folder's `generation_config.json` leaves out."""
@@ -49,7 +59,7 @@ class Sampling:
         except ValueError:
             number = kind(-1)
         if not lowest <= number <= highest:  # also false for nan
-            raise ValueError(f"{name} is a {'whole ' if kind is int else ''}number from {lowest:g} to {highest:g}")
+            raise ValueError(f"{name} is a {'whole ' if kind is int else ''}number from {range_of(name)}")
         return replace(self, **{name: number})
 
     @classmethod
