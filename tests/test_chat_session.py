@@ -7,6 +7,7 @@ from chat_screen import PipedScreen
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
 from live_conversation import Conversation
+from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
 
 
@@ -22,7 +23,7 @@ class Lines:
 
 @pytest.fixture(scope="module")
 def trained(tiny_saved_model_dir):
-    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
+    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def plain_greedy_reply(folder, messages):
 
 
 def test_plain_transformers_gives_the_greedy_reply_of_the_chat(saved_dir, exported_dir):
-    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    trained = load_trained_model(check_saved_model(saved_dir), device="cpu", dtype="float32")
     prompt_ids, _ = trained.encode_prompt(QUESTION)
     output = trained.model.generate(
         input_ids=torch.tensor([prompt_ids]), do_sample=False, max_new_tokens=24, eos_token_id=sorted(trained.end_ids)
@@ -76,7 +76,7 @@ def test_what_the_folder_holds(exported_dir):
 
 
 def test_rendered_prompts_encode_as_the_chat_encodes_them(saved_dir, exported_dir):
-    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    trained = load_trained_model(check_saved_model(saved_dir), device="cpu", dtype="float32")
     exported = AutoTokenizer.from_pretrained(exported_dir)
     for text in PROBE_TEXTS:
         messages = [{"role": "user", "content": text}]
@@ -94,7 +94,7 @@ def test_an_adapter_on_a_tied_head_leaves_the_embeddings_alone(tmp_path, tiny_ba
     saved_dir = write_saved_model(tmp_path / "saved", tied_dir, 256, adapter_scale=0.5)
     write_merged_model(check_saved_model(saved_dir), tmp_path / "exported")
 
-    trained = load_trained_model(saved_dir, device="cpu", dtype="float32")
+    trained = load_trained_model(check_saved_model(saved_dir), device="cpu", dtype="float32")
     ids = torch.tensor([trained.encode_prompt(QUESTION)[0]])
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     with torch.no_grad():

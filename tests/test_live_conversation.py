@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from live_conversation import Conversation, MessageTooLong
+from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
 from turn_format import encode_conversation
 
@@ -14,7 +15,7 @@ WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1
 
 @pytest.fixture(scope="module")
 def trained(tiny_saved_model_dir):
-    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
+    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(traine
 
 @pytest.mark.slow
 def test_a_conversation_knows_its_dialogue_in_bubbles(talking_model_dir):
-    talking = load_trained_model(talking_model_dir, device="cpu", dtype="float32", is_merged=True)
+    talking = load_trained_model(check_saved_model(talking_model_dir), device="cpu", dtype="float32", is_merged=True)
     conversation = Conversation(talking, seed=0, sampling=replace(talking.sampling, do_sample=False))
     bubbles = []
     reply = conversation.say("שלום", on_bubble=lambda text, cut_by: bubbles.append((text, cut_by)))

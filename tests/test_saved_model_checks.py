@@ -41,8 +41,14 @@ def refusal(saved_dir, base_model_id=None):
 
 def test_a_good_folder_is_accepted_with_its_base(saved_dir, tiny_base_dir):
     saved = check_saved_model(saved_dir)
-    assert saved.base.folder == tiny_base_dir
-    assert saved.generation["temperature"] == 0.7
+    assert saved.base_dir == tiny_base_dir
+    assert saved.generation["temperature"] == saved.sampling.temperature == 0.7
+
+
+def test_a_value_out_of_range_is_named(saved_dir):
+    change_json(saved_dir / "generation_config.json", temperature=-1)
+    error = refusal(saved_dir)
+    assert error.endswith("generation_config.json: temperature is a number from 0.01 to 5; correct it")
 
 
 def test_no_model_yet(tmp_path):
@@ -84,7 +90,7 @@ def test_absurd_weights_header_is_damage(saved_dir):
 
 
 def test_another_base_is_refused_by_its_fingerprint(saved_dir, base_dir):
-    assert check_saved_model(saved_dir, str(base_dir)).base.folder == base_dir  # the same one elsewhere is welcome
+    assert check_saved_model(saved_dir, str(base_dir)).base_dir == base_dir  # the same one elsewhere is welcome
     change_json(base_dir / "config.json", num_hidden_layers=3)
     assert "is not the base model this was trained on" in refusal(saved_dir, str(base_dir))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from chat_script import ScriptError
+from saved_model_checks import check_saved_model
 from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
 from turns import with_seats_swapped
@@ -62,7 +63,9 @@ def exchange(context, reply, conversation=0):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_base_dir):
-    return load_trained_model(write_saved_model(tmp_path_factory.mktemp("saved"), tiny_base_dir, 256), device="cpu")
+    return load_trained_model(
+        check_saved_model(write_saved_model(tmp_path_factory.mktemp("saved"), tiny_base_dir, 256)), device="cpu"
+    )
 
 
 @pytest.fixture(scope="module")

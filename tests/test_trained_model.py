@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_saved_model_dir):
-    return load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32")
+    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
 
 
 def write_reply(trained, messages, sampling):
@@ -36,7 +37,7 @@ def test_the_adapter_changes_the_replies_and_can_be_switched_off(trained, tiny_b
 
 
 def test_a_merged_adapter_gives_the_same_scores(trained, tiny_saved_model_dir):
-    merged = load_trained_model(tiny_saved_model_dir, device="cpu", dtype="float32", is_merged=True)
+    merged = load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32", is_merged=True)
     ids = torch.tensor([trained.encode_prompt([{"role": "user", "content": "שלום, what?"}])[0]])
     with torch.no_grad():
         scores = [model(input_ids=ids).logits for model in (trained.model, merged.model)]

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 
 from chat_commands import help_text
 from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
-from chat_script import PROJECT_ROOT, ScriptError, printable, run_script, shown_path, warn_of_other_blocks
+from chat_script import PROJECT_ROOT, printable, run_script, shown_path, warn_of_other_blocks
 from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
-from sampling import RANGES, Sampling
+from sampling import RANGES, Sampling, range_of
 from saved_model_checks import SavedModel, check_saved_model
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def parse_arguments() -> argparse.Namespace:
         help="visual: turn Hebrew here, for a terminal that cannot (kitty, Alacritty, iTerm2, Windows, xterm)",
     )
     drawing = parser.add_argument_group("how replies are drawn", "default: as the trained folder says")
-    for name, (lowest, highest) in RANGES.items():
+    for name in RANGES:
         flag = f"--{name.replace('_', '-')}"
-        drawing.add_argument(flag, type=setting(name), metavar="N", help=f"{lowest:g} to {highest:,.15g}")
+        drawing.add_argument(flag, type=setting(name), metavar="N", help=range_of(name))
     drawing.add_argument(
         "--seed", type=whole_number(0), metavar="N", help="draw the same replies each time (default: new)"
     )
@@ -110,10 +110,7 @@ def setting(name: str) -> Callable[[str], int | float]:
 
 def choose_sampling(options: argparse.Namespace, saved: SavedModel) -> Sampling:
     """Take the trained folder's values, changed by the command line."""
-    try:
-        sampling = Sampling.from_generation_config(saved.generation)
-    except ValueError as error:
-        raise ScriptError(f"{saved.folder / 'generation_config.json'}: {error}; correct it") from None
+    sampling = saved.sampling
     for name in RANGES:
         if getattr(options, name) is not None:
             sampling = sampling.changed(name, str(getattr(options, name)))
@@ -137,7 +134,7 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
         from trained_model import load_trained_model
 
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
-    if saved.base.folder is not None and is_slow(trained.plan, saved.base.folder):
+    if is_slow(trained.plan, saved.base_dir):
         tell(
             "a base of this size takes minutes for a reply without a GPU; src/chat/export_model.py makes a faster file"
         )

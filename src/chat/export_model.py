@@ -90,8 +90,7 @@ def check_place(export_dir: Path, saved: SavedModel) -> None:
 
     if export_dir.exists() or export_dir.is_symlink():
         raise ScriptError(f"{shown_path(export_dir)}: exists already; remove it, or choose another --export-path")
-    assert saved.base.folder is not None
-    num_bytes = sum(path.stat().st_size for path in list_weight_files(saved.base.folder))
+    num_bytes = sum(path.stat().st_size for path in list_weight_files(saved.base_dir))
     available = psutil.virtual_memory().available
     if num_bytes * MEMORY_PER_WEIGHT_BYTE > available:
         raise ScriptError(

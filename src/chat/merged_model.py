@@ -49,9 +49,8 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
 
 def load_merged_model(saved: SavedModel) -> Any:
     """Load the base unquantised, add the adapter to its weights and return a plain model of the base's class."""
-    assert saved.base.folder is not None  # a checked base is on disk
     base = AutoModelForCausalLM.from_pretrained(
-        saved.base.folder, dtype="auto", trust_remote_code=False, use_safetensors=True
+        saved.base_dir, dtype="auto", trust_remote_code=False, use_safetensors=True
     )
     if base.config.tie_word_embeddings and targets_output_layer(saved, base):
         # One matrix serves as embeddings and as head; the adapter changes the head alone.

@@ -23,6 +23,7 @@ from model_files import (
     find_base,
     refuse_foreign_code,
 )
+from sampling import Sampling
 
 SETTINGS_FORMAT = 1
 MAX_RANK = 512  # a hostile rank allocates tens of gigabytes; useful ones end at 256
@@ -46,7 +47,14 @@ class SavedModel:
     folder: Path
     settings: dict[str, Any]  # training_settings.json
     generation: dict[str, Any]  # generation_config.json
-    base: BaseModel  # its folder is on disk
+    sampling: Sampling  # what it says about drawing replies
+    base: BaseModel
+
+    @property
+    def base_dir(self) -> Path:
+        """The base's folder: it was found on this disk."""
+        assert self.base.folder is not None
+        return self.base.folder
 
 
 def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedModel:
@@ -60,7 +68,8 @@ def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedMo
         for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
             refuse_foreign_code(_read_object(folder / name), folder / name)
         generation = _read_object(folder / "generation_config.json")
-        return SavedModel(folder, settings, generation, _find_base(settings, base_model_id))
+        sampling = _read_sampling(generation, folder / "generation_config.json")
+        return SavedModel(folder, settings, generation, sampling, _find_base(settings, base_model_id))
     except BaseModelError as error:
         raise ScriptError(str(error)) from None
 
@@ -130,6 +139,13 @@ def _check_finite(path: Path) -> None:
             raise ScriptError(
                 f"{shown_path(path)}: holds numbers that are not finite (the training diverged); train again"
             )
+
+
+def _read_sampling(generation: dict[str, Any], path: Path) -> Sampling:
+    try:
+        return Sampling.from_generation_config(generation)
+    except ValueError as error:
+        raise ScriptError(f"{shown_path(path)}: {error}; correct it") from None
 
 
 def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel:

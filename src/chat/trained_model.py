@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from compute_device import ComputePlan, look_at_machine, plan_computing, quantiz
 from peft import PeftModel
 from reply_stream import ReplyStream
 from sampling import Sampling
-from saved_model_checks import SavedModel, check_saved_model
+from saved_model_checks import SavedModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -109,29 +108,19 @@ class TrainedModel:
 
 
 def load_trained_model(
-    saved_model_dir: Path | SavedModel,
-    base_model_id: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    is_merged: bool = False,
+    saved: SavedModel, device: str = "auto", dtype: str = "auto", is_merged: bool = False
 ) -> TrainedModel:
-    """Load the trained folder onto `device`; raise ScriptError with the cure.
+    """Load the checked folder onto `device`; raise ScriptError when device, numbers or chat template do not go.
 
     `is_merged` folds the adapter into the weights where that is exact enough (float32), which is a fifth faster on a
     processor; `disable_adapter()` still works.
     """
-    saved = (
-        saved_model_dir
-        if isinstance(saved_model_dir, SavedModel)
-        else check_saved_model(saved_model_dir, base_model_id)
-    )
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    assert saved.base.folder is not None
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
-    plan = plan_computing(device, dtype, saved.base.folder, look_at_machine())
+    plan = plan_computing(device, dtype, saved.base_dir, look_at_machine())
     base = AutoModelForCausalLM.from_pretrained(
-        saved.base.folder,
+        saved.base_dir,
         dtype=plan.dtype,
         device_map={"": 0 if plan.device == "cuda" else plan.device},
         quantization_config=quantization_config(plan, saved.settings),
@@ -149,16 +138,13 @@ def load_trained_model(
     positions = getattr(base.config, "max_position_embeddings", None) or saved.settings["max_length"]
     try:
         end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
-        sampling = Sampling.from_generation_config(saved.generation)
     except ChatFormatError as error:
         raise ScriptError(f"{shown_path(saved.folder)}: {error}") from None
-    except ValueError as error:
-        raise ScriptError(f"{shown_path(saved.folder / 'generation_config.json')}: {error}; correct it") from None
     return TrainedModel(
         model=model,
         tokenizer=tokenizer,
         settings=saved.settings,
-        sampling=sampling,
+        sampling=saved.sampling,
         end_ids=frozenset(end_ids),
         context_tokens=min(saved.settings["max_length"], positions),
         plan=plan,

@@ -21,6 +21,7 @@ for folder in ("src/chat", "src/demo", "tests"):
 import make_small_base  # noqa: E402
 import torch  # noqa: E402
 from live_conversation import Conversation  # noqa: E402
+from saved_model_checks import check_saved_model  # noqa: E402
 from tiny_saved_model import write_saved_model  # noqa: E402
 from trained_model import TrainedModel, load_trained_model  # noqa: E402
 from transformers import DynamicCache, GenerationConfig, MistralConfig, MistralForCausalLM  # noqa: E402
@@ -60,7 +61,7 @@ def build_model(folder: Path) -> TrainedModel:
     MistralForCausalLM(config).save_pretrained(folder / "base")
     make_small_base.make_tokenizer(make_small_base.neutral_texts(100, seed=0), 512).save_pretrained(folder / "base")
     write_saved_model(folder / "saved", folder / "base", max_length=4096)
-    return load_trained_model(folder / "saved", device="cpu", dtype="float32", is_merged=True)
+    return load_trained_model(check_saved_model(folder / "saved"), device="cpu", dtype="float32", is_merged=True)
 
 
 def first_token_times(trained: TrainedModel, num_history_tokens: int, is_reusing: bool) -> list[float]:

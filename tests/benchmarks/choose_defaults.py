@@ -60,6 +60,7 @@ def train(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str, float]]:
     """Let the model in `folder` answer the validation contexts in each way; return what the report would say."""
+    from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
     from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
@@ -68,7 +69,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     from writing_style.writer_numbers import describe_writer
     from writing_style.writing_habits import Reply
 
-    trained = load_trained_model(folder, device="cpu")
+    trained = load_trained_model(check_saved_model(folder), device="cpu")
     settings = json.loads((folder / "training_settings.json").read_text(encoding="utf-8"))
     split = json.loads((folder / "held_out_conversations.json").read_text(encoding="utf-8"))
     lines = Path(settings["path_to_data"]).read_text(encoding="utf-8").split("\n")
