@@ -130,7 +130,7 @@ def test_every_fault_of_the_replies_raises_its_warning(perfect):
     assert "are empty" in warnings_of(fine[:100] + [""] * 100)
     assert "repeat another one" in warnings_of(["סבבה אחי"] * 200)
     assert "learnt by heart" in warnings_of(known)
-    assert "go round in circles" in warnings_of(["אני בא אני בא אני בא אני בא אני בא"] * 5 + fine[5:])
+    assert "went round in circles" in warnings_of(["אני בא אני בא אני בא אני בא אני בא"] * 5 + fine[5:])
     assert "cut at the length limit" in warnings_of(fine, limit=30)
     assert "other person's turn" in warnings_of(fine, marker=1)
 
@@ -146,3 +146,4 @@ def test_too_little_data_is_said_with_its_numbers():
     judged = not_enough_data(20, 5)
     assert judged["verdict"] == NOT_ENOUGH_DATA
     assert "20 held-out replies in 5 conversations" in judged["sentence"]
+    assert "1 held-out reply in 1 conversation;" in not_enough_data(1, 1)["sentence"]

@@ -22,6 +22,7 @@ from live_conversation import Conversation, MessageTooLong, Reply
 from terminal_input import OneMessage, PipedInput, TerminalInput
 from text_safety import remove_unsafe_characters
 from turns import Messages, take_back_reply
+from wording import counted
 
 MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens
 
@@ -163,9 +164,9 @@ class ChatSession:
             return
         seconds_writing = max(reply.seconds - reply.first_token_seconds, 1e-9)
         tell(
-            f"first token after {reply.first_token_seconds:.2f} s: {reply.num_prompt_tokens:,} tokens of conversation, "
+            f"first token after {reply.first_token_seconds:.2f} s: {counted(reply.num_prompt_tokens, 'token')} of conversation, "
             f"{reply.num_reused_tokens:,} of them read before\n"
-            f"{reply.num_new_tokens:,} new tokens, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
+            f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
             f"ending: {reply.ending}\n"
             f"memory: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
         )
@@ -183,7 +184,7 @@ class ChatSession:
         except OSError as error:
             tell(f"{shown_path(path)}: not written, {error.strerror}")
         else:
-            tell(f"{shown_path(path)}: {len(self._conversation.messages):,} messages")
+            tell(f"{shown_path(path)}: {counted(len(self._conversation.messages), 'message')}")
 
     def _load(self, argument: str) -> None:
         path = typed_path(argument)
@@ -191,7 +192,7 @@ class ChatSession:
         if messages:
             self._conversation.reset(messages)
             self._log.add_event("load", messages)
-            tell(f"{shown_path(path)}: {len(messages):,} messages, the conversation goes on")
+            tell(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation goes on")
 
 
 def read_saved(path: Path) -> Messages:

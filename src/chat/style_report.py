@@ -36,6 +36,7 @@ from chat_script import (
 from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
 from model_files import prepare_environment, work_offline
 from saved_model_checks import SavedModel, check_saved_model
+from wording import counted
 from writing_style.canaries import plant_into_file, read_canaries
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def write_private_pages(
         # A real reply that is longer than a generated one can be would give itself away.
         fair = [exchange for exchange in held_out.owner if exchange.reply == cut_as_generated(trained, exchange.reply)]
         path, num_pairs = write_quiz(folder, fair, replies_file.texts("tuned", fair), options.quiz, options.seed)
-        print(f"blind test of {num_pairs} pairs (private): {shown_path(path)}")
+        print(f"blind test of {counted(num_pairs, 'pair')} (private): {shown_path(path)}")
 
 
 def tell(folder: Path, report: Mapping[str, Any]) -> None:
@@ -310,7 +311,7 @@ def score_quiz(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise ScriptError(f"--score-quiz: {error}") from None
     print(
-        f"the real reply was found in {score.num_right} of {score.num_answered} pairs: "
+        f"the real reply was found in {score.num_right} of {counted(score.num_answered, 'pair')}: "
         f"{score.num_right / score.num_answered:.0%} [{score.low:.0%}, {score.high:.0%}]; 50 % is guessing"
     )
     if score.low <= 0.5 <= score.high:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from trained_model import TrainedModel
 from turn_format import encode_conversation
+from wording import counted
 
 from writing_style.author_classifier import area_under_curve
 from writing_style.canaries import Canary
@@ -134,14 +135,14 @@ def _sentence(found: Mapping[str, Any]) -> str:
         leaking = [level["num_times"] for level in found["canaries"] if level["tuned_exposure_bits"] > LEAKS_BITS]
         kept = [level["num_times"] for level in found["canaries"] if level["num_times"] not in leaking]
         parts.append(
-            f"Planted codes written {_listed(leaking)} times show in its probabilities"
-            + (f", those written {_listed(kept)} times do not." if kept else ".")
+            f"Planted codes written {_listed(leaking)} show in its probabilities"
+            + (f", those written {_listed(kept)} do not." if kept else ".")
         )
     parts.append("Treat the adapter as private as the chat.")
     return " ".join(parts)
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return (
-        ", ".join(map(str, numbers[:-1])) + (" or " if len(numbers) > 1 else "") + str(numbers[-1]) if numbers else "no"
-    )
+def _listed(times: Sequence[int]) -> str:
+    if not times:
+        return "no times"
+    return ", ".join(map(str, times[:-1])) + (" or " if len(times) > 1 else "") + counted(times[-1], "time")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from turns import Messages
+from wording import counted
 
 STYLE = """
 :root{color-scheme:light dark}
@@ -98,7 +99,7 @@ def _item(text: str, name: str) -> str:
 
 def _set_section(name: str, measured: Mapping[str, Any], is_headline: bool) -> str:
     what = {"spread": "blocks spread over the whole period", "latest": "the last conversations in time"}[name]
-    counts = f"{measured['num_replies']:,} replies in {measured['num_conversations']:,} conversations"
+    counts = f"{counted(measured['num_replies'], 'reply')} in {counted(measured['num_conversations'], 'conversation')}"
     heading = f"<h2>{'The' if is_headline else 'Also: the'} held-out set “{name}” ({what}): {counts}</h2>"
     verdict = f"<p>Verdict on this set: <strong>{html.escape(measured['judged']['verdict'])}</strong>. "
     verdict += html.escape(measured["judged"]["sentence"]) + "</p>"
@@ -181,7 +182,7 @@ def _leak_section(leaks: Mapping[str, Any]) -> str:
     ]
     canaries = [
         [
-            f"codes planted {row['num_times']:,} times ({row['num_canaries']})",
+            f"codes planted {counted(row['num_times'], 'time')} ({row['num_canaries']})",
             f"{row['base_exposure_bits']:.1f}",
             f"{row['tuned_exposure_bits']:.1f}",
         ]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wording import counted
+
 NOT_ENOUGH_DATA = "not enough data"
 NO_CLOSER = "no closer than the base"
 CLOSER = "closer than the base"
@@ -70,7 +72,7 @@ def not_enough_data(num_replies: int, num_conversations: int) -> dict[str, Any]:
     return {
         "verdict": NOT_ENOUGH_DATA,
         "sentence": (
-            f"{num_replies:,} held-out replies in {num_conversations:,} conversations are too few to tell; "
+            f"Too few to tell: {counted(num_replies, 'held-out reply')} in {counted(num_conversations, 'conversation')}; "
             f"{MIN_REPLIES} in {MIN_CONVERSATIONS} are needed. A longer chat holds out more."
         ),
         "reasons": [],
@@ -163,10 +165,10 @@ def _warnings(measured: Mapping[str, Any]) -> list[str]:
             f"{endings['limit'] / num_replies:.0%} of the replies were cut at the length limit: they do not end"
         )
     if endings.get("marker", 0):
-        found.append(f"{endings['marker']:,} replies went on into the other person's turn")
-    num_loops = endings.get("loop", 0) + tuned["share_looping"] * num_replies
+        found.append(f"{counted(endings['marker'], 'reply')} went on into the other person's turn")
+    num_loops = endings.get("loop", 0) + round(tuned["share_looping"] * num_replies)
     if num_loops > MAX_SHARE_LOOPING * num_replies:
-        found.append(f"{num_loops:.0f} replies go round in circles")
+        found.append(f"{counted(num_loops, 'reply')} went round in circles")
     if tuned["share_repeated_replies"] > owner["share_repeated_replies"] + MAX_EXTRA_REPEATED:
         found.append(
             f"{tuned['share_repeated_replies']:.0%} of the replies repeat another one (the owner's: "
