@@ -53,6 +53,13 @@ def test_only_a_quantized_plan_needs_a_quantization(base_dir):
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
 
 
+def test_a_second_copy_of_the_weights_does_not_count(base_dir):
+    """Some bases lie on the hub twice, the other time as the consolidated file of their maker's own program."""
+    with (base_dir / "consolidated.safetensors").open("wb") as file:
+        file.truncate(6_000_000_000)
+    assert plan_computing("auto", "auto", base_dir, LAPTOP).dtype == torch.float32
+
+
 def test_a_large_base_on_a_processor_is_called_slow(base_dir):
     assert is_slow(ComputePlan("cpu", torch.float32, False), base_dir)
     assert not is_slow(ComputePlan("cuda", torch.bfloat16, True), base_dir)
