@@ -18,7 +18,7 @@ from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
 from chat_script import ScriptError, shown_path
 from command_line import check_folder_of, typed_path
 from conversation_log import ConversationLog, read_conversation, save_conversation
-from live_conversation import Conversation, MessageTooLong, Reply
+from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal_input import OneMessage, PipedInput, TerminalInput
 from text_safety import remove_unsafe_characters
 from turns import Messages, take_back_reply
@@ -35,7 +35,7 @@ class ChatSession:
         self._conversation = conversation
         self._log = log
         self._screen = screen
-        self._last_reply: Reply | None = None
+        self._last_reply: FinishedReply | None = None
         self._was_interrupted = False
         log.start(asdict(conversation.sampling) | {"seed": conversation.seed})
         if conversation.messages:

@@ -39,6 +39,7 @@ MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libra
 EXAMPLES = """examples:
   python3 src/chat/export_model.py
   python3 src/chat/export_model.py --saved-model-path other_model --export-path ~/models/me
+      another trained folder, another place
 """
 
 
@@ -48,9 +49,9 @@ def main() -> int:
     export_dir: Path = options.export_path
     warn_of_other_blocks(Path(chat_bot.__file__))
     prepare_environment()
+    work_offline()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
     check_place(export_dir, saved)
-    work_offline()
     print(f"Merging {shown_path(saved.folder)} into {saved.base.name} ...", flush=True)
 
     # Only now: importing the model libraries takes seconds.

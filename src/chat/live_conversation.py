@@ -30,7 +30,7 @@ class MessageTooLong(ValueError):
 
 
 @dataclass(frozen=True)
-class Reply:
+class FinishedReply:
     """What came out for one turn: the text shown, how it ended, and what it cost."""
 
     text: str  # bubbles, joined by line breaks; empty when the model had nothing to say
@@ -66,7 +66,7 @@ class Conversation:
         self._cache = DynamicCache()
         self._read_ids: list[int] = []  # what the cache was made from, and the last token, which it does not hold
 
-    def say(self, text: str, **watching: Any) -> Reply:
+    def say(self, text: str, **watching: Any) -> FinishedReply:
         """Add the user's `text` and return the reply to it."""
         self.add(text)
         return self.answer(**watching)
@@ -86,7 +86,7 @@ class Conversation:
         on_text: Callable[[str], None] = lambda text: None,
         on_bubble: Callable[[str, str | None], None] = lambda text, cut_by: None,
         stop: threading.Event | None = None,
-    ) -> Reply:
+    ) -> FinishedReply:
         """Write the reply to the messages so far; what was written when it is broken off stays in them.
 
         `on_text` gets each piece, `on_bubble` each finished line (and what cut it, if anything); setting `stop` ends the
@@ -113,7 +113,7 @@ class Conversation:
             self._read_ids = read_ids
             stream.finish("limit" if read_ids else "interrupted")
             self._remember(stream)
-        return Reply(
+        return FinishedReply(
             text="\n".join(stream.bubbles),
             ending=str(stream.ending),
             num_prompt_tokens=len(prompt_ids),
@@ -123,7 +123,7 @@ class Conversation:
             seconds=time.monotonic() - started_at,
         )
 
-    def regenerate(self, **watching: Any) -> Reply:
+    def regenerate(self, **watching: Any) -> FinishedReply:
         """Replace the last reply by another one."""
         take_back_reply(self.messages)
         return self.answer(**watching)

@@ -59,6 +59,10 @@ EXAMPLES = """examples:
       and a page for people who know the person: which reply is real?
   python3 src/chat/style_report.py --score-quiz ABBA_A...
       how often they found it
+  python3 src/chat/style_report.py --leak-probe
+      and what a stranger with access to the bot could draw out
+  python3 src/chat/style_report.py --plant-canaries planted.jsonl
+      data with invented secrets: train on it, then probe that model to see how much is kept
 """
 
 

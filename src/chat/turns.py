@@ -1,6 +1,7 @@
 """A conversation as a list of messages `{"role", "content"}`: adding, taking back, changing seats.
 
-A reply may carry `"ids"`, the token ids it was generated as. It leaves what a model makes of them to `live_conversation`.
+A reply may carry `"ids"`, the token ids it was generated as. It leaves what a model makes of them to
+`live_conversation`.
 """
 
 from __future__ import annotations

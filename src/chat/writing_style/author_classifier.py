@@ -110,32 +110,24 @@ def measure_telling_apart(writers: Mapping[str, Sequence[Reply]], seed: int) -> 
     """
     features = make_features()
     matrix = features.fit_transform([reply.text for rows in writers.values() for reply in rows])
-    start_of, position = {}, 0
-    for name, rows in writers.items():
-        start_of[name] = position
-        position += len(rows)
     conversations = {reply.conversation for rows in writers.values() for reply in rows}
     estimate = split_draws(conversations, 0, TELLING_SPLITS, seed)
     resampled = split_draws(conversations, TELLING_DRAWS, 1, seed + 1)
-    row_of = estimate.row_of
-    places = {name: np.array([row_of[reply.conversation] for reply in rows]) for name, rows in writers.items()}
+    places = {name: np.array([estimate.row_of[reply.conversation] for reply in rows]) for name, rows in writers.items()}
+    owner = places["owner"]
+    starts = dict(zip(writers, np.cumsum([0, *map(len, writers.values())]), strict=False))  # of each one's rows
+    rows_of = {name: starts[name] + np.arange(len(places[name])) for name in writers}
     areas: dict[str, list[float]] = {name: [] for name in writers}
     for draws in (estimate, resampled):
         for number, (references, compareds) in enumerate(zip(draws.reference, draws.compared, strict=True)):
-            folds = np.random.default_rng([seed, number]).permutation(len(row_of)) % TELLING_FOLDS
-            for name in writers:
+            folds = np.random.default_rng([seed, number]).permutation(len(draws.row_of)) % TELLING_FOLDS
+            for name, other in places.items():
+                rows = np.concatenate([rows_of["owner"], rows_of[name]])
+                labels = np.repeat([1, 0], [len(owner), len(other)])
+                row_folds = np.concatenate([folds[owner], folds[other]])
                 found = [
                     _area_out_of_fold(
-                        matrix,
-                        np.concatenate(
-                            [
-                                start_of["owner"] + np.arange(len(places["owner"])),
-                                start_of[name] + np.arange(len(places[name])),
-                            ]
-                        ),
-                        np.repeat([1, 0], [len(places["owner"]), len(places[name])]),
-                        np.concatenate([reference[places["owner"]], compared[places[name]]]),
-                        np.concatenate([folds[places["owner"]], folds[places[name]]]),
+                        matrix, rows, labels, np.concatenate([reference[owner], compared[other]]), row_folds
                     )
                     for reference, compared in zip(references, compareds, strict=True)
                 ]
@@ -146,7 +138,11 @@ def measure_telling_apart(writers: Mapping[str, Sequence[Reply]], seed: int) -> 
 def _area_out_of_fold(
     matrix: Any, rows: NDArray[Any], labels: NDArray[Any], weights: FloatArray, folds: NDArray[Any]
 ) -> float:
-    """Return the mean area over the folds."""
+    """Return the mean area over the folds.
+
+    `rows` are those of `matrix`; `labels`, `weights` and `folds` are as long: 1 for the owner, how often it was drawn
+    (0 takes no part), and the fold it is tested in.
+    """
     areas = []
     for fold in range(TELLING_FOLDS):  # a mean of folds, since scores of different judges do not compare
         is_fitted = (weights > 0) & (folds != fold)

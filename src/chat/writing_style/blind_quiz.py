@@ -19,7 +19,7 @@ from typing import NamedTuple
 from chat_script import ScriptError, replacing, shown_path
 
 from writing_style.held_out_replies import Exchange, take_evenly
-from writing_style.style_page import bubbles, make_page
+from writing_style.style_page import make_bubbles, make_page
 
 QUIZ_NAME = "style_quiz.html"
 KEY_NAME = "style_quiz_key.json"
@@ -95,11 +95,11 @@ def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) ->
     for number, ((exchange, tuned), real_letter) in enumerate(zip(pairs, key, strict=True), start=1):
         replies = {real_letter: exchange.reply, "B" if real_letter == "A" else "A": tuned}
         context = "".join(
-            bubbles(message["role"], message["content"]) for message in exchange.context[-SHOWN_MESSAGES:]
+            make_bubbles(message["role"], message["content"]) for message in exchange.context[-SHOWN_MESSAGES:]
         )
         choices = "".join(
             f'<label><input type="radio" name="pair{number}" value="{letter}"> {letter}'
-            f"{bubbles('assistant', replies[letter])}</label>"
+            f"{make_bubbles('assistant', replies[letter])}</label>"
             for letter in "AB"
         )
         parts.append(f"<h2>{number}</h2>{context}<fieldset>{choices}</fieldset>")

@@ -29,6 +29,29 @@ unicode-bidi:isolate;width:fit-content;max-width:100%}
 @media(max-width:45rem){.three{grid-template-columns:1fr}}
 """
 
+# The rows of the tables: the key in the report, and its words.
+PLAIN_NUMBERS = {
+    "num_replies": "Replies",
+    "median_chars": "Characters in a message (median)",
+    "median_words": "Words in a message (median)",
+    "messages_per_reply": "Messages in a row",
+    "share_with_emoji": "Messages with emoji",
+    "share_laughing": "Messages with laughter",
+    "share_elongated": "Messages with held letters",
+    "share_ending_bare": "Messages that end without a mark",
+    "latin_share_of_letters": "Latin letters",
+    "distinct_word_pairs": "Different word pairs, of all",
+    "share_repeated_replies": "Replies that repeat another",
+    "share_empty": "Empty replies",
+    "share_looping": "Replies going in circles",
+}
+COPY_NUMBERS = {
+    "mean_longest_run_words": "longest run of words also in training (mean)",
+    "longest_run_words": "longest run of words (of all replies)",
+    "share_long_runs": "runs of six words or more",
+    "num_exact_copies": "whole replies of over three words",
+}
+
 
 def make_page(title: str, body: str, script_source: str = "'none'") -> str:
     """Return a page; `script_source` is what may run on it (nothing, or the hash of one script)."""
@@ -41,7 +64,7 @@ def make_page(title: str, body: str, script_source: str = "'none'") -> str:
     )
 
 
-def bubbles(role: str, text: str) -> str:
+def make_bubbles(role: str, text: str) -> str:
     """Return the messages of one turn as bubbles."""
     return (
         "".join(
@@ -135,29 +158,6 @@ def _set_section(name: str, measured: Mapping[str, Any], is_headline: bool) -> s
     )
 
 
-PLAIN_NUMBERS = {
-    "num_replies": "Replies",
-    "median_chars": "Characters in a message (median)",
-    "median_words": "Words in a message (median)",
-    "messages_per_reply": "Messages in a row",
-    "share_with_emoji": "Messages with emoji",
-    "share_laughing": "Messages with laughter",
-    "share_elongated": "Messages with held letters",
-    "share_ending_bare": "Messages that end without a mark",
-    "latin_share_of_letters": "Latin letters",
-    "distinct_word_pairs": "Different word pairs, of all",
-    "share_repeated_replies": "Replies that repeat another",
-    "share_empty": "Empty replies",
-    "share_looping": "Replies going in circles",
-}
-COPY_NUMBERS = {
-    "mean_longest_run_words": "longest run of words also in training (mean)",
-    "longest_run_words": "longest run of words (of all replies)",
-    "share_long_runs": "runs of six words or more",
-    "num_exact_copies": "whole replies of over three words",
-}
-
-
 def _closer(row: Mapping[str, Any]) -> str:
     if not row["is_measurable"]:
         return "cannot tell"
@@ -220,9 +220,9 @@ def make_examples_page(examples: Sequence[Mapping[str, Any]], key_words: Mapping
     for example in examples:
         context: Messages = example["context"]
         parts.append(f"<h2>Conversation {example['conversation'] + 1:,}</h2>")
-        parts.append("".join(bubbles(message["role"], message["content"]) for message in context))
+        parts.append("".join(make_bubbles(message["role"], message["content"]) for message in context))
         columns = "".join(
-            f"<div><strong>{name}</strong>{bubbles('assistant', example[key])}</div>"
+            f"<div><strong>{name}</strong>{make_bubbles('assistant', example[key])}</div>"
             for key, name in (("owner", "really written"), ("base", "base model"), ("tuned", "tuned model"))
         )
         parts.append(f'<div class="three">{columns}</div>')

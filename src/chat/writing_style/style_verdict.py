@@ -22,8 +22,8 @@ MIN_CONVERSATIONS = 8  # what is resampled are conversations
 # found" would say nothing.
 MIN_REPLIES_FOR_AS_CLOSE = 200
 
-# Where what the model writes must lie between the other person (0) and the owner (1). A model of both people's turns dealt out by
-# lot lay at 0.66 [0.55, 0.75], one of the owner's own turns at 1.00 [0.93, 1.07].
+# Where what the model writes must lie between the other person (0) and the owner (1). A model of both people's turns
+# dealt out by lot lay at 0.66 [0.55, 0.75], one of the owner's own turns at 1.00 [0.93, 1.07].
 MIN_SIDE_OF_THE_OWNER = 0.75
 
 # The judge of authorship must know the two real people before its word on a model counts (pools of five replies).
