@@ -120,6 +120,7 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     assert terminal.read_until(PROMPT).endswith(f" [interrupted]\n{PROMPT}")
     # A paste of two lines is one message.
     terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
+    terminal.read_until("🟦 ")  # the reply has begun: a line that is drawn anew after a paste shows the prompt as well
     terminal.read_until(PROMPT)
     terminal.type("\x03")
     assert terminal.wait() == 130

@@ -1,4 +1,4 @@
-"""What the command lines of `chat_bot`, `style_report` and `export_model` have in common: the trained folder, paths, numbers.
+"""What the command lines of `chat_bot`, `style_report` and `export_model` share: the trained folder, paths, numbers.
 
 Standard library only: it is imported before `--help` is answered. It leaves the other flags to each script.
 """
