@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
@@ -18,7 +18,7 @@ PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
 WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
 IGNORED_AROUND = " .。<>"  # the final period and the brackets differ between versions
 MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
-INDEX_CHARS = 3  # a template with a * is tried only on a body that begins, or ends, like it
+INDEX_CHARS = 3  # a body is compared only when it begins, or ends, with the same as a text: most need no more
 
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
 # IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
@@ -40,6 +40,11 @@ def _texts_of(*kinds: str) -> frozenset[str]:
     return frozenset(text.casefold() for kind in kinds for texts in PLACEHOLDERS[kind].values() for text in texts)
 
 
+def _edges(text: str) -> tuple[str, str]:
+    core = text.strip(IGNORED_AROUND)
+    return core[:INDEX_CHARS], core[-INDEX_CHARS:]
+
+
 def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
     """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
     exact: dict[str, str] = {}
@@ -47,22 +52,34 @@ def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str
     by_end: dict[str, dict[str, str]] = {}
     for reason in WHOLE_BODY_REASONS:
         for text in sorted(_texts_of(reason)):
+            start, end = _edges(text)
             if "*" not in text:
                 exact[text.strip(IGNORED_AROUND)] = reason
-            elif "*" not in text[:INDEX_CHARS]:
-                by_start.setdefault(text[:INDEX_CHARS], {})[text] = reason
+            elif "*" not in start:
+                by_start.setdefault(start, {})[text] = reason
             else:
-                by_end.setdefault(text[-INDEX_CHARS:], {})[text] = reason
+                by_end.setdefault(end, {})[text] = reason
     return exact, by_start, by_end
 
 
 EXACT_REASONS, TEMPLATES_BY_START, TEMPLATES_BY_END = _build_tables()
+STARTS = {_edges(text)[0] for text in EXACT_REASONS} | TEMPLATES_BY_START.keys()
 MEDIA_ENDINGS = tuple(key for key, reason in EXACT_REASONS.items() if reason == "media")
 EDITED_MARKS = _texts_of("edited")
 ATTACHED_WORDS = _texts_of("attached", "attached_tag")
 LOCATION_LABELS = _texts_of("location_label")
 POLL_QUESTIONS = tuple(_texts_of("poll_question"))
 POLL_OPTIONS = tuple(_texts_of("poll_option"))
+
+
+@lru_cache(maxsize=4096)  # a chat's messages begin in some thousand ways; folding each anew takes three times as long
+def _is_start(characters: str) -> bool:
+    return characters.casefold()[:INDEX_CHARS] in STARTS
+
+
+@lru_cache(maxsize=4096)
+def _is_end(characters: str) -> bool:
+    return characters.casefold()[-INDEX_CHARS:] in TEMPLATES_BY_END
 
 
 @cache
@@ -79,13 +96,14 @@ def placeholder_reason(body: str) -> str | None:
     """
     if len(body) > MAX_PLACEHOLDER_CHARS:
         return None
+    core = body.strip(IGNORED_AROUND)
+    if not _is_start(core[:INDEX_CHARS]) and not _is_end(core[-INDEX_CHARS:]):
+        return None
     lowered = body.casefold()
     reason = EXACT_REASONS.get(lowered.strip(IGNORED_AROUND))
     if reason is not None:
         return reason
-    start, end = lowered[:INDEX_CHARS], lowered.rstrip(".")[-INDEX_CHARS:]
-    if start not in TEMPLATES_BY_START and end not in TEMPLATES_BY_END:
-        return None
+    start, end = _edges(lowered)
     templates = TEMPLATES_BY_START.get(start, {}) | TEMPLATES_BY_END.get(end, {})
     for template, template_reason in templates.items():
         if _template_re(template).fullmatch(lowered):
