@@ -36,13 +36,16 @@ ESCAPE_SEQUENCE_RE = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\|\x9c)?"
 )
 # Controls, direction marks and overrides, lone surrogates, the byte order mark. Joiners and variation selectors stay.
-INVISIBLE_RE = re.compile(
-    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+INVISIBLE = (
+    r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
-LINE_END_RE = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-# What links, attachments and code have. A printable line without any may still be a text of WhatsApp, but needs no other
-# step: that is most messages, and spares them half of the filter's time.
-MARKUP_RE = re.compile(r"[(){}\[\];=<>|\"$_\-&.:]")
+INVISIBLE_RE = re.compile(f"[{INVISIBLE}]")
+LINE_ENDS = r"\r\x0b\x0c\x85\u2028\u2029"
+LINE_END_RE = re.compile(rf"\r\n|[{LINE_ENDS}]")
+UNCLEAN_RE = re.compile(f"[{INVISIBLE}{LINE_ENDS}]")
+# What links, attachments, polls and code in one line have. A text without any may still be one that WhatsApp wrote, but
+# needs no other step: that is most messages, and spares them most of the filter's time.
+MARKUP_RE = re.compile(rf"[(){{}}\[\];=<>|\"$_\-&.:•{INVISIBLE}{LINE_ENDS}]")
 NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e\ufe0f"
 
 
@@ -58,13 +61,15 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     """
     if sender is None:
         return None, "notice"
-    if text.isprintable() and MARKUP_RE.search(text) is None and "•" not in text:
+    if MARKUP_RE.search(text) is None:
         body = text.strip()
         if not body.strip(NOTHING_VISIBLE):
             return None, "empty"
         reason = placeholder_reason(body)
+        if reason is None and "\n" in body and is_code(body):
+            reason = "code"
         return (body, None) if reason is None else (None, reason)
-    body = text.strip() if text.replace("\n", "").isprintable() else remove_invisible(text).strip()
+    body = remove_invisible(text).strip()
     if not body.strip(NOTHING_VISIBLE):
         return None, "empty"
     if body[-1] == ">":
@@ -127,6 +132,8 @@ def remove_invisible(text: str) -> str:
 
     Zero-width joiners and variation selectors stay, so emoji and words remain byte-exact.
     """
+    if UNCLEAN_RE.search(text) is None:  # a tenth of the time of the rest
+        return text
     text = ESCAPE_SEQUENCE_RE.sub("", text)
     return LINE_END_RE.sub("\n", INVISIBLE_RE.sub("", text))
 
@@ -161,7 +168,11 @@ def remove_links(body: str) -> str:
     """
     lines: list[str] = []
     for line in body.split("\n"):
-        kept = "" if BARE_DOMAIN_RE.fullmatch(line) else LINK_RE.sub(_gap, line)
+        kept = line
+        if BARE_DOMAIN_RE.fullmatch(line):
+            kept = ""
+        elif "/" in line or "www." in line.lower():
+            kept = LINK_RE.sub(_gap, line)
         if kept == line:
             lines.append(line)
             continue
