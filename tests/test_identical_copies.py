@@ -1,5 +1,7 @@
 """Stage folders are self-contained: what they share lies in each of them, and must be the same bytes."""
 
+import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -31,3 +33,28 @@ def test_fill_in_block_is_the_same_bytes_in_the_three_scripts():
     blocks = [block_re.findall((SRC_DIR / script).read_text(encoding="utf-8")) for script in scripts]
     assert blocks[0] == blocks[1] == blocks[2]
     assert len(blocks[0]) == 1
+
+
+def imports_by_module():
+    """Which modules of `src` each of them imports, wherever in its text."""
+    paths = {path.stem: path for path in SRC_DIR.rglob("*.py") if path.stem != "__init__"}
+    return {
+        name: {
+            module.split(".")[-1]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for module in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+            if module is not None and module.split(".")[-1] in paths
+        }
+        for name, path in paths.items()
+    }
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert list(graphlib.TopologicalSorter(imports_by_module()).static_order())
+
+
+def test_of_the_chat_the_report_alone_uses_the_report():
+    reports = {path.stem for path in (SRC_DIR / "chat/writing_style").glob("*.py")}
+    users = {name for name, imported in imports_by_module().items() if imported & reports}
+    assert users - reports == {"style_report"}
