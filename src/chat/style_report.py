@@ -127,7 +127,6 @@ def parse_arguments() -> argparse.Namespace:
 def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
     """Measure every set that is large enough, judge, and write the files."""
     from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
-    from writing_style.report_files import write_report
     from writing_style.style_verdict import is_enough, not_enough_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
@@ -158,6 +157,8 @@ def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
     }
     if trained is not None and options.leak_probe:
         report["leak_probe"] = measure_leaks(options, saved, trained, data, headline)
+    from writing_style.report_files import write_report  # draws with matplotlib: not before the checks
+
     write_report(saved.folder, report)
     if trained is not None and headline in measurable:
         write_private_pages(options, saved.folder, headline, replies_file, trained)
