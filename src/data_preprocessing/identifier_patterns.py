@@ -90,7 +90,7 @@ JOINED_RE = re.compile(r"(?<!\d)\d+(?:[-.\u2010-\u2015]\d+)+(?!\d)")  # 555-0123
 MIN_JOINED_DIGITS = 7
 
 # The cheap test that comes before the expression below.
-PASSWORD_WORDS = ("סיסמ", "pass", "pwd")  # of PASSWORD_RE: a password need not have a digit
+HEBREW_PASSWORD, LATIN_PASSWORDS = "סיסמ", ("pass", "pwd")  # of PASSWORD_RE: a password need not have a digit
 CODE_WORDS = ("קוד", "סיסמ", "אימות", "כספת", "פין", "code", "pass", "pin", "otp", "cvv", "cvc", "pwd")
 CODE_WORD_RE = re.compile(
     r"(?<!\w)(?:[והבלמשכ]{0,3}(?:קוד|סיסמ[הא]|סיסמת|אימות|כספת|פין)\w{0,3}"

@@ -71,11 +71,10 @@ class Redactor:
                 text = LINK_RE.sub(lambda match: match[0].replace(match[0].strip(), self._hide("LINK")), text)
             if "@" in text:
                 text = patterns.EMAIL_RE.sub(lambda match: self._hide("EMAIL"), text)
-        lowered = text.lower()
         if patterns.DIGIT_RE.search(text) is None:
-            return self._redact_passwords(text) if _has_one_of(patterns.PASSWORD_WORDS, lowered) else text
+            return self._redact_passwords(text) if _has_password_word(text) else text
 
-        has_code_word = _has_one_of(patterns.CODE_WORDS, lowered)
+        has_code_word = _has_one_of(patterns.CODE_WORDS, text.lower())
         if len(text) >= 15:
             text = patterns.IBAN_RE.sub(self._redact_iban, text)
             text = patterns.SECRET_RE.sub(self._redact_secret, text)
@@ -179,6 +178,12 @@ class Redactor:
             return match[0]
         start = match.start("secret") - match.start()
         return match[0][:start] + self._hide("CODE") + match[0][start + len(secret) :]
+
+
+def _has_password_word(text: str) -> bool:
+    """Tell whether a word for password may stand in `text`; most Hebrew messages need no lower-case copy for that."""
+    has_p = "p" in text or "P" in text
+    return patterns.HEBREW_PASSWORD in text or (has_p and _has_one_of(patterns.LATIN_PASSWORDS, text.lower()))
 
 
 def _has_one_of(words: tuple[str, ...], lowered: str) -> bool:
