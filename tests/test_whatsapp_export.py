@@ -113,6 +113,15 @@ def parse_bodies(tmp_path, *bodies, family=GB):
     return [(message.sender, message.text) for message in parse_export(write(tmp_path / "chat.txt", content))]
 
 
+def test_a_header_never_spans_two_lines(tmp_path):
+    content = "30 Sep 2013, 22:10 - Rut: hi\n30\nSep 2013, 22:11 - Dan: no\n30 Sep 2013, 22:12 - Dan: yes\n"
+    messages = parse_export(write(tmp_path / "chat.txt", content))
+    assert [(message.sender, message.text) for message in messages] == [
+        ("Rut", "hi\n30\nSep 2013, 22:11 - Dan: no"),
+        ("Dan", "yes"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "sender", "text"),
     [

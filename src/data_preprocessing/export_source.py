@@ -10,7 +10,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,6 +78,12 @@ class ExportSource:
 
         Nothing else ends a line: U+2028, U+0085, vertical tabs and form feeds are part of what people write.
         """
+        with closing(self.blocks()) as blocks:
+            for block in blocks:
+                yield from block[:-1].split("\n")
+
+    def blocks(self) -> Generator[str, None, None]:
+        """Yield the same lines many at a time: texts of whole lines, each line ended by LF."""
         self.num_bad_bytes, self.bad_lines = 0, []
         decoder = TextDecoder(self._encoding)
         num_lines = num_open_chars = 0
@@ -96,14 +102,10 @@ class ExportSource:
                     text = text.replace("\r", "\n")
                 complete, line_feed, rest = text.rpartition("\n")
                 if line_feed:
-                    if open_parts:
-                        complete = "".join([*open_parts, complete])
-                        open_parts, num_open_chars = [], 0
-                    if "\r" in complete:
-                        complete = complete.replace("\r\n", "\n").removesuffix("\r")
-                    lines = complete.split("\n")
-                    num_lines += len(lines)
-                    yield from lines
+                    complete = "".join([*open_parts, complete, line_feed])
+                    open_parts, num_open_chars = [], 0
+                    num_lines += complete.count("\n")
+                    yield complete.replace("\r\n", "\n")
                 open_parts.append(rest)
                 num_open_chars += len(rest)
                 if num_open_chars > MAX_TEXT_CHARS:
@@ -111,7 +113,7 @@ class ExportSource:
                         f"line {num_lines + 1} is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}"
                     )
         if last_line := "".join(open_parts):
-            yield last_line.removesuffix("\r")
+            yield last_line.removesuffix("\r") + "\n"
 
     def has_changed(self) -> bool:
         """Tell whether the file grew, shrank or was replaced since this object was made."""

@@ -294,7 +294,7 @@ def _header_re_of(headers: list[Header]) -> re.Pattern[str]:
     """
     words = {header.word for header in headers} - {""}
     patterns = Counter(_pattern_of(header, words) for header in headers)
-    return re.compile(patterns.most_common(1)[0][0] + "(?P<rest>.*)", re.DOTALL)
+    return re.compile(patterns.most_common(1)[0][0] + "(?P<rest>.*)")
 
 
 def _pattern_of(header: Header, words: set[str]) -> str:
@@ -321,7 +321,7 @@ def _open(text: str, header: Header, words: set[str]) -> str:
         elif piece in words:
             pieces.append(f"(?:{'|'.join(map(re.escape, sorted(words)))})")
         elif header.shape.date_kind == "name" and any(character.isalpha() for character in piece):
-            pieces.append(r"\D{1,20}?")
+            pieces.append(r"[^\d\n]{1,20}?")
         else:
             pieces.append(re.escape(piece))
     return "".join(pieces)
