@@ -423,7 +423,7 @@ def write_outputs(
                 with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
                 for survey in chat.surveys
             ]
-            names = {sender: redact(readable_name(sender)) for sender in chat.senders}
+            names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
             writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
         for survey in surveys:
             if survey.has_changed():
