@@ -490,7 +490,8 @@ def print_outcome(report: dict[str, Any]) -> None:
     for body, number in report["unknown_placeholders"].items():
         print(f"Taken for WhatsApp's own words: {printable(body)} ({number:,} times)")
     if report["redactions"]:
-        print("Hidden: " + ", ".join(f"{number:,} {kind}" for kind, number in report["redactions"].items() if number))
+        numbers = ", ".join(f"{number:,} {kind}" for kind, number in report["redactions"].items())
+        print(f"Hidden, in names and dropped messages as well: {numbers}")
     made = report["conversations"]
     print(
         f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
