@@ -11,10 +11,12 @@ from checkpoints import (
     list_checkpoints,
     list_differences,
     read_run_facts,
+    read_versions,
     remove_old_checkpoints,
 )
 
 FACTS = {"data_sha256": "a" * 64, "rank": 32}
+VERSIONS = {"torch": "2.13.0"}
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def checkpoints_dir(tmp_path):
         checkpoint.mkdir()
         for name in ("adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"):
             (checkpoint / name).write_bytes(f"{name} {step}".encode() * 50)
-        complete_checkpoint(checkpoint, FACTS)
+        complete_checkpoint(checkpoint, FACTS, VERSIONS)
     return tmp_path
 
 
@@ -33,7 +35,7 @@ def test_newest_is_the_one_of_the_highest_step(checkpoints_dir):
     os.utime(checkpoints_dir / "checkpoint-100", (0, 0))  # a clock that was set back
     newest, problems = find_newest_complete(checkpoints_dir)
     assert (newest.name, problems) == ("checkpoint-100", [])
-    assert read_run_facts(newest) == FACTS
+    assert (read_run_facts(newest), read_versions(newest)) == (FACTS, VERSIONS)
 
 
 def cut(path):
@@ -75,7 +77,7 @@ def test_the_best_and_the_two_newest_are_kept(checkpoints_dir):
     for step in (200, 300):
         checkpoint = checkpoints_dir / f"checkpoint-{step}"
         checkpoint.mkdir()
-        complete_checkpoint(checkpoint, FACTS)
+        complete_checkpoint(checkpoint, FACTS, VERSIONS)
     remove_old_checkpoints(checkpoints_dir, best_step=10)
     assert [path.name for path in list_checkpoints(checkpoints_dir)] == [
         "checkpoint-10",
@@ -88,7 +90,7 @@ def test_pickled_arguments_do_not_stay(tmp_path):
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     (checkpoint / "training_args.bin").write_bytes(b"x")
-    complete_checkpoint(checkpoint, FACTS)
+    complete_checkpoint(checkpoint, FACTS, VERSIONS)
     assert [path.name for path in checkpoint.iterdir()] == [MANIFEST_NAME]
 
 

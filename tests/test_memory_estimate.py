@@ -7,6 +7,7 @@ import pytest
 import torch
 from base_model_files import BaseModel, BaseModelError
 from head_loss import compute_loss_in_blocks
+from known_bases import BASE_MODELS_PATH, find_config, known_bases, smallest_card_gib
 from memory_estimate import (
     GIB,
     Load,
@@ -17,18 +18,16 @@ from memory_estimate import (
     measure_training_step,
 )
 from packing import collate_pack
-from qlora_model import Device, add_lora, load_quantized_base, read_model_config
+from qlora_model import Device, add_lora, load_quantized_base, read_model_config, recompute_activations
 from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE
 from run_check import (
     Work,
     check_run,
     estimate_training_seconds,
-    find_config,
-    known_bases,
     load_of,
     measure_rate,
+    plan_memory,
     refuse_what_takes_days,
-    smallest_card_gib,
 )
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -77,6 +76,7 @@ def test_estimate_agrees_with_a_real_step_of_the_real_quantized_model(tiny_base_
     base = load_quantized_base(tiny_base_dir, CPU, SEGMENT_ATTENTION)
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=8, alpha=16, dropout=0.0)
+    recompute_activations(model)
     model.train()
     num_supervised = round(load.supervised_share * length)
     piece = {"input_ids": [5] * length, "is_supervised": [False] * (length - num_supervised) + [True] * num_supervised}
@@ -125,6 +125,7 @@ def test_published_recipe_needs_about_12_gib():
             parameter.data = torch.empty(parameter.shape, device="meta", dtype=torch.float32)
             upcast_bytes += parameter.nbytes
     adapted = add_lora(model, rank=32, alpha=64, dropout=0.07)
+    recompute_activations(adapted)
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
         make_fake(adapted)
         peak = measure_training_step(adapted, Load(row_tokens=2000, rows=2, dropout=0.07))
@@ -176,6 +177,34 @@ class TestCheck:
         half = estimate_memory(config, CPU, Load(row_tokens=1024))[1].total
         assert _advice(config, CPU, Load(), available=(whole + half) // 2).startswith("Pass --max-length 1024 ")
         assert _advice(config, CPU, Load(), available=1).startswith("No base known here does")
+
+    def test_activations_are_kept_only_where_they_easily_fit(self, small_base):
+        config = read_model_config(small_base.folder)
+        low, high = (
+            estimate_memory(config, CPU, Load(row_tokens=512, recomputes=recomputes))[1].total
+            for recomputes in (True, False)
+        )
+        assert low < high
+        for checkpointing, available, recomputes in (
+            ("auto", 3 * high, False),
+            ("auto", high, True),
+            ("on", 3 * high, True),
+            ("off", low, False),
+        ):
+            load, _count, training, _chat = plan_memory(config, CPU, Load(row_tokens=512), available, checkpointing)
+            assert load.recomputes == recomputes
+            assert training.total == (low if recomputes else high)
+
+    def test_rows_of_the_published_recipe_are_computed_again_as_published(self, small_base):
+        config = read_model_config(small_base.folder)
+        assert plan_memory(config, CPU, Load(row_tokens=64, rows=2, supervised_share=1.0), 2**60)[0].recomputes
+
+    def test_a_forced_choice_that_does_not_fit_is_the_first_to_be_changed(self, small_base):
+        from run_check import _advice
+
+        config = read_model_config(small_base.folder)
+        needed = estimate_memory(config, CPU, Load())[1].total
+        assert "Leave --activation-checkpointing" in _advice(config, CPU, Load(recomputes=False), needed)
 
     def test_load_follows_recipe_and_data(self):
         assert load_of(DEFAULT_RECIPE, None).row_tokens == 2048
@@ -229,8 +258,6 @@ class TestDays:
 
 
 def test_base_table_is_valid_json_with_sources():
-    from run_check import BASE_MODELS_PATH
-
     for entry in json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]:
         assert entry["source"].endswith(entry["id"])
         assert entry["license"]

@@ -18,6 +18,7 @@ from qlora_model import (
     find_lora_targets,
     load_quantized_base,
     read_model_config,
+    recompute_activations,
 )
 from safetensors import safe_open
 from training_script import ScriptError
@@ -137,13 +138,14 @@ def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_train
     assert any("lm_head.lora_B" in name and p.grad.abs().sum() > 0 for name, p in model.named_parameters())
 
 
-def test_activation_checkpointing_is_on_and_changes_no_gradient(base_dir, input_ids):
-    def gradients(is_checkpointing):
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recomputing_activations_changes_no_gradient(base_dir, input_ids, dropout):
+    def gradients(recomputes):
         torch.manual_seed(0)
-        model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0)
-        assert model.get_base_model().model.layers[0].gradient_checkpointing
-        for layer in model.get_base_model().model.layers:
-            layer.gradient_checkpointing = is_checkpointing
+        model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=dropout)
+        if recomputes:
+            recompute_activations(model)
+        assert model.get_base_model().model.layers[0].gradient_checkpointing == recomputes
         model.train()
         model(input_ids=input_ids, labels=input_ids).loss.backward()
         return [p.grad for p in model.parameters() if p.grad is not None]

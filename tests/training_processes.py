@@ -55,16 +55,19 @@ def wait_for_rows(process, model_dir, number):
         time.sleep(0.02)
 
 
-def train_with_kills(flags, model_dir, num_kills, seed):
-    """Kill a training (SIGKILL) at random moments so many times, resume each time, let it end; return the kills."""
+def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3):
+    """Kill a training (SIGKILL) at random moments so many times, resume each time, let it end; return the kills.
+
+    A run gets at most `most_rows` rows of its log further before it is killed.
+    """
     rng = random.Random(seed)
     kills_done = 0
     while not (model_dir / "training_settings.json").exists():
         is_begun = model_dir.exists() and any(model_dir.iterdir())
         process = start(flags, model_dir, *(["--resume"] if is_begun else []))
         if kills_done < num_kills:
-            # From before the first row to some rows on; a moment later it may be in a step, an evaluation or a save.
-            wait_for_rows(process, model_dir, len(read_rows(model_dir)) + rng.randint(0, 3))
+            # A moment after the row it may be in a step, an evaluation or a save.
+            wait_for_rows(process, model_dir, len(read_rows(model_dir)) + rng.randint(0, most_rows))
             time.sleep(rng.random())
             process.kill()
         status, _, errors = finish(process)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from checkpoints import complete_checkpoint, find_problem, remove_old_checkpoints
+from finished_model import library_versions
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size
@@ -291,5 +292,5 @@ class RunKeeper(TrainerCallback):
             torch.distributed.barrier()  # every process has its random state in it
         if is_first_process():
             checkpoint_dir = self._checkpoints_dir / f"checkpoint-{state.global_step}"
-            complete_checkpoint(checkpoint_dir, self._run_facts)
+            complete_checkpoint(checkpoint_dir, self._run_facts, library_versions())
             remove_old_checkpoints(self._checkpoints_dir, state.best_global_step)

@@ -25,7 +25,7 @@ BROKEN_ENDING = ".broken"
 NUM_KEPT = 2  # the newest, besides the best: a power cut may hit one while it is written
 
 
-def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any]) -> None:
+def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
     """Flush every file of `checkpoint_dir` to disk, then write its manifest."""
     # The library pickles its arguments; a resume never reads them, and they hold paths of this machine.
     for needless in ("training_args.bin", "README.md"):
@@ -36,7 +36,7 @@ def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any]) -> N
             os.fsync(file.fileno())
         files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     with replacing(checkpoint_dir / MANIFEST_NAME) as file:
-        json.dump({"run": run_facts, "files": files}, file, indent=1)
+        json.dump({"run": run_facts, "versions": versions, "files": files}, file, indent=1)
     flush_folder(checkpoint_dir.parent)
 
 
@@ -74,8 +74,14 @@ def step_of(checkpoint_dir: Path) -> int:
 
 def read_run_facts(checkpoint_dir: Path) -> dict[str, Any]:
     """Return the facts of the run that a complete checkpoint belongs to."""
-    facts: dict[str, Any] = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))["run"]
+    facts: dict[str, Any] = _read_manifest(checkpoint_dir)["run"]
     return facts
+
+
+def read_versions(checkpoint_dir: Path) -> dict[str, str]:
+    """Return the versions of the libraries that wrote a complete checkpoint."""
+    versions: dict[str, str] = _read_manifest(checkpoint_dir).get("versions", {})
+    return versions
 
 
 def list_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
@@ -107,8 +113,7 @@ def sha256_of(path: Path) -> str:
 def find_problem(checkpoint_dir: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None when it is complete and undamaged."""
     try:
-        manifest = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
+        files = dict(_read_manifest(checkpoint_dir)["files"])
     except FileNotFoundError:
         return "saving it was interrupted"
     except (ValueError, KeyError, TypeError):
@@ -120,6 +125,11 @@ def find_problem(checkpoint_dir: Path) -> str | None:
         if path.stat().st_size != expected["bytes"] or sha256_of(path) != expected["sha256"]:
             return f"{name} is damaged"
     return None
+
+
+def _read_manifest(checkpoint_dir: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
+    return manifest
 
 
 def _shown(value: Any) -> str:

@@ -17,25 +17,15 @@ saved_model_path = "saved_model"
 
 import argparse
 import dataclasses
-import hashlib
-import json
-import os
-import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base_model_files import (
     BaseModel,
-    BaseModelError,
-    base_fingerprint,
     check_base_folder,
     download_base,
     find_base,
@@ -43,7 +33,7 @@ from base_model_files import (
     prepare_environment,
     work_offline,
 )
-from checkpoints import NUM_KEPT, find_newest_complete, list_differences, read_run_facts, step_of
+from checkpoints import find_newest_complete, list_differences, read_run_facts, read_versions, step_of
 from output_folder import (
     CHECKPOINTS_NAME,
     CURVE_NAME,
@@ -57,10 +47,10 @@ from output_folder import (
     remove_if_empty,
     write_json,
 )
-from processes import check_launch, is_first_process, say, world_size
-from recipes import Recipe
-from training_data import HeldOut, TrainingData, TrainingDataError, hold_out, overlapping_lines, read_training_data
+from processes import check_launch, is_first_process, is_sharded, local_world_size, say, warn, world_size
+from training_data import TrainingData, TrainingDataError, read_training_data
 from training_options import parse_options
+from training_run import Run, base_errors_explained, prepare_run
 from training_script import (
     PROJECT_ROOT,
     ScriptError,
@@ -74,28 +64,8 @@ from training_script import (
 
 if TYPE_CHECKING:
     from adapter_trainer import AdapterTrainer, RunKeeper
-    from qlora_model import Device
-    from run_check import Work
-    from training_material import Material
 
 SEED = 0
-SETTINGS_FORMAT = 1
-
-# How the chat draws replies, chosen by the style report over three seeds (tests/benchmarks/RESULTS.md): closer to the owner
-# in every column than the published 0.5 and 1.025, which repeat the likeliest habit. min_p keeps the unlikely tail out.
-SAMPLING = {
-    "do_sample": True,
-    "temperature": 1.0,
-    "repetition_penalty": 1.0,
-    "top_k": 0,
-    "min_p": 0.05,
-    "max_new_tokens": 128,
-}
-
-BYTES_PER_WEIGHT = 4  # of the adapter, and of each optimizer state: fp32
-CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
-
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,9 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
             refuse_hopeless_run(run)
-            model = load_model(run)
+            model = load_model(run, decide_to_recompute(run))
             print_plan(run, model)
-            refuse_full_disk(options.model_dir, model)
             start_writing(run)
             trainer, keeper = run_training(run, model, checkpoint)
             if keeper.was_stopped:
@@ -150,8 +119,9 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 
 def show_check(options: argparse.Namespace) -> None:
     """Print what the run would take, with as much as is at hand: the base's config, then tokenizer and data."""
+    from known_bases import find_config
     from qlora_model import choose_device
-    from run_check import check_run, find_config, measure_work, refuse_what_takes_days
+    from run_check import check_run, guess_work, measure_work, refuse_what_takes_days
 
     data = read_data(options) if options.data_path.is_file() else None
     device = choose_device(options.device)
@@ -161,11 +131,12 @@ def show_check(options: argparse.Namespace) -> None:
         if base.folder is not None and data is not None:
             check_base_folder(base.folder)
             work = measure_work(prepare_run(options, data, base).material)
-        for line in check_run(base, device, options.recipe, work, options.model_dir):
+        for line in check_run(base, device, options.recipe, work, options.model_dir, options.activation_checkpointing):
             say(line)
         if data is not None and options.device == "auto":
             try:
-                refuse_what_takes_days(base, find_config(base), device, work or guess_work(options, data))
+                work = work or guess_work(data.conversations, options.recipe)
+                refuse_what_takes_days(base, find_config(base), device, work)
             except ScriptError as error:
                 say(f"  But {error}")
 
@@ -193,37 +164,21 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     return base
 
 
-@contextmanager
-def base_errors_explained() -> Iterator[None]:
-    """Turn what is wrong with a base model into the script's one line."""
-    try:
-        yield
-    except BaseModelError as error:
-        raise ScriptError(str(error)) from None
-
-
 def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
     """Stop before a base is fetched that this machine could not train within a day."""
+    from known_bases import find_config
     from qlora_model import choose_device
-    from run_check import find_config, refuse_what_takes_days
+    from run_check import guess_work, refuse_what_takes_days
 
     if options.device == "auto":
-        refuse_what_takes_days(base, find_config(base), choose_device(), guess_work(options, data))
-
-
-def guess_work(options: argparse.Namespace, data: TrainingData) -> Work:
-    """Return about how much there is to train on, before a tokenizer can count it."""
-    from run_check import Work
-
-    num_chars = sum(len(message["content"]) for talk in data.conversations for message in talk.messages)
-    tokens = num_chars // CHARS_PER_TOKEN
-    return Work(tokens, tokens // 2, 1.0, 0, options.recipe.epochs, options.recipe.max_length, 0.5)
+        refuse_what_takes_days(base, find_config(base), choose_device(), guess_work(data.conversations, options.recipe))
 
 
 def refuse_hopeless_run(run: Run) -> None:
     """Stop before a base is loaded that this machine could not train within a day, or save nowhere."""
+    from known_bases import find_config
     from qlora_model import unused_gpu_notice
-    from run_check import find_config, measure_work, refuse_what_takes_days
+    from run_check import measure_work, refuse_what_takes_days
 
     notice = unused_gpu_notice()
     if notice:
@@ -257,101 +212,10 @@ def output_folder_for_this_run(options: argparse.Namespace) -> Iterator[Callable
         yield start_writing
 
 
-def warn(text: str) -> None:
-    """Print a warning once, on stderr."""
-    if is_first_process():
-        print(f"warning: {text}", file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that is known before the model is loaded."""
-
-    options: argparse.Namespace
-    recipe: Recipe
-    data: TrainingData
-    base: BaseModel
-    tokenizer: Any
-    held_out: HeldOut
-    material: Material
-    device: Device
-    facts: dict[str, Any]  # everything that decides what the training computes
-
-    @property
-    def is_packed(self) -> bool:
-        """Tell packs from the padded rows of the published recipe."""
-        return self.recipe.padded_rows_per_batch is None
-
-    @property
-    def held_out_conversations(self) -> list[list[dict[str, str]]]:
-        """The messages of the validation set."""
-        lines = set(self.held_out.validation)
-        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
-
-
-def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
-    """Choose device and held-out conversations, encode and pack the rest; the heavy libraries load here."""
-    from qlora_model import choose_device
-    from training_material import load_tokenizer, prepare_material
-
-    use_threads(options.threads)
-    device = choose_device(options.device)
-    assert base.folder is not None
-    tokenizer = load_tokenizer(base.folder, base.name)
-    recipe = shorten_to_context(options.recipe, base)
-    held_out = choose_held_out(data)
-    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
-    facts = dataclasses.asdict(recipe) | {
-        "base_fingerprint": base_fingerprint(base.folder),
-        "data_sha256": data.sha256,
-        "template_sha256": hashlib.sha256(tokenizer.chat_template.encode("utf-8")).hexdigest(),
-        "seed": options.seed,
-        "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
-        "processes": world_size(),
-        "device": f"{device.kind} {device.dtype}",
-    }
-    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
-
-
-def use_threads(wanted: int | None) -> None:
-    """Compute with `wanted` threads, or one for each core: a second one on the same core only gets in the way."""
-    import psutil
-    import torch
-
-    if wanted is None and "OMP_NUM_THREADS" in os.environ:
-        return  # the user's choice, or torchrun's
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))
-
-
-def shorten_to_context(recipe: Recipe, base: BaseModel) -> Recipe:
-    """Return `recipe` with rows no longer than the positions that the base knows."""
-    from qlora_model import read_model_config
-
-    assert base.folder is not None
-    with base_errors_explained():
-        num_positions = getattr(read_model_config(base.folder), "max_position_embeddings", recipe.max_length)
-    if num_positions >= recipe.max_length:
-        return recipe
-    say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
-    return dataclasses.replace(recipe, max_length=num_positions)
-
-
-def choose_held_out(data: TrainingData) -> HeldOut:
-    """Choose the conversations that are kept from training; warn where they tell little."""
-    held_out = hold_out(data.conversations)
-    if not held_out.validation:
-        warn(f"only {len(data.conversations):,} conversations: all are trained on, nothing can be measured")
-        return held_out
-    overlap = overlapping_lines(data.conversations, held_out)
-    if overlap:
-        warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
-    return held_out
-
-
 def find_checkpoint(run: Run) -> Path | None:
     """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
     from accelerate import PartialState
+    from finished_model import library_versions
 
     # One after the other: the first process sets broken ones aside, then all find the same.
     with PartialState(cpu=run.device.kind == "cpu").main_process_first():
@@ -367,16 +231,39 @@ def find_checkpoint(run: Run) -> Path | None:
             f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
             + "".join(f"\n  {difference}" for difference in differences)
         )
+    for difference in list_differences(read_versions(checkpoint), library_versions()):
+        warn(f"other versions may compute other last digits: {difference}")
     say(f"Going on after step {step_of(checkpoint):,}")
     return checkpoint
 
 
-def load_model(run: Run) -> Any:
+def decide_to_recompute(run: Run) -> bool:
+    """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
+    from memory_estimate import shown_gib
+    from qlora_model import read_model_config
+    from run_check import available_bytes, load_of, measure_work, plan_memory, shown_keeping
+
+    checkpointing = run.options.activation_checkpointing
+    if is_sharded():  # the estimate is of a whole model
+        return bool(checkpointing != "off")
+    assert run.base.folder is not None
+    config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
+    available = available_bytes(run.device)
+    load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
+    say(
+        f"Memory: about {shown_gib(training.total)}, {shown_gib(available)} are free on {run.device.name}\n"
+        f"  {shown_keeping(load)}"
+    )
+    return load.recomputes
+
+
+def load_model(run: Run, recomputes: bool) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
     import torch
     from head_loss import compute_loss_in_blocks
     from packing_check import choose_attention
-    from qlora_model import add_lora, load_quantized_base
+    from qlora_model import add_lora, count_parameters, load_quantized_base, recompute_activations
+    from run_check import refuse_full_disk
     from segment_attention import register_segment_attention
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
@@ -391,6 +278,9 @@ def load_model(run: Run) -> Any:
     recipe = run.recipe
     adapter_dtype = getattr(torch, recipe.adapter_dtype)
     model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
+    refuse_full_disk(run.options.model_dir, count_parameters(model))
+    if recomputes:
+        recompute_activations(model)
     if run.is_packed:
         register_segment_attention()
         compute_loss_in_blocks(base_model)
@@ -399,20 +289,6 @@ def load_model(run: Run) -> Any:
         if fault:
             raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
     return model
-
-
-def refuse_full_disk(model_dir: Path, model: Any) -> None:
-    """Stop before hours are spent on checkpoints that will not fit: adapter and two optimizer states, so many times."""
-    from qlora_model import count_parameters
-
-    needed_bytes = 3 * BYTES_PER_WEIGHT * count_parameters(model).trainable * (NUM_KEPT + 2)  # the best, one in work
-    place = next(folder for folder in (model_dir, *model_dir.absolute().parents) if folder.exists())
-    free_bytes = shutil.disk_usage(place).free
-    if free_bytes < needed_bytes:
-        raise ScriptError(
-            f"{shown_path(model_dir)}: {needed_bytes / 2**30:.1f} GiB are needed for checkpoints, "
-            f"{free_bytes / 2**30:.1f} GiB are free; free some space, or choose another --saved-model-path"
-        )
 
 
 def print_plan(run: Run, model: Any) -> None:
@@ -432,7 +308,7 @@ def print_plan(run: Run, model: Any) -> None:
         f"{len(held_out.latest):,} latest for the style report\n"
         f"  tokens    {material.num_tokens:,} an epoch, {material.num_supervised_tokens:,} learnt from "
         f"({supervised_percent:.0f} %), rows {100 * material.fill:.0f} % full\n"
-        f"  training  up to {run.recipe.epochs} epochs, {schedule.num_steps:,} steps of about {step_tokens:,} tokens, "
+        f"  training  number of epochs: up to {run.recipe.epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens, "
         f"learning rate {run.recipe.learning_rate:g}"
     )
     if material.num_cut_inside:
@@ -441,18 +317,10 @@ def print_plan(run: Run, model: Any) -> None:
         )
 
 
-def make_generation_config(tokenizer: Any) -> dict[str, Any]:
-    """Return how replies are drawn and where they end."""
-    from chat_format import find_end_of_turn_id
-
-    end_id = find_end_of_turn_id(tokenizer)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
-    return SAMPLING | {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end_id, "pad_token_id": pad_id}
-
-
 def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[AdapterTrainer, RunKeeper]:
     """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
     from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
+    from finished_model import make_generation_config
     from held_out_evaluation import SampleReplies, measure_reply_loss
     from packing import PaddedCollator, ScheduledPieces, collate_pack
     from training_progress import TrainingLog
@@ -503,7 +371,8 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
         # On a CPU torch reports a plain RuntimeError.
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):
             raise ScriptError(
-                "out of memory: halve --max-length, or choose a smaller base (--check shows what each takes); "
+                "out of memory: pass --activation-checkpointing on if it was off, halve --max-length, or choose a smaller base "
+                "(--check shows what each takes); "
                 "checkpoints are intact"
             ) from None
         if is_disk_full(error):
@@ -515,90 +384,35 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
 
 def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: RunKeeper) -> None:
     """Write the finished model, settings last, and say how well it went and what to do next."""
-    from qlora_model import QUANTIZATION, count_parameters
-    from training_progress import draw_loss_curve, peak_memory_bytes, shown_bytes, shown_seconds
+    from finished_model import make_generation_config, make_report, make_settings
+    from training_progress import draw_loss_curve, shown_bytes, shown_seconds
 
-    model_dir, recipe, material = run.options.model_dir, run.recipe, run.material
+    model_dir = run.options.model_dir
     assert keeper.log is not None
-    evaluations = {row["step"]: row for row in keeper.log.rows if "held_out_loss" in row}
-    best_step = trainer.state.best_global_step if evaluations else None
-    steps = [row for row in keeper.log.rows if "loss" in row]
-    step_seconds = sum(row["seconds"] for row in steps)
-    seconds = sum(row["seconds"] for row in keeper.log.rows)
-    count = count_parameters(model)
-    report: dict[str, Any] = {
-        "tokens_per_epoch": material.num_tokens,
-        "supervised_tokens_per_epoch": material.num_supervised_tokens,
-        "rows_filled": round(material.fill, 4),
-        "steps": trainer.state.global_step,
-        "epochs": round(material.schedule.epoch_at(trainer.state.global_step), 4),
-        "best_step": best_step,
-        "trainable_parameters": count.trainable,
-        "trainable_percent": round(count.trainable_percent, 4),
-        "seconds": round(seconds, 1),
-        "seconds_in_steps": round(step_seconds, 1),
-        "tokens_per_second": round(sum(row["tokens"] for row in steps) / step_seconds, 1),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "device": run.device.name,
-    }
-    if best_step is not None:
-        report["validation"] = {
-            name: {"loss": row["held_out_loss"], "bits_per_char": row["held_out_bits_per_char"]}
-            for name, row in (("base", evaluations[0]), ("tuned", evaluations[best_step]))
-        }
-    draw_loss_curve(model_dir / CURVE_NAME, keeper.log.rows, best_step)
+    report = make_report(run, model, trainer.state, keeper.log.rows)
+    draw_loss_curve(model_dir / CURVE_NAME, keeper.log.rows, report["best_step"])
     write_json(model_dir / REPORT_NAME, report)
-    settings = {
-        "format": SETTINGS_FORMAT,
-        "base_model_id": run.base.name if run.base.revision else str(run.base.folder),
-        "base_revision": run.base.revision,
-        "base_fingerprint": run.facts["base_fingerprint"],
-        "path_to_data": str(run.options.data_path),
-        "data_sha256": run.data.sha256,
-        "max_length": recipe.max_length,
-        "quantization": QUANTIZATION if run.device.is_quantized else {},
-        "lora": {
-            "rank": recipe.rank,
-            "alpha": recipe.alpha,
-            "dropout": recipe.dropout,
-            "target_modules": sorted(model.peft_config["default"].target_modules),
-        },
-        "recipe": recipe.name,
-        "training": dataclasses.asdict(recipe),
-        "seed": run.options.seed,
-        "person": find_person(run.options.data_path),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "finished_at": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-    num_bytes = finish_folder(model_dir, model, run.tokenizer, make_generation_config(run.tokenizer), settings)
+    generation_config = make_generation_config(run.tokenizer)
+    num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, make_settings(run, model))
     say(f"\nDone: {shown_path(model_dir)}")
-    if best_step is not None:
+    if "validation" in report:
         bits = {name: row["bits_per_char"] for name, row in report["validation"].items()}
-        say(f"  best step  {best_step:,} of {trainer.state.global_step:,}")
+        say(f"  best step  {report['best_step']:,} of {report['steps']:,}")
         say(f"  held-out replies  {bits['base']:.3f} bits a character with the base model, {bits['tuned']:.3f} tuned")
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base: give it more data, or a higher --learning-rate")
     say(
-        f"  time {shown_seconds(seconds)}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"  time {shown_seconds(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
 
 
-def find_person(data_path: Path) -> str | None:
-    """Return the (first) name of the imitated person from stage 1's report beside the data, when there is one."""
-    try:
-        names = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))["person"]
-        return str(names[0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
-
-
 def resume_command() -> str:
     """Return the command that goes on with this run."""
     flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # on this machine, as torchrun says
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes] if world_size() > 1 else []
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
+    launcher = several if world_size() > 1 else []
     return printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from head_loss import compute_loss_in_blocks
 from peft.helpers import disable_input_dtype_casting
-from qlora_model import Device, ParameterCount, add_lora, count_parameters
+from qlora_model import Device, ParameterCount, add_lora, count_parameters, recompute_activations
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -73,6 +73,12 @@ class Load:
     alpha: int = 64
     dropout: float = 0.0
     adapter_dtype: torch.dtype = torch.float32
+    recomputes: bool = True  # activations in the backward pass, instead of keeping them
+
+
+def shown_gib(num_bytes: int) -> str:
+    """Return the size, rounded up, for people."""
+    return f"{math.ceil(100 * num_bytes / GIB) / 100:.2f} GiB"
 
 
 class StorageMeter(TorchDispatchMode):
@@ -180,6 +186,8 @@ def estimate_memory(
     num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
     compute_loss_in_blocks(model)
     adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
+    if load.recomputes:
+        recompute_activations(adapted)
     count = count_parameters(adapted)
     # Half precision is trained under autocast. There 4-bit layers do not cast their input to the adapter's fp32;
     # the plain layers that stand for them here would.

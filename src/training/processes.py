@@ -7,6 +7,7 @@ only, so that it can answer before torch is imported.
 from __future__ import annotations
 
 import os
+import sys
 
 from training_script import ScriptError
 
@@ -17,6 +18,11 @@ WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_
 def world_size() -> int:
     """Return how many processes train together."""
     return max(int(os.environ.get(name, 1)) for name in WORLD_SIZE_NAMES)
+
+
+def local_world_size() -> int:
+    """Return how many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def local_process_index() -> int:
@@ -38,6 +44,12 @@ def say(text: str = "") -> None:
     """Print `text` once, however many processes there are."""
     if is_first_process():
         print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning once, on stderr."""
+    if is_first_process():
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def check_launch() -> None:

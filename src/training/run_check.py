@@ -6,8 +6,6 @@ It leaves the memory itself to memory_estimate, and finding the base to base_mod
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,19 +15,22 @@ from typing import Any
 
 import psutil
 import torch
-from base_model_files import BaseModel, fetch_config
-from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory
-from qlora_model import Device, ParameterCount, find_lora_targets, read_model_config, unused_gpu_notice
+from base_model_files import BaseModel
+from checkpoints import NUM_KEPT
+from known_bases import find_config, known_bases
+from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
+from processes import local_world_size
+from qlora_model import Device, ParameterCount, find_lora_targets, unused_gpu_notice
 from recipes import Recipe
+from training_data import Conversation
 from training_progress import shown_bytes, shown_seconds
 from training_script import PROJECT_ROOT, ScriptError, shown_path, shown_python
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
-BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
-# Multiplications and additions for each weight and token: forward, once more for the checkpoints, and backward for the
-# activations only, because the weights are frozen.
+# Multiplications and additions for each weight and token: forward, once more where activations are not kept (then this is
+# a third too much), and backward for the activations only, because the weights are frozen.
 OPERATIONS_PER_WEIGHT = 6
 # Which share of a plain matrix product's speed a training step reaches. CPU: measured on two cores with the model of
 # tests/benchmarks; GPU: from published QLoRA rates of 7B models (2,300 tokens/s on an A100), not measured by us.
@@ -39,23 +40,13 @@ RATE_SECONDS = 0.3
 
 MAX_CPU_SECONDS = 24 * 3600  # without a GPU, what is estimated to take longer is not begun
 
-# Nominal sizes of cards. A twentieth of each is never free: the driver's part, and the screen's.
-CARD_GIB = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80)
-USABLE_SHARE = 0.95
+# Up to which share of the free memory activations are kept instead of computed again. The estimate may be a tenth off; on
+# a computer without a GPU the memory is everybody's.
+SHARE_FOR_KEEPING = {"cuda": 0.9, "mps": 0.5, "cpu": 0.5}
 
-KEPT_CHECKPOINTS = 3  # the newest two and the best
+KEPT_CHECKPOINTS = NUM_KEPT + 1  # the best one, too
+CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
 FALLBACK_LENGTHS = (1024, 512)
-
-
-@dataclass(frozen=True)
-class KnownBase:
-    """A base model of the README's table: its shape is known without asking anybody."""
-
-    name: str
-    languages: str
-    license: str
-    source: str
-    config: PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -71,28 +62,11 @@ class Work:
     supervised_share: float  # of the row that has most
 
 
-def known_bases() -> list[KnownBase]:
-    """Return the bases whose shapes ship with the project, smallest first."""
-    entries = json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]
-    return [
-        KnownBase(
-            entry["id"], entry["languages"], entry["license"], entry["source"], AutoConfig.for_model(**entry["config"])
-        )
-        for entry in entries
-    ]
-
-
-def find_config(base: BaseModel) -> PreTrainedConfig:
-    """Return the config of `base`: from its folder, from what ships with the project, or from the hub.
-
-    Raises BaseModelError.
-    """
-    if base.folder is not None:
-        return read_model_config(base.folder)
-    for known in known_bases():
-        if known.name == base.name:
-            return known.config
-    return AutoConfig.for_model(**fetch_config(base.name))
+def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
+    """Return about how much there is to train on, before a tokenizer can count it."""
+    num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
+    tokens = num_chars // CHARS_PER_TOKEN
+    return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
 
 
 def measure_work(material: Any) -> Work:
@@ -132,21 +106,44 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
     return load
 
 
-def check_run(base: BaseModel, device: Device, recipe: Recipe, work: Work | None, output_dir: Path) -> list[str]:
+def plan_memory(
+    config: PreTrainedConfig, device: Device, load: Load, available: int, checkpointing: str = "auto"
+) -> tuple[Load, ParameterCount, MemoryEstimate, MemoryEstimate]:
+    """Decide whether activations are kept, as far as `checkpointing` ("auto", "on", "off") leaves it open.
+
+    Returns `load` with the decision, the parameters, and the memory of training and chat. "auto" keeps them where they
+    easily fit; the padded rows of the published recipe compute them again, as it did.
+    """
+    if checkpointing == "off" or (checkpointing == "auto" and load.rows == 1):
+        kept = replace(load, recomputes=False)
+        count, training, chat = estimate_memory(config, device, kept)
+        if checkpointing == "off" or training.total <= SHARE_FOR_KEEPING[device.kind] * available:
+            return kept, count, training, chat
+    return load, *estimate_memory(config, device, load)
+
+
+def check_run(
+    base: BaseModel,
+    device: Device,
+    recipe: Recipe,
+    work: Work | None,
+    output_dir: Path,
+    checkpointing: str = "auto",
+) -> list[str]:
     """Return the lines of `--check`: what the run would need and what there is. Raises BaseModelError."""
     config = find_config(base)
-    load = load_of(recipe, work)
-    count, training, chat = estimate_memory(config, device, load)
     available = available_bytes(device)
+    load, count, training, chat = plan_memory(config, device, load_of(recipe, work), available, checkpointing)
     lines = [
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)}; nothing is loaded or downloaded",
         f"  parameters  {count.total:,}, of them trained {count.trainable:,} ({count.trainable_percent:.4f} %)",
         *_work_lines(config, device, work),
         *_disk_lines(base, count, output_dir),
-        f"  memory      training {_shown_gib(training.total)}: {_shown_parts(training)}",
-        f"              chat     {_shown_gib(chat.total)}: {_shown_parts(chat)}",
+        f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
+        f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
         f"              (rows of {load.row_tokens:,} tokens; a chat that remembers as many)",
-        f"  there are   {_shown_gib(available)} free on {device.name}",
+        f"              {shown_keeping(load)}",
+        f"  there are   {shown_gib(available)} free on {device.name}",
     ]
     notice = unused_gpu_notice()
     if notice:
@@ -188,14 +185,21 @@ def refuse_what_takes_days(
     )
 
 
+def shown_keeping(load: Load) -> str:
+    """Say whether activations are kept, and what the other way would change."""
+    if load.recomputes:
+        return "activations are computed again in the backward pass, to save memory (--activation-checkpointing on)"
+    return "activations are kept, nothing is computed twice (--activation-checkpointing off)"
+
+
 def available_bytes(device: Device) -> int:
-    """Return the free memory of the device."""
+    """Return the free memory of the device; of a processor's, the part of one process on this machine."""
     if device.kind == "cuda":
         free_bytes, _total = torch.cuda.mem_get_info(device.name)
         return free_bytes
     if device.kind == "mps":
         return int(torch.mps.recommended_max_memory())
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().available) // local_world_size()
 
 
 def measure_rate(device: Device) -> float:
@@ -251,63 +255,59 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
     ]
 
 
+def refuse_full_disk(output_dir: Path, count: ParameterCount) -> None:
+    """Raise ScriptError before hours are spent on checkpoints that will not fit, one of them in work besides those kept."""
+    needed_bytes = (KEPT_CHECKPOINTS + 1) * _checkpoint_bytes(count)
+    free_bytes = shutil.disk_usage(_existing_parent(output_dir)).free
+    if free_bytes < needed_bytes:
+        raise ScriptError(
+            f"{shown_path(output_dir)}: {shown_gib(needed_bytes)} are needed for checkpoints, "
+            f"{shown_gib(free_bytes)} are free; free some space, or choose another --saved-model-path"
+        )
+
+
 def _disk_lines(base: BaseModel, count: ParameterCount, output_dir: Path) -> list[str]:
     base_bytes = 2 * (count.total - count.trainable)  # published in two bytes a weight
     adapter_bytes = 4 * count.trainable
-    checkpoint_bytes = KEPT_CHECKPOINTS * 3 * adapter_bytes  # with two states of the optimizer, at most
-    place = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
+    while_training = adapter_bytes + KEPT_CHECKPOINTS * _checkpoint_bytes(count)
     download = "on disk" if base.folder is not None else f"{shown_bytes(base_bytes)} to download"
     return [
         f"  disk        base {download}; adapter {shown_bytes(adapter_bytes)}, while training up to "
-        f"{shown_bytes(adapter_bytes + checkpoint_bytes)}; free {shown_bytes(shutil.disk_usage(place).free)}"
+        f"{shown_bytes(while_training)}; free {shown_bytes(shutil.disk_usage(_existing_parent(output_dir)).free)}"
     ]
+
+
+def _checkpoint_bytes(count: ParameterCount) -> int:
+    return 3 * 4 * count.trainable  # the adapter and at most two states of the optimizer, in fp32
+
+
+def _existing_parent(output_dir: Path) -> Path:
+    return next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
 
 
 def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:
     """Return the smallest change that makes the run fit, tried out by the same estimate."""
+    if not load.recomputes:
+        load = replace(load, recomputes=True)
+        training = estimate_memory(config, device, load)[1]
+        if training.total <= available:
+            return f"Leave --activation-checkpointing to itself (then {shown_gib(training.total)})."
     for length in FALLBACK_LENGTHS:
         if length < load.row_tokens:
             training = estimate_memory(config, device, replace(load, rows=1, row_tokens=length))[1]
             if training.total <= available:
-                return f"Pass --max-length {length} (then {_shown_gib(training.total)})."
+                return f"Pass --max-length {length} (then {shown_gib(training.total)})."
     for known in reversed(known_bases()):
         if _num_weights(known.config) >= _num_weights(config) or _num_weights(known.config) * NF4_BYTES > available:
             continue
         training = estimate_memory(known.config, device, load)[1]
         if training.total <= available:
-            return f"Pass --base-model-id {known.name} (then {_shown_gib(training.total)})."
+            return f"Pass --base-model-id {known.name} (then {shown_gib(training.total)})."
     return "No base known here does; free some memory."
 
 
 def _num_weights(config: PreTrainedConfig) -> int:
     return sum(parameter.numel() for parameter in build_empty_model(config, torch.bfloat16).parameters())
-
-
-def smallest_card_gib(needed_bytes: int) -> int | None:
-    """Return the nominal size of the smallest card that holds `needed_bytes`, None when there is none."""
-    return next((size for size in CARD_GIB if needed_bytes <= USABLE_SHARE * size * GIB), None)
-
-
-def make_base_table() -> str:
-    """Return the README's table of bases as Markdown: every number by the same estimate as `--check`.
-
-    Rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters; a chat that remembers as many tokens.
-    """
-    gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
-    lines = [
-        "| base model | languages | licence | parameters | download | training, 2,048 / 512 tokens a row | chat | card from |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for known in known_bases():
-        count, training, chat = estimate_memory(known.config, gpu, Load())
-        short_rows = estimate_memory(known.config, gpu, Load(row_tokens=512))[1]
-        num_parameters = count.total - count.trainable
-        lines.append(
-            f"| [{known.name}]({known.source}) | {known.languages} | {known.license} | {num_parameters / 1e9:.2f} B "
-            f"| {2 * num_parameters / 1e9:.1f} GB | {_shown_gib(training.total)} / {_shown_gib(short_rows.total)} "
-            f"| {_shown_gib(chat.total)} | {smallest_card_gib(training.total)} GB |"
-        )
-    return "\n".join(lines)
 
 
 def _shown_parts(memory: MemoryEstimate) -> str:
@@ -322,14 +322,6 @@ def _shown_parts(memory: MemoryEstimate) -> str:
     return ", ".join(f"{name} {size / GIB:.2f}" for name, size in names if size)
 
 
-def _shown_gib(num_bytes: int) -> str:
-    return f"{math.ceil(100 * num_bytes / GIB) / 100:.2f} GiB"
-
-
 def _shown_dtype(device: Device) -> str:
     rest = str(device.dtype).removeprefix("torch.")
     return f"4-bit weights, the rest {rest}" if device.is_quantized else rest
-
-
-if __name__ == "__main__":
-    print(make_base_table())

@@ -56,6 +56,11 @@ def parse_options(
     run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
     run.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
+    run.add_argument(
+        "--activation-checkpointing", choices=["auto", "on", "off"], default="auto",
+        help="compute activations twice to save memory; auto: only where they would not fit (default: auto)",
+    )  # fmt: skip
+
     training = parser.add_argument_group("the training (defaults of the recipe)")
     training.add_argument("--recipe", choices=sorted(RECIPES), default="default", help="published: for comparison only")
     for flag, kind, text in (

@@ -3,9 +3,10 @@
 Every way of training ("arm") runs in a process of its own, on the same model (hidden 256, 4 layers, random weights), the
 same conversations and the same number of tokens a step, on one thread. Measured: real tokens (none of them padding) per
 second of CPU time, growth of the peak memory, and the loss on held-out replies afterwards. The published recipe is so
-slow that it gets a fixed number of rows of the epoch's mean length; its rate is per token, too.
+slow that it gets a fixed number of rows of the epoch's mean length; its rate is per token, too. Each arm runs once a round;
+the medians of the rounds count.
 
-Run     python3 tests/benchmarks/benchmark_training.py            (prints the table of RESULTS.md; about 20 minutes)
+Run     python3 tests/benchmarks/benchmark_training.py            (prints the table of RESULTS.md; about 25 minutes)
         python3 tests/benchmarks/benchmark_training.py --gpu      (the 7.5B shape on a CUDA card)
 Needs   tests/benchmarks/requirements.txt
 """
@@ -46,6 +47,7 @@ PUBLISHED_ROWS = 8  # one step of the slow arm; each of its rows costs the same,
 NUM_HELD_OUT = 40
 STEP_TOKENS = 1_024  # of every arm, nearly: 8 rows of about 128 tokens, or one pack
 ROWS_PER_STEP = 8
+ROUNDS = 3
 LEARNING_RATE = 1e-3  # the same everywhere, high enough for a random model to learn something
 SEED = 0
 SEVEN_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -298,15 +300,21 @@ def run_all(only_vocab: int | None) -> None:
     print(f"Published loss and ours, on the same rows and every token: apart by {objective_difference():.1e}\n")
     for vocab_size in NUM_CONVERSATIONS if only_vocab is None else (only_vocab,):
         print(describe_conversations(vocab_size), flush=True)
-        results = {}
-        for arm in ARMS:
+        measured: dict[str, list[dict]] = {arm: [] for arm in ARMS}
+        for arm in list(ARMS) * ROUNDS:
             command = [sys.executable, __file__, "--arm", arm, "--vocab", str(vocab_size)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 sys.exit(f"{arm}: failed\n{done.stderr[-3000:]}")
-            results[arm] = json.loads(done.stdout.splitlines()[-1])
+            measured[arm].append(json.loads(done.stdout.splitlines()[-1]))
             print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
-        print_table(vocab_size, results)
+        print_table(vocab_size, {arm: take_medians(rounds) for arm, rounds in measured.items()})
+
+
+def take_medians(rounds: list[dict]) -> dict:
+    """Return the medians of what was timed; the rest is the same in every round."""
+    timed = ("tokens_per_cpu_second", "peak_growth_mib")
+    return rounds[0] | {name: statistics.median(one[name] for one in rounds) for name in timed}
 
 
 def describe_conversations(vocab_size: int) -> str:

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
 from head_loss import compute_loss_in_blocks
+from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
 from packing import plan_schedule
 from peft import get_peft_model
-from qlora_model import Device, add_lora, choose_device, load_quantized_base
-from run_check import known_bases
+from qlora_model import Device, add_lora, choose_device, load_quantized_base, recompute_activations
 from safetensors.torch import save_file
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import PreTrainedConfig, set_seed
@@ -58,6 +58,7 @@ def measure_ours(folder: Path, device: Device, conversations: list[dict], row_to
     base = load_quantized_base(folder, device, SEGMENT_ATTENTION)
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=32, alpha=64, dropout=0.0)
+    recompute_activations(model)
     return _measure(our_trainer, model, conversations, row_tokens, device)
 
 

@@ -1,0 +1,88 @@
+"""The base models of the README's table: their shapes ship with the project, so that it can be made without a network.
+
+Started as a program it prints that table; choosing among them for one machine is left to run_check.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from base_model_files import BaseModel, fetch_config
+from memory_estimate import GIB, Load, estimate_memory, shown_gib
+from qlora_model import Device, read_model_config
+from transformers import AutoConfig, PreTrainedConfig
+
+BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
+
+# Nominal sizes of cards. A twentieth of each is never free: the driver's part, and the screen's.
+CARD_GIB = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80)
+USABLE_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base model of the README's table: its shape is known without asking anybody."""
+
+    name: str
+    languages: str
+    license: str
+    source: str
+    config: PreTrainedConfig
+
+
+def known_bases() -> list[KnownBase]:
+    """Return the bases whose shapes ship with the project, smallest first."""
+    entries = json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]
+    return [
+        KnownBase(
+            entry["id"], entry["languages"], entry["license"], entry["source"], AutoConfig.for_model(**entry["config"])
+        )
+        for entry in entries
+    ]
+
+
+def find_config(base: BaseModel) -> PreTrainedConfig:
+    """Return the config of `base`: from its folder, from what ships with the project, or from the hub.
+
+    Raises BaseModelError.
+    """
+    if base.folder is not None:
+        return read_model_config(base.folder)
+    for known in known_bases():
+        if known.name == base.name:
+            return known.config
+    return AutoConfig.for_model(**fetch_config(base.name))
+
+
+def smallest_card_gib(needed_bytes: int) -> int | None:
+    """Return the nominal size of the smallest card that holds `needed_bytes`, None when there is none."""
+    return next((size for size in CARD_GIB if needed_bytes <= USABLE_SHARE * size * GIB), None)
+
+
+def make_base_table() -> str:
+    """Return the README's table of bases as Markdown: every number by the same estimate as `--check`.
+
+    Rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters; a chat that remembers as many tokens.
+    """
+    gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
+    lines = [
+        "| base model | languages | licence | parameters | download | training, 2,048 / 512 tokens a row | chat | card from |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for known in known_bases():
+        count, training, chat = estimate_memory(known.config, gpu, Load())
+        short_rows = estimate_memory(known.config, gpu, Load(row_tokens=512))[1]
+        num_parameters = count.total - count.trainable
+        lines.append(
+            f"| [{known.name}]({known.source}) | {known.languages} | {known.license} | {num_parameters / 1e9:.2f} B "
+            f"| {2 * num_parameters / 1e9:.1f} GB | {shown_gib(training.total)} / {shown_gib(short_rows.total)} "
+            f"| {shown_gib(chat.total)} | {smallest_card_gib(training.total)} GB |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(make_base_table())

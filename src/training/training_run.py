@@ -1,0 +1,120 @@
+"""All that is known of a run before the model is loaded: the device, what is held out, the packed rows, and its facts.
+
+It leaves finding the data and the base to the script, and the rows themselves to `training_material`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from base_model_files import BaseModel, BaseModelError, base_fingerprint
+from processes import say, warn, world_size
+from recipes import Recipe
+from training_data import HeldOut, TrainingData, hold_out, overlapping_lines
+from training_script import ScriptError
+
+if TYPE_CHECKING:
+    from qlora_model import Device
+    from training_material import Material
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known before the model is loaded."""
+
+    options: argparse.Namespace
+    recipe: Recipe
+    data: TrainingData
+    base: BaseModel
+    tokenizer: Any
+    held_out: HeldOut
+    material: Material
+    device: Device
+    facts: dict[str, Any]  # everything that decides what the training computes
+
+    @property
+    def is_packed(self) -> bool:
+        """Tell packs from the padded rows of the published recipe."""
+        return self.recipe.padded_rows_per_batch is None
+
+    @property
+    def held_out_conversations(self) -> list[list[dict[str, str]]]:
+        """The messages of the validation set."""
+        lines = set(self.held_out.validation)
+        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
+
+
+def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
+    """Choose device and held-out conversations, encode and pack the rest; the heavy libraries load here."""
+    from qlora_model import choose_device
+    from training_material import load_tokenizer, prepare_material
+
+    use_threads(options.threads)
+    device = choose_device(options.device)
+    assert base.folder is not None
+    tokenizer = load_tokenizer(base.folder, base.name)
+    recipe = shorten_to_context(options.recipe, base)
+    held_out = choose_held_out(data)
+    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
+    facts = dataclasses.asdict(recipe) | {
+        "base_fingerprint": base_fingerprint(base.folder),
+        "data_sha256": data.sha256,
+        "template_sha256": hashlib.sha256(tokenizer.chat_template.encode("utf-8")).hexdigest(),
+        "seed": options.seed,
+        "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
+        "processes": world_size(),
+        "device": f"{device.kind} {device.dtype}",
+    }
+    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def use_threads(wanted: int | None) -> None:
+    """Compute with `wanted` threads, or one for each core: a second one on the same core only gets in the way."""
+    import psutil
+    import torch
+
+    if wanted is None and "OMP_NUM_THREADS" in os.environ:
+        return  # the user's choice, or torchrun's
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))
+
+
+def shorten_to_context(recipe: Recipe, base: BaseModel) -> Recipe:
+    """Return `recipe` with rows no longer than the positions that the base knows."""
+    from qlora_model import read_model_config
+
+    assert base.folder is not None
+    with base_errors_explained():
+        num_positions = getattr(read_model_config(base.folder), "max_position_embeddings", recipe.max_length)
+    if num_positions >= recipe.max_length:
+        return recipe
+    say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
+    return dataclasses.replace(recipe, max_length=num_positions)
+
+
+def choose_held_out(data: TrainingData) -> HeldOut:
+    """Choose the conversations that are kept from training; warn where they tell little."""
+    held_out = hold_out(data.conversations)
+    if not held_out.validation:
+        warn(f"only {len(data.conversations):,} conversations: all are trained on, nothing can be measured")
+        return held_out
+    overlap = overlapping_lines(data.conversations, held_out)
+    if overlap:
+        warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
+    return held_out
+
+
+@contextmanager
+def base_errors_explained() -> Iterator[None]:
+    """Turn what is wrong with a base model into the script's one line."""
+    try:
+        yield
+    except BaseModelError as error:
+        raise ScriptError(str(error)) from None
