@@ -22,9 +22,9 @@ CONFIGS = [
 ]
 
 
-def make_model(config, in_blocks, targets=None):
+def make_model(config, in_blocks, targets=None, dtype=torch.float32):
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    base = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
     if in_blocks:
         compute_loss_in_blocks(base)
     if targets is None:
@@ -64,6 +64,18 @@ def test_loss_and_every_gradient_are_the_models_own(config, arguments):
     for name, gradient in gradients.items():
         assert own_gradients[name].abs().max() > 0
         torch.testing.assert_close(gradient, own_gradients[name], rtol=1e-4, atol=1e-6)
+
+
+def test_in_half_precision_it_is_the_same_up_to_rounding():
+    """As on a GPU: the base in bf16, the adapter in fp32, under autocast."""
+    batch = make_batch(400)
+    with torch.autocast("cpu", torch.bfloat16):
+        own_loss, own_gradients = loss_and_gradients(make_model(MISTRAL, False, dtype=torch.bfloat16), batch)
+        loss, gradients = loss_and_gradients(make_model(MISTRAL, True, dtype=torch.bfloat16), batch)
+    assert loss == pytest.approx(own_loss, rel=1e-3)
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        assert (gradient - own_gradients[name]).norm() < 0.05 * own_gradients[name].norm()
 
 
 def test_a_head_that_is_not_trained_passes_its_gradient_on():
