@@ -55,10 +55,10 @@ def wait_for_rows(process, model_dir, number):
         time.sleep(0.02)
 
 
-def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3):
+def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3, most_seconds=1.0):
     """Kill a training (SIGKILL) at random moments so many times, resume each time, let it end; return the kills.
 
-    A run gets at most `most_rows` rows of its log further before it is killed.
+    A run is killed at most `most_seconds` after it came at most `most_rows` rows of its log further.
     """
     rng = random.Random(seed)
     kills_done = 0
@@ -68,7 +68,7 @@ def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3):
         if kills_done < num_kills:
             # A moment after the row it may be in a step, an evaluation or a save.
             wait_for_rows(process, model_dir, len(read_rows(model_dir)) + rng.randint(0, most_rows))
-            time.sleep(rng.random())
+            time.sleep(most_seconds * rng.random())
             process.kill()
         status, _, errors = finish(process)
         kills_done += status == -signal.SIGKILL

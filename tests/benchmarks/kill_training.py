@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training_processes import finish, has_same_adapter, losses_of, start, train_with_kills
 
-MOST_ROWS = 25  # more than lie between two checkpoints of the demo, so that most runs get further
+# A little more than lies between two checkpoints of the demo: most runs get further, and few far enough to end.
+MOST_ROWS, MOST_SECONDS = 25, 0.2
 
 
 def main():
@@ -24,17 +25,18 @@ def main():
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", default="8", help="long enough for all the kills (default: %(default)s)")
+    parser.add_argument("--learning-rate", default="1e-3", help="low enough not to stop early (default: %(default)s)")
     parser.add_argument("--base-model-id", required=True)
     parser.add_argument("--path-to-data", required=True)
     options = parser.parse_args()
     flags = ["--base-model-id", options.base_model_id, "--path-to-data", options.path_to_data]
-    flags += ["--learning-rate", "1e-3", "--epochs", options.epochs]
+    flags += ["--learning-rate", options.learning_rate, "--epochs", options.epochs]
     with tempfile.TemporaryDirectory() as folder:
         straight, killed = Path(folder) / "straight", Path(folder) / "killed"
         status, _, errors = finish(start(flags, straight))
         assert status == 0, errors
         started_at = time.monotonic()
-        num_kills = train_with_kills(flags, killed, options.kills, options.seed, MOST_ROWS)
+        num_kills = train_with_kills(flags, killed, options.kills, options.seed, MOST_ROWS, MOST_SECONDS)
         is_same = losses_of(straight) == losses_of(killed)
         print(
             f"{num_kills} kills in {time.monotonic() - started_at:,.0f} s, {len(losses_of(straight))} losses compared"
