@@ -245,3 +245,9 @@ def test_either_words_or_a_reason_comes_out(text: str) -> None:
             for character in kept
         )
         kept.encode("utf-8")
+
+
+def test_what_stands_for_a_lost_character_is_not_learnt():
+    """An export whose phone had lost a character holds U+FFFD; a model would learn to write it."""
+    assert clean_text("good \N{REPLACEMENT CHARACTER}morning\uffff", "Rut") == "good morning"
+    assert drop_reason("\N{REPLACEMENT CHARACTER}\N{OBJECT REPLACEMENT CHARACTER}", "Rut") == "empty"

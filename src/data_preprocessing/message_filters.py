@@ -35,8 +35,9 @@ ESCAPE_SEQUENCE_RE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}[@-~]?"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\|\x9c)?"
 )
-# Controls, direction marks and overrides, lone surrogates, the byte order mark. Joiners and variation selectors stay.
-INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+# Controls, direction marks and overrides, lone surrogates, the byte order mark, what stands for a lost character (U+FFFD).
+# Joiners and variation selectors stay.
+INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff"
 INVISIBLE_RE = re.compile(f"[{INVISIBLE}]")
 LINE_ENDS = r"\r\x0b\x0c\x85\u2028\u2029"
 LINE_END_RE = re.compile(rf"\r\n|[{LINE_ENDS}]")
