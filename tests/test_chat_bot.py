@@ -73,6 +73,11 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
+    def interrupt_at_prompt(self):
+        """Press Ctrl-C as late as a hand would: between drawing its prompt and waiting, readline misses signals."""
+        time.sleep(0.5)
+        self.type("\x03")
+
     def read_until(self, text, timeout=90):
         """Return what is shown up to and with `text`, escape sequences and carriage returns taken out."""
         end = time.monotonic() + timeout
@@ -109,7 +114,7 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     # Ctrl-C on a begun line clears it; a letter typed wrong is taken back whole.
     terminal.type("abc")
     terminal.read_until("abc")
-    terminal.type("\x03")
+    terminal.interrupt_at_prompt()
     assert "line cleared" in terminal.read_until(PROMPT)
     assert terminal.say("okש\x7f").endswith("🟦 סבבה\n")
     # Ctrl-C in a reply stops it and keeps what was said.
@@ -122,7 +127,7 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
     terminal.read_until("🟦 ")  # the reply has begun: a line that is drawn anew after a paste shows the prompt as well
     terminal.read_until(PROMPT)
-    terminal.type("\x03")
+    terminal.interrupt_at_prompt()
     assert terminal.wait() == 130
 
     lines = shown_lines(log_path)
