@@ -489,6 +489,7 @@ def at_terminal(folder, answers, *arguments):
         while piece := os.read(terminal, 4096):
             shown += piece
             if not has_typed and b"Number or name: " in shown:
+                time.sleep(0.2)  # as late as a hand would: between its prompt and its wait, a program misses Ctrl-C
                 os.write(terminal, answers)
                 has_typed = True
     return os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]), shown.decode("utf-8", "replace")
