@@ -92,6 +92,15 @@ def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
 
 
 @pytest.fixture(scope="session")
+def trained(tiny_saved_model_dir):
+    """That folder loaded as the chat loads it. Do not change it: a conversation of each test's own keeps what was said."""
+    from saved_model_checks import check_saved_model
+    from trained_model import load_trained_model
+
+    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
 def talking_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training whose base knows the dialogue of `tiny_saved_model` by heart. Do not change it."""
     from tiny_saved_model import teach_dialogue, write_saved_model

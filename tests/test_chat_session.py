@@ -7,8 +7,6 @@ from chat_screen import PipedScreen
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
 from live_conversation import Conversation
-from saved_model_checks import check_saved_model
-from trained_model import load_trained_model
 
 
 class Lines:
@@ -19,11 +17,6 @@ class Lines:
 
     def read(self):
         return self.lines.pop(0) if self.lines else None
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_saved_model_dir):
-    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
 
 
 @pytest.fixture

@@ -13,11 +13,6 @@ from turn_format import encode_conversation
 WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1>", "yes!", "ביי", "\n"]
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_saved_model_dir):
-    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
-
-
 @pytest.fixture
 def conversation(trained):
     return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=12))

@@ -2,15 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_saved_model_dir):
-    return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
 
 
 def write_reply(trained, messages, sampling):
