@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from head_loss import BLOCK_POSITIONS, compute_loss_in_blocks, has_plain_head
+from head_loss import BLOCK_POSITIONS, compute_loss_in_blocks, has_plain_head, sum_loss
 from memory_estimate import StorageMeter
 from packing import collate_pack
 from packing_check import find_packing_fault
@@ -92,6 +92,17 @@ def test_without_gradients_the_loss_is_the_same():
     with torch.no_grad():
         own, in_blocks = (make_model(MISTRAL, in_blocks)(**batch).loss.item() for in_blocks in (False, True))
     assert in_blocks == pytest.approx(own, rel=1e-6)
+
+
+def test_a_target_the_model_finds_impossible_has_a_finite_loss_and_gradient():
+    head = torch.nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.eye(3))
+    hidden = torch.tensor([[500.0, 0.0, -500.0], [-2000.0, 1000.0, 0.0]], requires_grad=True)
+    loss = sum_loss(head, hidden, torch.tensor([2, 0]))
+    loss.backward()
+    assert loss.item() == 1000 + 3000
+    assert hidden.grad.tolist() == [[1, 0, -1], [-1, 1, 0]]
 
 
 def test_other_calls_take_the_models_own_way():
