@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from head_loss import BLOCK_POSITIONS, compute_loss_in_blocks, has_plain_head, sum_loss
+from head_loss import choose_block_positions, compute_loss_in_blocks, has_plain_head, sum_loss
 from memory_estimate import StorageMeter
 from packing import collate_pack
 from packing_check import find_packing_fault
@@ -12,7 +12,7 @@ from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, MistralConfig, MistralForCausalLM
 
-VOCAB_SIZE = 300
+VOCAB_SIZE = 2**15  # its blocks are small
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 MISTRAL = MistralConfig(vocab_size=VOCAB_SIZE, num_key_value_heads=1, **SHAPE)
 CONFIGS = [
@@ -56,14 +56,13 @@ def loss_and_gradients(model, batch, **arguments):
 )
 def test_loss_and_every_gradient_are_the_models_own(config, arguments):
     batch = make_batch(400)
-    assert len(batch["labels"]) > 2 * BLOCK_POSITIONS
+    assert len(batch["labels"]) > 2 * choose_block_positions(VOCAB_SIZE)
     own_loss, own_gradients = loss_and_gradients(make_model(config, in_blocks=False), batch, **arguments)
     loss, gradients = loss_and_gradients(make_model(config, in_blocks=True), batch, **arguments)
     assert loss == pytest.approx(own_loss, rel=1e-6)
     assert gradients.keys() == own_gradients.keys()
     for name, gradient in gradients.items():
-        assert own_gradients[name].abs().max() > 0
-        torch.testing.assert_close(gradient, own_gradients[name], rtol=1e-4, atol=1e-6)
+        assert (gradient - own_gradients[name]).norm() < 1e-5 * own_gradients[name].norm()
 
 
 def test_in_half_precision_it_is_the_same_up_to_rounding():
@@ -84,7 +83,7 @@ def test_a_head_that_is_not_trained_passes_its_gradient_on():
     loss, gradients = loss_and_gradients(make_model(MISTRAL, True, ["q_proj"]), batch)
     assert loss == pytest.approx(own_loss, rel=1e-6)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, own_gradients[name], rtol=1e-4, atol=1e-6)
+        assert (gradient - own_gradients[name]).norm() < 1e-5 * own_gradients[name].norm()
 
 
 def test_without_gradients_the_loss_is_the_same():
@@ -99,7 +98,7 @@ def test_a_target_the_model_finds_impossible_has_a_finite_loss_and_gradient():
     with torch.no_grad():
         head.weight.copy_(torch.eye(3))
     hidden = torch.tensor([[500.0, 0.0, -500.0], [-2000.0, 1000.0, 0.0]], requires_grad=True)
-    loss = sum_loss(head, hidden, torch.tensor([2, 0]))
+    loss = sum_loss(head, hidden, torch.tensor([2, 0]), block_positions=1)
     loss.backward()
     assert loss.item() == 1000 + 3000
     assert hidden.grad.tolist() == [[1, 0, -1], [-1, 1, 0]]
@@ -116,11 +115,10 @@ def test_other_calls_take_the_models_own_way():
 
 
 def test_peak_memory_holds_a_block_of_logits_and_not_all():
-    config = MistralConfig(vocab_size=20_000, num_key_value_heads=1, **SHAPE)
     batch = make_batch(2_000)
     peaks = []
     for in_blocks in (False, True):
-        model = make_model(config, in_blocks)
+        model = make_model(MISTRAL, in_blocks)
         model.get_base_model().set_attn_implementation("sdpa")  # its memory does not hide the head's
         with StorageMeter() as meter:
             model(**batch).loss.backward()

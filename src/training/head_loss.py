@@ -17,9 +17,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
-# With fewer, a GPU would wait for the head's weights at each block. With 64,001 words these are 16 MiB of logits; twice as
-# many took a quarter more memory in all on a processor, for a twentieth of the time.
-BLOCK_POSITIONS = 64
+# 16 MiB in fp32. With 64,001 words twice as many took a quarter more memory in all on a processor, for a twentieth of the time.
+BLOCK_LOGITS = 2**22
+MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU would wait for the head's weights at each block
 
 # What some families do with the logits after the head, or add to the loss; on these the model's own loss is left as it is.
 AFTER_THE_HEAD = (
@@ -45,6 +45,7 @@ def compute_loss_in_blocks(model: PreTrainedModel) -> None:
     if not has_plain_head(model.config):
         return
     own_forward = model.forward
+    block_positions = choose_block_positions(model.config.get_text_config().vocab_size)
 
     @functools.wraps(own_forward)
     def forward(
@@ -59,7 +60,7 @@ def compute_loss_in_blocks(model: PreTrainedModel) -> None:
         logits_to_keep = kwargs.pop("logits_to_keep")
         hidden = model.get_decoder()(*args, **kwargs).last_hidden_state
         supervised = slice_logits_to_keep(hidden, logits_to_keep).reshape(-1, hidden.shape[-1])
-        loss = sum_loss(model.get_output_embeddings(), supervised, shift_labels)
+        loss = sum_loss(model.get_output_embeddings(), supervised, shift_labels, block_positions)
         return CausalLMOutputWithPast(
             loss=loss / (len(shift_labels) if num_items_in_batch is None else num_items_in_batch)
         )
@@ -68,21 +69,28 @@ def compute_loss_in_blocks(model: PreTrainedModel) -> None:
     model.forward = forward
 
 
-def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def choose_block_positions(vocab_size: int) -> int:
+    """Return at how many positions the logits are computed at one time."""
+    return max(MIN_BLOCK_POSITIONS, BLOCK_LOGITS // vocab_size)
+
+
+def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, block_positions: int) -> torch.Tensor:
     """Return the summed cross entropy of `head(hidden)`: `hidden` [N, size], `targets` [N]; a number in fp32."""
     if torch.is_grad_enabled():
         parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
-        loss: torch.Tensor = _HeadLoss.apply(head, targets, hidden, *parameters)
+        loss: torch.Tensor = _HeadLoss.apply(head, targets, block_positions, hidden, *parameters)
         return loss
     losses = [
         cross_entropy(head(block).float(), block_targets, reduction="sum")
-        for block, block_targets in _blocks(hidden, targets)
+        for block, block_targets in _blocks(hidden, targets, block_positions)
     ]
     return torch.stack(losses).sum()
 
 
-def _blocks(hidden: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(hidden.split(BLOCK_POSITIONS), targets.split(BLOCK_POSITIONS), strict=True)
+def _blocks(
+    hidden: torch.Tensor, targets: torch.Tensor, block_positions: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(hidden.split(block_positions), targets.split(block_positions), strict=True)
 
 
 def _loss_and_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,12 +114,17 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, head: torch.nn.Module, targets: torch.Tensor, hidden: torch.Tensor, *parameters: torch.Tensor
+        ctx: Any,
+        head: torch.nn.Module,
+        targets: torch.Tensor,
+        block_positions: int,
+        hidden: torch.Tensor,
+        *parameters: torch.Tensor,
     ) -> torch.Tensor:
         losses = []
         hidden_gradients = []
         parameter_gradients = [torch.zeros_like(parameter) for parameter in parameters]
-        for block, block_targets in _blocks(hidden.detach(), targets):
+        for block, block_targets in _blocks(hidden.detach(), targets, block_positions):
             with torch.enable_grad():
                 logits = head(block.requires_grad_())
             loss, of_logits = _loss_and_gradient(logits.detach(), block_targets)
@@ -126,4 +139,4 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (None, None, *(scale * gradient for gradient in ctx.saved_tensors))
+        return (None, None, None, *(scale * gradient for gradient in ctx.saved_tensors))
