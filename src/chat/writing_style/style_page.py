@@ -104,9 +104,7 @@ def make_report_page(report: Mapping[str, Any], picture_svg: str | None) -> str:
         parts.append(_set_section(name, measured, is_headline=name == report["settings"]["headline_set"]))
     if "leak_probe" in report:
         parts.append(_leak_section(report["leak_probe"]))
-    parts.append(
-        "<h2>How it was measured</h2>" + _table([[key, _shown(value)] for key, value in report["settings"].items()])
-    )
+    parts.append("<h2>How it was measured</h2>" + _table(_rows(report["settings"])))
     grey = "" if judged["is_trustworthy"] else ' class="grey"'
     return make_page(f"Style report: {verdict}", f"<body{grey}>" + "\n".join(parts) + "</body>")
 
@@ -177,9 +175,7 @@ def _interval(interval: Mapping[str, float]) -> str:
 
 
 def _leak_section(leaks: Mapping[str, Any]) -> str:
-    rows = [
-        [key.replace("_", " "), _shown(value)] for key, value in leaks.items() if key not in ("sentence", "canaries")
-    ]
+    rows = _rows({key: value for key, value in leaks.items() if key not in ("sentence", "canaries")})
     canaries = [
         [
             f"codes planted {counted(row['num_times'], 'time')} ({row['num_canaries']})",
@@ -195,9 +191,13 @@ def _leak_section(leaks: Mapping[str, Any]) -> str:
     )
 
 
+def _rows(values: Mapping[str, Any]) -> list[list[str]]:
+    return [[key.replace("_", " "), _shown(value)] for key, value in values.items()]
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+        return ", ".join(f"{name} {shown}" for name, shown in _rows(value))
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
