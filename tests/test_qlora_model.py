@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import qlora_model
 import torch
 from base_model_files import BaseModel, BaseModelError, check_base_folder
 from bitsandbytes.nn import Linear4bit
@@ -19,6 +20,7 @@ from qlora_model import (
     load_quantized_base,
     read_model_config,
     recompute_activations,
+    unused_gpu_notice,
 )
 from safetensors import safe_open
 from training_script import ScriptError
@@ -186,11 +188,88 @@ def test_adapter_names_its_base_without_a_path_of_this_machine(base_dir, tmp_pat
         assert (saved["base_model_name_or_path"], saved["revision"]) == (name, revision)
 
 
-def test_this_machines_device_fits_what_torch_reports():
+@pytest.fixture
+def on_machine(monkeypatch):
+    """A function after which torch reports a machine of this kind: CUDA without or with real bf16, macOS of a version."""
+
+    def set_up(has_cuda=False, has_cuda_bf16=False, macos=None):
+        mps = torch.backends.mps
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+        # An older card says yes as long as emulation counts.
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_cuda_bf16
+        )
+        monkeypatch.setattr(mps, "is_available", lambda: macos is not None)
+        monkeypatch.setattr(mps, "is_macos_or_newer", lambda *wanted: wanted <= macos)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    return set_up
+
+
+NEW_CARD = {"has_cuda": True, "has_cuda_bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("machine", "wanted", "device"),
+    [
+        (NEW_CARD, "auto", Device("cuda:0", torch.bfloat16, is_quantized=True)),
+        ({"has_cuda": True}, "auto", Device("cuda:0", torch.float16, is_quantized=True)),
+        ({"macos": (14, 4)}, "auto", Device("mps", torch.bfloat16, is_quantized=False)),
+        ({"macos": (13, 6)}, "auto", Device("mps", torch.float16, is_quantized=False)),
+        ({}, "auto", CPU),
+        (NEW_CARD, "cpu", CPU),
+        ({"macos": (14, 4)}, "cpu", CPU),
+    ],
+)
+def test_each_machine_trains_where_and_as_suits_it(on_machine, machine, wanted, device):
+    on_machine(**machine)
+    assert choose_device(wanted) == device
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(on_machine, monkeypatch):
+    on_machine(**NEW_CARD)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device() == Device("cuda:1", torch.bfloat16, is_quantized=True)
+    assert choose_device().kind == "cuda"
+
+
+def test_this_machines_device_computes_in_its_dtype():
     device = choose_device()
-    assert device.kind == ("cuda" if torch.cuda.is_available() else device.kind)
-    if device.kind == "cpu":
-        assert (device.dtype, device.is_quantized) == (torch.float32, True)
+    ones = torch.ones(2, 2, device=device.name, dtype=device.dtype)
+    assert (ones @ ones).sum().item() == 8
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "has_driver", "built_for", "notice"),
+    [
+        (False, True, None, "built without CUDA"),
+        (False, True, "12.8", "built for CUDA 12.8"),
+        (False, False, None, None),
+        (True, True, "12.8", None),
+    ],
+)
+def test_a_gpu_that_lies_idle_is_noticed_with_the_cure(
+    on_machine, monkeypatch, tmp_path, has_cuda, has_driver, built_for, notice
+):
+    on_machine(has_cuda=has_cuda)
+    driver_path = tmp_path / "version"
+    if has_driver:
+        driver_path.touch()
+    monkeypatch.setattr(qlora_model, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    said = unused_gpu_notice()
+    assert said is None if notice is None else notice in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_split_over_gpus_four_bits_travel_in_the_dtype_of_the_rest(base_dir, monkeypatch, dtype):
+    """Sharding takes parameters of one float dtype only."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    model = load_quantized_base(base_dir, Device("cpu", dtype, is_quantized=True))
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert weight.quant_state.quant_type == "nf4"
+    assert weight.nbytes == 128 * 256 // 2  # still half a byte each
 
 
 def test_unknown_kind_of_model_is_refused(tmp_path):
