@@ -103,11 +103,8 @@ def remove_old_checkpoints(checkpoints_dir: Path, best_step: int | None) -> None
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's content."""
-    digest = hashlib.sha256()  # hashlib.file_digest would do, from Python 3.11 on
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_problem(checkpoint_dir: Path) -> str | None:
