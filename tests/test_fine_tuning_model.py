@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from chat_format import encode_conversation
-from fine_tuning_model import main
+from checkpoints import find_newest_complete
+from fine_tuning_model import failures_explained, how_to_resume, main
 from peft import PeftModel
 from safetensors.torch import load_file
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
@@ -38,7 +39,7 @@ def data_path(tmp_path_factory, sample_conversations):
 
 @pytest.fixture(scope="module")
 def flags(tiny_base_dir, data_path):
-    """Flags of a short run: about sixty steps, a few seconds; less would be over before a signal arrives."""
+    """Flags of a short run: about a hundred steps, a few seconds; less would be over before a signal arrives."""
     return [
         "--base-model-id",
         str(tiny_base_dir),
@@ -257,17 +258,75 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_model(flags, tmp_path):
     assert not (tmp_path / "model" / "training_settings.json").exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run(flags, tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_checkpoint(flags, tmp_path):
+    too_much = ["--learning-rate", "1e30", "--batch-tokens", "1024"]  # after a first step of warming up, which is saved
     with pytest.raises(ScriptError, match="no longer a number.*--learning-rate"):
-        main([*flags, "--saved-model-path", str(tmp_path / "model"), "--learning-rate", "1e30"])
+        main([*flags, *too_much, "--saved-model-path", str(tmp_path / "model")])
     assert not (tmp_path / "model" / "training_settings.json").exists()
+    checkpoint, problems = find_newest_complete(tmp_path / "model" / "checkpoints")
+    assert checkpoint is not None
+    assert not problems
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_full_memory_is_one_line(tmp_path):
+    """The messages of torch itself, of this system's processor and of a GPU."""
+    with pytest.raises(ScriptError, match="^out of memory: .*halve --max-length"), failures_explained(tmp_path):
+        torch.empty(2**50)
+    with pytest.raises(ScriptError, match="^out of memory: "), failures_explained(tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="another"), failures_explained(tmp_path):
+        raise RuntimeError("another")
+
+
+def test_a_run_of_one_step_learns(flags, tmp_path, data_path):
+    data = tmp_path / "three.jsonl"
+    data.write_text("".join(data_path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
+    main([*flags, "--path-to-data", str(data), "--saved-model-path", str(tmp_path / "model"), "--epochs", "1"])
+    assert len(losses_of(tmp_path / "model")) == 1
+    weights = load_file(tmp_path / "model" / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name)
+
+
+def test_how_to_go_on_is_a_command_where_one_is_known(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fine_tuning_model.py", "--overwrite", "--epochs", "2"])
+    assert how_to_resume().endswith("fine_tuning_model.py --epochs 2 --resume")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "--nproc-per-node 2 fine_tuning_model.py" in how_to_resume()
+    monkeypatch.setenv("WORLD_SIZE", "4")  # two machines
+    assert how_to_resume() == "To go on, start all processes as before, with --resume"
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (["--seed", "-1"], "whole number from 0 to 4294967295"),
+        (["--seed", "4294967296"], "whole number from 0 to 4294967295"),
+        (["--epochs", "1.5"], "invalid whole number above 0 value: '1.5'"),
+        (["--max-length", "x"], "invalid whole number value: 'x'"),
+        (["--resume", "--overwrite"], "not allowed with"),
+        (["--recipe", "published", "--batch-tokens", "512"], "--batch-tokens: a step of --recipe published"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_is_loaded(capsys, wrong, said):
+    with pytest.raises(SystemExit) as exit_status:
+        main(wrong)
+    assert exit_status.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_check_names_the_data_that_was_typed_and_is_not_there(flags, tmp_path):
+    with pytest.raises(ScriptError, match="typo.jsonl: no training data"):
+        main([*flags, "--path-to-data", str(tmp_path / "typo.jsonl"), "--check"])
 
 
 def test_one_conversation_is_enough_to_train_on(flags, tmp_path, data_path, capsys):
     single = tmp_path / "one.jsonl"
     single.write_text(data_path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     assert main([*flags, "--path-to-data", str(single), "--saved-model-path", str(tmp_path / "model")]) == 0
-    assert "only 1 conversations" in capsys.readouterr().err
+    assert "too few conversations to keep some from training" in capsys.readouterr().err
     report = json.loads((tmp_path / "model" / "training_report.json").read_text())
     assert report["best_step"] is None
     assert "validation" not in report

@@ -27,6 +27,7 @@ from run_check import (
     load_of,
     measure_rate,
     plan_memory,
+    refuse_what_does_not_fit,
     refuse_what_takes_days,
 )
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
@@ -48,6 +49,8 @@ DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
 WORK = Work(
     epoch_tokens=300_000,
     epoch_supervised_tokens=100_000,
+    epoch_computed_tokens=300_000,
+    epoch_logits=100_000,
     fill=0.97,
     num_steps=110,
     num_epochs=3,
@@ -178,6 +181,23 @@ class TestCheck:
         assert _advice(config, CPU, Load(), available=(whole + half) // 2).startswith("Pass --max-length 1024 ")
         assert _advice(config, CPU, Load(), available=1).startswith("No base known here does")
 
+    def test_a_run_that_does_not_fit_is_refused_unless_the_estimate_may_be_too_high(self, small_base):
+        config = read_model_config(small_base.folder)
+        training = estimate_memory(config, CPU, Load())[1]
+        refuse_what_does_not_fit(small_base, config, CPU, Load(), training, round(0.95 * training.total))
+        with pytest.raises(
+            ScriptError, match=r"^tiny: does not fit, training takes .* GiB\. No base known here does; free some"
+        ):
+            refuse_what_does_not_fit(small_base, config, CPU, Load(), training, round(0.8 * training.total))
+
+    def test_a_chat_remembers_what_the_recipe_allows_however_short_the_data(self, small_base, tmp_path):
+        short = dataclasses.replace(WORK, row_tokens=512)
+        text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, short, tmp_path))
+        assert "(rows of 512 tokens; a chat that remembers 2,048)" in text
+        config = read_model_config(small_base.folder)
+        chats = [estimate_memory(config, CPU, Load(row_tokens=512, chat_tokens=n))[2].total for n in (512, 2048)]
+        assert chats[0] < chats[1]
+
     def test_activations_are_kept_only_where_they_easily_fit(self, small_base):
         config = read_model_config(small_base.folder)
         low, high = (
@@ -230,18 +250,19 @@ class TestDays:
 
     def test_default_base_is_refused_without_a_gpu_and_a_feasible_one_named(self):
         with pytest.raises(ScriptError) as refusal:
-            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, WORK, self.LAPTOP)
+            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, WORK, ["--epochs", "2"], self.LAPTOP)
         message = str(refusal.value)
         assert message.startswith("yam-peleg/Hebrew-Mistral-7B: would take about")
         assert "--device cpu" in message
+        assert "fine_tuning_model.py --epochs 2 --base-model-id " in message
         named = message.split("--base-model-id ")[1].split()[0]
         config = next(known.config for known in known_bases() if known.name == named)
-        refuse_what_takes_days(BaseModel(named, None), config, CPU, WORK, self.LAPTOP)  # does not
+        refuse_what_takes_days(BaseModel(named, None), config, CPU, WORK, [], self.LAPTOP)  # does not
 
     def test_too_much_data_for_any_base_is_said(self):
-        much = dataclasses.replace(WORK, epoch_tokens=10**9)
+        much = dataclasses.replace(WORK, epoch_computed_tokens=10**9)
         with pytest.raises(ScriptError, match="give it less data"):
-            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, much, self.LAPTOP)
+            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, much, [], self.LAPTOP)
 
     def test_small_base_is_not_refused(self, tiny_base_dir):
         refuse_what_takes_days(BaseModel("tiny", tiny_base_dir), read_model_config(tiny_base_dir), CPU, WORK)
@@ -250,7 +271,7 @@ class TestDays:
         refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), GPU, WORK)
 
     def test_time_grows_with_the_work(self):
-        more = dataclasses.replace(WORK, epoch_tokens=30_000_000)
+        more = dataclasses.replace(WORK, epoch_computed_tokens=30_000_000)
         assert estimate_training_seconds(SMALL, CPU, more) > 5 * estimate_training_seconds(SMALL, CPU, WORK)
 
     def test_rate_of_this_machine_is_plausible(self):

@@ -49,7 +49,7 @@ def make_training_arguments(
 
     `measures_base`: evaluate before the first step, when the adapter still changes nothing.
     """
-    steps_between_evaluations = max(1, schedule.epoch_ends[0] // EVALUATIONS_PER_EPOCH)
+    steps_between_evaluations = math.ceil(schedule.epoch_ends[0] / EVALUATIONS_PER_EPOCH)
     return TrainingArguments(
         output_dir=str(checkpoints_dir),
         num_train_epochs=1,  # the schedule already holds every epoch, packed anew
@@ -58,7 +58,7 @@ def make_training_arguments(
         train_sampling_strategy="sequential",
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler,
-        warmup_steps=recipe.warmup_share,  # below 1 it is a share of all steps
+        warmup_steps=int(recipe.warmup_share * schedule.num_steps),  # of few steps none: the first learns nothing
         max_grad_norm=MAX_GRADIENT_NORM,
         optim="paged_adamw_8bit" if device.kind == "cuda" else "adamw_torch_fused",
         bf16=device.dtype == torch.bfloat16,
@@ -250,7 +250,7 @@ class RunKeeper(TrainerCallback):
             return
         self._line.clear()
         raise ScriptError(
-            f"step {step:,}: the loss or its gradient is no longer a number; the last good checkpoint is kept; "
+            f"step {step:,}: the loss or its gradient is no longer a number; the checkpoints before it are kept; "
             "start anew with --overwrite and a lower --learning-rate"
         )
 

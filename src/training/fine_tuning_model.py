@@ -50,7 +50,7 @@ from output_folder import (
 from processes import check_launch, is_first_process, is_sharded, local_world_size, say, warn, world_size
 from training_data import TrainingData, TrainingDataError, read_training_data
 from training_options import parse_options
-from training_run import Run, base_errors_explained, prepare_run
+from training_run import Run, base_errors_explained, prepare_run, shorten_to_context
 from training_script import (
     PROJECT_ROOT,
     ScriptError,
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start_writing(run)
             trainer, keeper = run_training(run, model, checkpoint)
             if keeper.was_stopped:
-                say(f"Saved after step {trainer.state.global_step:,}. To go on:\n  {resume_command()}")
+                say(f"Saved after step {trainer.state.global_step:,}. {how_to_resume()}")
                 return keeper.stop_request.exit_status
             if is_first_process():
                 save_and_summarise(run, model, trainer, keeper)
@@ -123,20 +123,24 @@ def show_check(options: argparse.Namespace) -> None:
     from qlora_model import choose_device
     from run_check import check_run, guess_work, measure_work, refuse_what_takes_days
 
-    data = read_data(options) if options.data_path.is_file() else None
+    is_typed = options.path_to_data is not path_to_data
+    data = read_data(options) if is_typed or options.data_path.is_file() else None
     device = choose_device(options.device)
     with base_errors_explained():
         base = find_base(options.base_model_id, options.start_dir)
         work = None
         if base.folder is not None and data is not None:
             check_base_folder(base.folder)
-            work = measure_work(prepare_run(options, data, base).material)
-        for line in check_run(base, device, options.recipe, work, options.model_dir, options.activation_checkpointing):
+            run = prepare_run(options, data, base)
+            recipe, work = run.recipe, measure_work(run.material)
+        else:
+            recipe = shorten_to_context(options.recipe, find_config(base))
+        for line in check_run(base, device, recipe, work, options.model_dir, options.activation_checkpointing):
             say(line)
         if data is not None and options.device == "auto":
             try:
-                work = work or guess_work(data.conversations, options.recipe)
-                refuse_what_takes_days(base, find_config(base), device, work)
+                work = work or guess_work(data.conversations, recipe)
+                refuse_what_takes_days(base, find_config(base), device, work, sys.argv[1:])
             except ScriptError as error:
                 say(f"  But {error}")
 
@@ -171,7 +175,8 @@ def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, ba
     from run_check import guess_work, refuse_what_takes_days
 
     if options.device == "auto":
-        refuse_what_takes_days(base, find_config(base), choose_device(), guess_work(data.conversations, options.recipe))
+        work = guess_work(data.conversations, options.recipe)
+        refuse_what_takes_days(base, find_config(base), choose_device(), work, sys.argv[1:])
 
 
 def refuse_hopeless_run(run: Run) -> None:
@@ -184,7 +189,7 @@ def refuse_hopeless_run(run: Run) -> None:
     if notice:
         warn(notice)
     if run.options.device == "auto":
-        refuse_what_takes_days(run.base, find_config(run.base), run.device, measure_work(run.material))
+        refuse_what_takes_days(run.base, find_config(run.base), run.device, measure_work(run.material), sys.argv[1:])
 
 
 @contextmanager
@@ -241,7 +246,7 @@ def decide_to_recompute(run: Run) -> bool:
     """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
     from memory_estimate import shown_gib
     from qlora_model import read_model_config
-    from run_check import available_bytes, load_of, measure_work, plan_memory, shown_keeping
+    from run_check import available_bytes, load_of, measure_work, plan_memory, refuse_what_does_not_fit, shown_keeping
 
     checkpointing = run.options.activation_checkpointing
     if is_sharded():  # the estimate is of a whole model
@@ -254,6 +259,7 @@ def decide_to_recompute(run: Run) -> bool:
         f"Memory: about {shown_gib(training.total)}, {shown_gib(available)} are free on {run.device.name}\n"
         f"  {shown_keeping(load)}"
     )
+    refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
     return load.recomputes
 
 
@@ -311,9 +317,12 @@ def print_plan(run: Run, model: Any) -> None:
         f"  training  number of epochs: up to {run.recipe.epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens, "
         f"learning rate {run.recipe.learning_rate:g}"
     )
-    if material.num_cut_inside:
+    if material.num_cut:
+        longer = f"longer than {run.recipe.max_length:,} tokens"
         say(
-            f"  {material.num_cut_inside:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside"
+            f"  {material.num_cut:,} exchanges {longer} had to be cut inside"
+            if run.is_packed
+            else f"  {material.num_cut:,} conversations {longer} lose their end, as published"
         )
 
 
@@ -362,24 +371,31 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[Adapter
 @contextmanager
 def failures_explained(model_dir: Path) -> Iterator[None]:
     """Turn a full memory and a full disk, whichever library reports it, into one line that says what to change."""
-    import torch
     from safetensors import SafetensorError
 
     try:
         yield
     except (MemoryError, RuntimeError, SafetensorError, OSError) as error:
-        # On a CPU torch reports a plain RuntimeError.
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in str(error):
+        if is_memory_full(error):
             raise ScriptError(
                 "out of memory: pass --activation-checkpointing on if it was off, halve --max-length, or choose a smaller base "
-                "(--check shows what each takes); "
-                "checkpoints are intact"
+                "(--check shows what each takes); checkpoints are intact"
             ) from None
         if is_disk_full(error):
             raise ScriptError(
                 f"{shown_path(model_dir)}: disk full while saving; free some space, then run again with --resume"
             ) from None
         raise
+
+
+def is_memory_full(error: Exception) -> bool:
+    """Tell whether `error` says that the memory of a GPU or of the computer is used up."""
+    import torch
+
+    # On a CPU torch raises a plain RuntimeError, in other words on Linux than on Windows and macOS.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory")
+    )
 
 
 def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: RunKeeper) -> None:
@@ -402,18 +418,20 @@ def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: Ru
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base: give it more data, or a higher --learning-rate")
     say(
-        f"  time {shown_seconds(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"  time in steps and evaluations {shown_seconds(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
 
 
-def resume_command() -> str:
-    """Return the command that goes on with this run."""
+def how_to_resume() -> str:
+    """Say by which command this run goes on."""
+    if is_sharded() or world_size() > local_world_size():
+        return "To go on, start all processes as before, with --resume"
     flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
     several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
     launcher = several if world_size() > 1 else []
-    return printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
+    return "To go on:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
 
 
 def next_command(options: argparse.Namespace) -> str:

@@ -74,6 +74,7 @@ class Load:
     dropout: float = 0.0
     adapter_dtype: torch.dtype = torch.float32
     recomputes: bool = True  # activations in the backward pass, instead of keeping them
+    chat_tokens: int = 2048  # that a chat remembers
 
 
 def shown_gib(num_bytes: int) -> str:
@@ -180,7 +181,7 @@ def measure_chat_prompt(model: Any, context_tokens: int) -> int:
 def estimate_memory(
     config: PreTrainedConfig, device: Device, load: Load
 ) -> tuple[ParameterCount, MemoryEstimate, MemoryEstimate]:
-    """Return the parameters, the memory of training, and that of a chat with a context as long as a training row."""
+    """Return the parameters, the memory of training, and that of a chat."""
     model = build_empty_model(config, device.dtype)
     num_4bit, largest = _count_quantizable(model) if device.is_quantized else (0, 0)
     num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
@@ -200,7 +201,7 @@ def estimate_memory(
         make_fake(adapted)
         training_peak = measure_training_step(adapted, load)
         adapted.zero_grad(set_to_none=True)
-        chat_peak = measure_chat_prompt(adapted, load.row_tokens)
+        chat_peak = measure_chat_prompt(adapted, load.chat_tokens)
     shared = {
         "weights_4bit": math.ceil(num_4bit * NF4_BYTES),
         "weights_other": num_other * device.dtype.itemsize,

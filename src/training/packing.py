@@ -137,7 +137,7 @@ def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     """Lay the pieces of one pack end to end: what the model's `forward` takes.
 
     `input_ids`, `position_ids`, `logits_to_keep`: [1, T]; `labels`, `shift_labels`: one id for each position kept,
-    already shifted, because the model computes logits at those positions only. `cu_seq_lens_*` are the borders.
+    already shifted, because the model computes logits at those positions only. `cu_seq_lens_q` are the borders.
     """
     (pieces,) = batch  # one pack is a batch
     input_ids: list[int] = []
@@ -153,8 +153,6 @@ def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         predicts += [*is_supervised[1:], False]
         targets += [token_id for token_id, wanted in zip(ids[1:], is_supervised[1:], strict=True) if wanted]
         borders.append(len(input_ids))
-    longest = max(end - start for start, end in zip(borders, borders[1:], strict=False))
-    cu_seq_lens = torch.tensor(borders, dtype=torch.int32)
     labels = torch.tensor(targets)
     return {
         "input_ids": torch.tensor([input_ids]),
@@ -164,16 +162,14 @@ def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         "shift_labels": labels,
         # A cache would make the library forget that positions restart, and the pieces would see each other.
         "use_cache": False,
-        "cu_seq_lens_q": cu_seq_lens,
-        "cu_seq_lens_k": cu_seq_lens,
-        "max_length_q": longest,
-        "max_length_k": longest,
+        "cu_seq_lens_q": torch.tensor(borders, dtype=torch.int32),
+        "max_length_q": max(end - start for start, end in zip(borders, borders[1:], strict=False)),
     }
 
 
 @dataclass(frozen=True)
 class PaddedCollator:
-    """Rows padded to one fixed length, loss on every token that is not padding: the published recipe's batches."""
+    """Rows padded to one fixed length, as the published recipe's batches; no loss on padding."""
 
     pad_token_id: int
     length: int
@@ -183,9 +179,11 @@ class PaddedCollator:
         (pieces,) = batch
         input_ids = torch.full((len(pieces), self.length), self.pad_token_id)
         attention_mask = torch.zeros_like(input_ids)
+        is_supervised = torch.zeros_like(input_ids, dtype=torch.bool)
         for row, piece in enumerate(pieces):
             ids = torch.tensor(piece["input_ids"][: self.length])
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
-        labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
+            is_supervised[row, : len(ids)] = torch.tensor(piece["is_supervised"][: self.length])
+        labels = input_ids.masked_fill(~is_supervised, IGNORED)
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "use_cache": False}

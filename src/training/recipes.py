@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVALUATIONS_PER_EPOCH = 4  # small personal data over-fits within an epoch or two: once per epoch would miss the turn
+EVALUATIONS_PER_EPOCH = (
+    4  # at most; small personal data over-fits within an epoch or two: once per epoch would miss the turn
+)
 PATIENCE_EVALUATIONS = 3  # without a new best before the run stops
 MAX_GRADIENT_NORM = 1.0
 
@@ -72,6 +74,14 @@ def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[i
     >>> split_step(1500, max_length=2048, num_processes=2)
     (750, 2)
     """
-    num_packs = -(-step_tokens // max_length)
-    num_packs = -(-num_packs // num_processes) * num_processes
+    num_packs = share_out(-(-step_tokens // max_length), num_processes)
     return step_tokens // num_packs, num_packs
+
+
+def share_out(num_batches: int, num_processes: int) -> int:
+    """Return the least number of batches a step, from `num_batches` up, of which each process gets as many.
+
+    >>> share_out(4, num_processes=3)
+    6
+    """
+    return -(-num_batches // num_processes) * num_processes

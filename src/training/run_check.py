@@ -6,6 +6,7 @@ It leaves the memory itself to memory_estimate, and finding the base to base_mod
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from qlora_model import Device, ParameterCount, find_lora_targets, unused_gpu_no
 from recipes import Recipe
 from training_data import Conversation
 from training_progress import shown_bytes, shown_seconds
-from training_script import PROJECT_ROOT, ScriptError, shown_path, shown_python
+from training_script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 from transformers import PreTrainedConfig
 
 STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
@@ -40,6 +41,7 @@ RATE_SECONDS = 0.3
 
 MAX_CPU_SECONDS = 24 * 3600  # without a GPU, what is estimated to take longer is not begun
 
+ESTIMATE_ERROR = 0.1  # of the memory, at most
 # Up to which share of the free memory activations are kept instead of computed again. The estimate may be a tenth off; on
 # a computer without a GPU the memory is everybody's.
 SHARE_FOR_KEEPING = {"cuda": 0.9, "mps": 0.5, "cpu": 0.5}
@@ -55,6 +57,8 @@ class Work:
 
     epoch_tokens: int
     epoch_supervised_tokens: int
+    epoch_computed_tokens: int  # padding included
+    epoch_logits: int  # positions that go through the head
     fill: float
     num_steps: int
     num_epochs: int
@@ -66,7 +70,10 @@ def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
     """Return about how much there is to train on, before a tokenizer can count it."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
     tokens = num_chars // CHARS_PER_TOKEN
-    return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
+    computed, logits = tokens, tokens // 2
+    if recipe.padded_rows_per_batch is not None:
+        computed = logits = len(conversations) * recipe.max_length
+    return Work(tokens, tokens // 2, computed, logits, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
 
 
 def measure_work(material: Any) -> Work:
@@ -80,6 +87,8 @@ def measure_work(material: Any) -> Work:
     return Work(
         epoch_tokens=material.num_tokens,
         epoch_supervised_tokens=material.num_supervised_tokens,
+        epoch_computed_tokens=material.num_computed_tokens,
+        epoch_logits=material.num_supervised_tokens if material.padded_length is None else material.num_computed_tokens,
         fill=material.fill,
         num_steps=material.schedule.num_steps,
         num_epochs=len(material.schedule.epoch_ends),
@@ -96,6 +105,7 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
         alpha=recipe.alpha,
         dropout=recipe.dropout,
         adapter_dtype=getattr(torch, recipe.adapter_dtype),
+        chat_tokens=recipe.max_length,
     )
     if recipe.padded_rows_per_batch is not None:
         return replace(load, rows=recipe.padded_rows_per_batch, supervised_share=1.0)
@@ -138,27 +148,35 @@ def check_run(
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)}; nothing is loaded or downloaded",
         f"  parameters  {count.total:,}, of them trained {count.trainable:,} ({count.trainable_percent:.4f} %)",
         *_work_lines(config, device, work),
-        *_disk_lines(base, count, output_dir),
+        _disk_line(base, count, output_dir),
         f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
         f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
-        f"              (rows of {load.row_tokens:,} tokens; a chat that remembers as many)",
+        f"              (rows of {load.row_tokens:,} tokens; a chat that remembers {load.chat_tokens:,})",
         f"              {shown_keeping(load)}",
         f"  there are   {shown_gib(available)} free on {device.name}",
     ]
     notice = unused_gpu_notice()
     if notice:
         lines.append(f"  note        {notice}")
-    if training.total <= available:
-        return [*lines, "  It fits."]
-    return [*lines, f"  It does not fit. {_advice(config, device, load, available)}"]
+    problems = [] if training.total <= available else [_advice(config, device, load, available)]
+    disk_problem = _disk_problem(count, output_dir)
+    if disk_problem:
+        problems.append(disk_problem)
+    return [*lines, *([f"  It does not fit. {problem}" for problem in problems] or ["  It fits."])]
 
 
 def refuse_what_takes_days(
-    base: BaseModel, config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float | None = None
+    base: BaseModel,
+    config: PreTrainedConfig,
+    device: Device,
+    work: Work,
+    flags: Sequence[str] = (),
+    operations_per_second: float | None = None,
 ) -> None:
     """Raise ScriptError when this machine, without a GPU, would need more than a day; name a base that fits it.
 
-    The machine's speed is measured when it is not given.
+    `flags` are those that the user gave, for the command to try instead. The machine's speed is measured when it is not
+    given.
     """
     if device.kind != "cpu":
         return
@@ -172,10 +190,9 @@ def refuse_what_takes_days(
         if _estimate_seconds(known.config, device, work, operations_per_second) <= MAX_CPU_SECONDS
     ]
     if feasible:
-        smaller = (
-            "a smaller base needs less than a day:\n"
-            f"  {shown_python()} {shown_path(STAGE_2_PATH)} --base-model-id {feasible[-1].name}"
-        )
+        # Of two --base-model-id the last counts.
+        command = [shown_python(), shown_path(STAGE_2_PATH), *flags, "--base-model-id", feasible[-1].name]
+        smaller = f"a smaller base needs less than a day:\n  {printable(shlex.join(command))}"
     else:
         smaller = "give it less data: even the smallest base known here would take days"
     notice = unused_gpu_notice()
@@ -225,7 +242,7 @@ def estimate_training_seconds(config: PreTrainedConfig, device: Device, work: Wo
 
 def _estimate_seconds(config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float) -> float:
     in_layers, in_head = _count_multiplied_weights(config)
-    operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_tokens + in_head * work.epoch_supervised_tokens)
+    operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_computed_tokens + in_head * work.epoch_logits)
     return work.num_epochs * operations / (operations_per_second * REACHED_SHARE[device.kind])
 
 
@@ -256,33 +273,50 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
 
 
 def refuse_full_disk(output_dir: Path, count: ParameterCount) -> None:
-    """Raise ScriptError before hours are spent on checkpoints that will not fit, one of them in work besides those kept."""
-    needed_bytes = (KEPT_CHECKPOINTS + 1) * _checkpoint_bytes(count)
-    free_bytes = shutil.disk_usage(_existing_parent(output_dir)).free
-    if free_bytes < needed_bytes:
+    """Raise ScriptError before hours are spent on checkpoints that will not fit."""
+    problem = _disk_problem(count, output_dir)
+    if problem:
+        raise ScriptError(f"{shown_path(output_dir)}: {problem}")
+
+
+def refuse_what_does_not_fit(
+    base: BaseModel, config: PreTrainedConfig, device: Device, load: Load, training: MemoryEstimate, available: int
+) -> None:
+    """Raise ScriptError when training takes more than the `available` memory, even if the estimate is too high."""
+    if training.total * (1 - ESTIMATE_ERROR) > available:
         raise ScriptError(
-            f"{shown_path(output_dir)}: {shown_gib(needed_bytes)} are needed for checkpoints, "
-            f"{shown_gib(free_bytes)} are free; free some space, or choose another --saved-model-path"
+            f"{base.name}: does not fit, training takes {shown_gib(training.total)}. "
+            f"{_advice(config, device, load, available)}"
         )
 
 
-def _disk_lines(base: BaseModel, count: ParameterCount, output_dir: Path) -> list[str]:
+def _disk_line(base: BaseModel, count: ParameterCount, output_dir: Path) -> str:
     base_bytes = 2 * (count.total - count.trainable)  # published in two bytes a weight
-    adapter_bytes = 4 * count.trainable
-    while_training = adapter_bytes + KEPT_CHECKPOINTS * _checkpoint_bytes(count)
     download = "on disk" if base.folder is not None else f"{shown_bytes(base_bytes)} to download"
-    return [
-        f"  disk        base {download}; adapter {shown_bytes(adapter_bytes)}, while training up to "
-        f"{shown_bytes(while_training)}; free {shown_bytes(shutil.disk_usage(_existing_parent(output_dir)).free)}"
-    ]
+    return (
+        f"  disk        base {download}; adapter {shown_bytes(4 * count.trainable)}, while training up to "
+        f"{shown_bytes(_training_disk_bytes(count))}; free {shown_bytes(_free_disk_bytes(output_dir))}"
+    )
 
 
-def _checkpoint_bytes(count: ParameterCount) -> int:
-    return 3 * 4 * count.trainable  # the adapter and at most two states of the optimizer, in fp32
+def _disk_problem(count: ParameterCount, output_dir: Path) -> str | None:
+    needed_bytes, free_bytes = _training_disk_bytes(count), _free_disk_bytes(output_dir)
+    if free_bytes >= needed_bytes:
+        return None
+    return (
+        f"{shown_gib(needed_bytes)} are needed on the disk for checkpoints, {shown_gib(free_bytes)} are free; "
+        "free some space, or choose another --saved-model-path"
+    )
 
 
-def _existing_parent(output_dir: Path) -> Path:
-    return next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
+def _training_disk_bytes(count: ParameterCount) -> int:
+    checkpoint_bytes = 3 * 4 * count.trainable  # the adapter and at most two states of the optimizer, in fp32
+    return (KEPT_CHECKPOINTS + 1) * checkpoint_bytes  # one of them being written
+
+
+def _free_disk_bytes(output_dir: Path) -> int:
+    existing = next(folder for folder in (output_dir, *output_dir.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:

@@ -68,7 +68,6 @@ class TrainingData:
 
     conversations: list[Conversation]
     sha256: str
-    num_lines: int
     num_without_reply: int
     bad_lines: list[str]
 
@@ -95,12 +94,11 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
     _refuse_other_files(content)
     conversations: list[Conversation] = []
     bad_lines: list[str] = []
-    num_lines = num_without_reply = 0
+    num_without_reply = 0
     # Only "\n" ends a line: U+2028 and its like may stand raw inside a JSON string.
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
         if not line.strip():
             continue
-        num_lines += 1
         try:
             record = _parse_line(line)
             messages = _join_turns(_checked_messages(record))
@@ -123,7 +121,7 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
             "has no reply of the person to imitate (no message of the role assistant with words in it); "
             "run preprocess_start.sh again and check whom it imitates"
         )
-    return TrainingData(conversations, hashlib.sha256(content).hexdigest(), num_lines, num_without_reply, bad_lines)
+    return TrainingData(conversations, hashlib.sha256(content).hexdigest(), num_without_reply, bad_lines)
 
 
 def hold_out(conversations: Sequence[Conversation]) -> HeldOut:

@@ -11,7 +11,7 @@ from chat_format import PERSON_TEMPLATE, ChatFormatError, EncodedConversation, e
 from conversation_pieces import Piece, cut_into_pieces
 from datasets import Dataset
 from packing import Schedule, ScheduledPieces, plan_padded_schedule, plan_schedule
-from recipes import Recipe, choose_step_tokens, split_step
+from recipes import Recipe, choose_step_tokens, share_out, split_step
 from training_data import Conversation, HeldOut
 from training_script import ScriptError
 from transformers import AutoTokenizer
@@ -26,7 +26,8 @@ class Material:
     num_supervised_tokens: int  # in one epoch
     schedule: Schedule
     pack_tokens: int
-    num_cut_inside: int  # exchanges longer than the limit
+    padded_length: int | None  # of every row; None: packed
+    num_cut: int  # packed: exchanges longer than a row; padded: conversations that lose their end, as published
     held_out: ScheduledPieces | None
 
     @property
@@ -35,9 +36,21 @@ class Material:
         return sum(self.lengths)
 
     @property
+    def num_computed_tokens(self) -> int:
+        """Tokens of one epoch, padding included."""
+        if self.padded_length is None:
+            return self.num_tokens
+        num_rows = sum(len(pack) for pack in self.schedule.packs)
+        return num_rows * self.padded_length // len(self.schedule.epoch_ends)
+
+    @property
     def fill(self) -> float:
-        """How full the packs are, as a share."""
-        return sum(self.lengths) * len(self.schedule.epoch_ends) / (len(self.schedule.packs) * self.pack_tokens)
+        """How full the rows are, as a share."""
+        if self.padded_length is not None:
+            return self.num_tokens / self.num_computed_tokens
+        row_tokens = [sum(self.lengths[piece] for piece in pack) for pack in self.schedule.packs]
+        # A piece longer than a pack is a row of its own.
+        return sum(row_tokens) / sum(max(tokens, self.pack_tokens) for tokens in row_tokens)
 
 
 def load_tokenizer(folder: Any, name: str) -> Any:
@@ -87,7 +100,11 @@ def prepare_material(
     else:
         pack_tokens = recipe.max_length * recipe.padded_rows_per_batch
         schedule = plan_padded_schedule(
-            len(training), recipe.epochs, recipe.padded_rows_per_batch, recipe.padded_batches_per_step, seed
+            len(training),
+            recipe.epochs,
+            recipe.padded_rows_per_batch,
+            share_out(recipe.padded_batches_per_step, num_processes),
+            seed,
         )
     return Material(
         pieces=_as_dataset(training),
@@ -95,7 +112,8 @@ def prepare_material(
         num_supervised_tokens=sum(sum(piece.is_supervised) for piece in training),
         schedule=schedule,
         pack_tokens=pack_tokens,
-        num_cut_inside=encoder.num_cut_inside,
+        padded_length=None if recipe.padded_rows_per_batch is None else recipe.max_length,
+        num_cut=encoder.num_cut,
         held_out=_pack_held_out(validation, recipe.max_length) if validation else None,
     )
 
@@ -104,7 +122,7 @@ class _Encoder:
     def __init__(self, tokenizer: Any, recipe: Recipe) -> None:
         self._tokenizer = tokenizer
         self._recipe = recipe
-        self.num_cut_inside = 0
+        self.num_cut = 0
 
     def encode_held_out(self, conversation: Conversation) -> list[Piece]:
         """Cut to length, the replies of the person supervised."""
@@ -116,7 +134,7 @@ class _Encoder:
         if self._recipe.padded_rows_per_batch is None:
             return self._cut(conversation, encode)
         encoded = encode(conversation.messages)
-        self.num_cut_inside += len(encoded.input_ids) > self._recipe.max_length
+        self.num_cut += len(encoded.input_ids) > self._recipe.max_length
         return [
             Piece(encoded.input_ids[: self._recipe.max_length], encoded.is_supervised[: self._recipe.max_length], 0)
         ]
@@ -125,7 +143,7 @@ class _Encoder:
         return cut_into_pieces(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
     def _count_cut(self) -> None:
-        self.num_cut_inside += 1
+        self.num_cut += 1
 
     def _encode_person(self, messages: list[dict[str, str]]) -> EncodedConversation:
         encoded = encode_conversation(self._tokenizer, messages)

@@ -44,14 +44,17 @@ def parse_options(
 
     run = parser.add_argument_group("the run")
     run.add_argument("--check", action="store_true", help="show what it would take, then leave; nothing is loaded")
-    run.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
-    run.add_argument("--overwrite", action="store_true", help="train anew; what is there is moved aside, not deleted")
+    what_is_there = run.add_mutually_exclusive_group()
+    what_is_there.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
+    what_is_there.add_argument(
+        "--overwrite", action="store_true", help="train anew; what is there is moved aside, not deleted"
+    )
     run.add_argument(
         "--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days (default: auto)"
     )
     run.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one for each core)")
     run.add_argument(
-        "--seed", type=int, default=seed, metavar="N", help="same seed, data and machine: same adapter (%(default)s)"
+        "--seed", type=_seed, default=seed, metavar="N", help="same seed, data and machine: same adapter (%(default)s)"
     )
     run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
     run.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -86,6 +89,8 @@ def parse_options(
         help="numbers of the trained weights: bfloat16 needs less memory and learns a little less (float32)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    if hasattr(options, "batch_tokens") and RECIPES[options.recipe].padded_rows_per_batch is not None:
+        parser.error(f"--batch-tokens: a step of --recipe {options.recipe} is a number of rows; leave it out")
     options.recipe = _apply_flags(options)
     _resolve_paths(options, block)
     return options
@@ -121,6 +126,13 @@ def _length(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**32:  # numpy takes no other
+        raise ValueError
+    return number
+
+
 def _positive_number(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
@@ -136,6 +148,8 @@ def _share(text: str) -> float:
 
 
 # argparse names the type in its error.
-_positive.__name__ = "number above 0"
+_positive.__name__ = "whole number above 0"
+_length.__name__ = "whole number"
+_seed.__name__ = "whole number from 0 to 4294967295"
 _positive_number.__name__ = "number above 0"
 _share.__name__ = "number from 0 up to 1"

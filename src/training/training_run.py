@@ -23,6 +23,7 @@ from training_script import ScriptError
 if TYPE_CHECKING:
     from qlora_model import Device
     from training_material import Material
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ class Run:
 
 def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
     """Choose device and held-out conversations, encode and pack the rest; the heavy libraries load here."""
-    from qlora_model import choose_device
+    from qlora_model import choose_device, read_model_config
     from training_material import load_tokenizer, prepare_material
 
     use_threads(options.threads)
     device = choose_device(options.device)
     assert base.folder is not None
     tokenizer = load_tokenizer(base.folder, base.name)
-    recipe = shorten_to_context(options.recipe, base)
+    with base_errors_explained():
+        recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
     facts = dataclasses.asdict(recipe) | {
@@ -86,13 +88,9 @@ def use_threads(wanted: int | None) -> None:
     torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))
 
 
-def shorten_to_context(recipe: Recipe, base: BaseModel) -> Recipe:
-    """Return `recipe` with rows no longer than the positions that the base knows."""
-    from qlora_model import read_model_config
-
-    assert base.folder is not None
-    with base_errors_explained():
-        num_positions = getattr(read_model_config(base.folder), "max_position_embeddings", recipe.max_length)
+def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Return `recipe` with rows no longer than the positions that the base knows, and say so."""
+    num_positions = getattr(config, "max_position_embeddings", recipe.max_length)
     if num_positions >= recipe.max_length:
         return recipe
     say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
@@ -103,7 +101,7 @@ def choose_held_out(data: TrainingData) -> HeldOut:
     """Choose the conversations that are kept from training; warn where they tell little."""
     held_out = hold_out(data.conversations)
     if not held_out.validation:
-        warn(f"only {len(data.conversations):,} conversations: all are trained on, nothing can be measured")
+        warn("too few conversations to keep some from training: nothing can be measured, nor stopped early")
         return held_out
     overlap = overlapping_lines(data.conversations, held_out)
     if overlap:
