@@ -76,11 +76,11 @@ def test_a_pack_predicts_supervised_tokens_from_the_position_before_and_nothing_
     assert batch["use_cache"] is False
 
 
-def test_padded_rows_of_the_published_recipe_learn_every_token_but_padding():
+def test_padded_rows_learn_what_is_supervised_and_never_padding():
     batch = PaddedCollator(pad_token_id=0, length=5)([PIECES])
     assert batch["input_ids"].tolist() == [[1, 5, 6, 2, 0], [1, 7, 2, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [[1, 5, 6, 2, -100], [1, 7, 2, -100, -100]]
+    assert batch["labels"].tolist() == [[-100, -100, 6, 2, -100], [1, -100, 2, -100, -100]]
 
 
 def test_padded_plan_takes_so_many_rows_to_a_batch():

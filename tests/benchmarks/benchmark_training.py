@@ -147,9 +147,13 @@ def published_trainer(model, conversations, folder):
     return Trainer(
         model=model,
         args=arguments,
-        train_dataset=ScheduledPieces(conversations, schedule.packs),
+        train_dataset=ScheduledPieces(learn_every_token(conversations), schedule.packs),
         data_collator=PaddedCollator(pad_token_id=0, length=recipe.max_length),
     )
+
+
+def learn_every_token(rows):
+    return [row | {"is_supervised": [False] + [True] * (len(row["input_ids"]) - 1)} for row in rows]
 
 
 def pad_to_longest(rows):
@@ -297,13 +301,12 @@ def objective_difference(vocab_size: int = 4_096) -> float:
     """Return how far the published loss and ours are apart when both learn every token of the same 8 conversations."""
     register_segment_attention()
     model = make_model(vocab_size, has_head=True).eval()
-    rows = make_conversations(vocab_size, ROWS_PER_STEP, SEED)
-    every_token = [row | {"is_supervised": [False] + [True] * (len(row["input_ids"]) - 1)} for row in rows]
+    rows = learn_every_token(make_conversations(vocab_size, ROWS_PER_STEP, SEED))
     with torch.no_grad():
         published = model(**PaddedCollator(pad_token_id=0, length=PUBLISHED_RECIPE.max_length)([rows])).loss
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
         compute_loss_in_blocks(model.get_base_model())
-        ours = model(**collate_pack([every_token])).loss
+        ours = model(**collate_pack([rows])).loss
     return abs(published.item() - ours.item())
 
 

@@ -1,7 +1,7 @@
 """Kill a training many times at random moments, resume each time, and compare every loss with a run without kills.
 
 Run:    .venv/bin/python tests/benchmarks/kill_training.py --kills 100 --base-model-id .demo/small_base
-        --path-to-data .demo/formatted_data.jsonl --epochs 12 --batch-tokens 512 --learning-rate 2e-4
+        --path-to-data .demo/formatted_data.jsonl --epochs 14 --batch-tokens 512 --learning-rate 2e-4
         (after the demo has made these two; every flag but the first goes to stage 2: steps enough for all the kills, and a
         rate at which it does not stop early)
 Takes:  about a quarter of a minute for each kill, most of it to start again.
