@@ -1,0 +1,178 @@
+"""What is known of a run before the model loads: the facts that decide a resume, the length of rows, the threads."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from base_model_files import find_base
+from chat_format import PERSON_TEMPLATE
+from make_small_base import make_model
+from training_data import read_training_data
+from training_options import parse_options
+from training_run import prepare_run, use_threads
+from training_script import ScriptError
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Give torch its threads back: a run sets their number."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def data_path(tmp_path, sample_conversations):
+    """Made-up conversations, too few to hold any out."""
+    path = tmp_path / "formatted_data.jsonl"
+    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
+    return path
+
+
+@pytest.fixture
+def base_dir(tmp_path, tiny_base_dir):
+    """A copy of the tiny base that may be changed."""
+    return shutil.copytree(tiny_base_dir, tmp_path / "base")
+
+
+@pytest.fixture
+def prepare(tmp_path, data_path, base_dir):
+    """A function that prepares a run of these files, with more flags."""
+
+    def prepare(*flags):
+        block = {
+            "base_model_id": str(base_dir),
+            "path_to_data": str(data_path),
+            "saved_model_path": str(tmp_path / "m"),
+        }
+        options = parse_options("", block, 0, ["--threads", "1", *flags])
+        return prepare_run(options, read_training_data(data_path), find_base(str(base_dir), tmp_path))
+
+    return prepare
+
+
+class TestFacts:
+    @pytest.fixture
+    def changed_facts(self, prepare):
+        """A function that does something and returns which facts a run has otherwise than before."""
+
+        def compare(change=lambda: None, *flags):
+            before = prepare().facts
+            change()
+            after = prepare(*flags).facts
+            assert after.keys() == before.keys()
+            return {name for name, value in after.items() if value != before[name]}
+
+        return compare
+
+    def test_nothing_changed_nothing_differs(self, changed_facts):
+        assert changed_facts() == set()
+
+    def test_they_survive_the_manifest(self, prepare):
+        facts = prepare().facts
+        assert json.loads(json.dumps(facts)) == facts
+
+    def test_one_letter_of_the_data(self, changed_facts, data_path):
+        longer = data_path.read_text().replace('"content": "', '"content": "a', 1)
+        assert changed_facts(lambda: data_path.write_text(longer)) == {"data_sha256"}
+
+    def test_other_weights_of_the_same_shape(self, changed_facts, base_dir, tiny_tokenizer):
+        sibling = make_model(len(tiny_tokenizer), hidden_size=64, num_layers=2, seed=1)
+        assert changed_facts(lambda: sibling.save_pretrained(base_dir)) == {"base_fingerprint"}
+
+    def test_another_template(self, changed_facts, base_dir):
+        template = PERSON_TEMPLATE.replace("<person1>", "<person3>")
+        assert changed_facts(lambda: (base_dir / "chat_template.jinja").write_text(template)) == {"template_sha256"}
+
+    @pytest.mark.parametrize(
+        ("flags", "names"),
+        [
+            ("--seed 1", {"seed"}),
+            ("--learning-rate 1e-3", {"learning_rate"}),
+            ("--rank 8", {"rank"}),
+            ("--dropout 0.1", {"dropout"}),
+            ("--train-on everyone", {"train_on"}),
+            ("--adapter-dtype bfloat16", {"adapter_dtype"}),
+            ("--batch-tokens 300", {"step_tokens"}),
+            ("--max-length 256", {"max_length", "step_tokens"}),
+        ],
+    )
+    def test_each_setting_that_decides_a_result(self, changed_facts, flags, names):
+        assert changed_facts(lambda: None, *flags.split()) == names
+
+    def test_no_setting_that_decides_nothing(self, changed_facts):
+        flags = "--threads 2 --activation-checkpointing on --skip-bad-lines --resume --debug"
+        assert changed_facts(lambda: None, *flags.split()) == set()
+
+    def test_more_processes_share_a_step(self, changed_facts, monkeypatch):
+        assert changed_facts(lambda: monkeypatch.setenv("WORLD_SIZE", "2")) == {"processes", "step_tokens"}
+
+    def test_another_device(self, changed_facts, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_version: True)
+        assert changed_facts(lambda: monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)) == {
+            "device"
+        }
+
+
+class TestLengthOfRows:
+    def set_config(self, base_dir, **values):
+        path = base_dir / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    def test_rows_are_no_longer_than_the_base_has_positions(self, prepare, base_dir, capsys):
+        self.set_config(base_dir, max_position_embeddings=96)
+        run = prepare()
+        assert run.recipe.max_length == run.facts["max_length"] == 96
+        assert max(run.material.lengths) <= 96
+        assert "  rows of 96 tokens: this base knows no more positions\n" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("num_positions", [96, 97])
+    def test_positions_that_are_enough_change_nothing(self, prepare, base_dir, capsys, num_positions):
+        self.set_config(base_dir, max_position_embeddings=num_positions)
+        assert prepare("--max-length", "96").recipe.max_length == 96
+        assert "positions" not in capsys.readouterr().out
+
+    def test_a_base_without_a_limit_gets_the_recipes(self, prepare, base_dir):
+        """BLOOM counts distances instead of positions."""
+        (base_dir / "config.json").write_text('{"model_type": "bloom"}')
+        assert prepare().recipe.max_length == 2048
+
+    def test_an_unknown_kind_of_model_is_one_line(self, prepare, base_dir):
+        self.set_config(base_dir, model_type="no_such_model")
+        with pytest.raises(ScriptError, match="config.json: not a model this transformers can load") as refusal:
+            prepare()
+        assert "\n" not in str(refusal.value)
+
+
+class TestThreads:
+    def test_so_many_as_wanted_even_against_the_environment(self, monkeypatch):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        use_threads(3)
+        assert torch.get_num_threads() == 3
+
+    def test_the_environments_choice_is_left_alone(self, monkeypatch):
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        torch.set_num_threads(3)
+        use_threads(None)
+        assert torch.get_num_threads() == 3
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux can bind a process to a core")
+    def test_no_more_than_the_cores_it_may_use(self, monkeypatch):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        torch.set_num_threads(3)
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(allowed)})
+        try:
+            use_threads(None)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        assert torch.get_num_threads() == 1
