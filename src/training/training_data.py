@@ -1,7 +1,7 @@
 """formatted_data.jsonl -> checked conversations, and which of them are held out.
 
 A line that is broken, cut or of another tool's form is named by its number, and never quoted: it is private.
-It leaves token ids to `chat_format`, cutting to length and packing to `packing`.
+It leaves token ids to `chat_format`, cutting to length to `conversation_pieces` and packing to `packing`.
 """
 
 from __future__ import annotations
