@@ -1,0 +1,82 @@
+"""Stage 2 knows before the first step whether the disk can hold its checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from base_model_files import BaseModel
+from fine_tuning_model import load_model
+from qlora_model import Device, ParameterCount
+from recipes import DEFAULT_RECIPE
+from run_check import check_run, refuse_full_disk
+from training_data import read_training_data
+from training_options import parse_options
+from training_run import prepare_run
+from training_script import ScriptError
+
+CPU = Device("cpu", torch.float32, is_quantized=True)
+# The default base with its adapter. In fp32 this adapter takes 0.32 GiB, and as much each of two states of the optimizer;
+# there are two checkpoints kept, the best one, and one being written.
+COUNT = ParameterCount(86_065_184, 7_589_949_472)
+NEEDED_BYTES = COUNT.trainable * 4 * (1 + 2) * (2 + 1 + 1)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A function after which the disk of one folder has so many bytes free; no other may be asked."""
+
+    def set_up(folder, free):
+        folders = {folder.resolve(): SimpleNamespace(free=free)}
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: folders[Path(path).resolve()])
+
+    return set_up
+
+
+def test_a_disk_just_large_enough_is_enough_and_a_byte_less_is_refused(disk, tmp_path):
+    disk(tmp_path, NEEDED_BYTES)
+    refuse_full_disk(tmp_path, COUNT)
+    disk(tmp_path, NEEDED_BYTES - 1)
+    with pytest.raises(ScriptError) as refusal:
+        refuse_full_disk(tmp_path, COUNT)
+    message = str(refusal.value)
+    assert message.startswith(f"{tmp_path}: 3.85 GiB are needed on the disk for checkpoints, 3.85 GiB are free; ")
+    assert message.endswith("; free some space, or choose another --saved-model-path")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("folder", ["there", "there/not/yet"])
+@pytest.mark.parametrize("start", ["", "absolute"])
+def test_the_disk_is_that_of_the_folder_to_be_written(disk, tmp_path, monkeypatch, folder, start):
+    (tmp_path / "there").mkdir()
+    disk(tmp_path / "there", 2**40)
+    monkeypatch.chdir(tmp_path)
+    refuse_full_disk(tmp_path / folder if start else Path(folder), COUNT)
+    assert not (tmp_path / "there/not").exists()
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict"),
+    [
+        (2**40, "  It fits."),
+        (0, "  It does not fit. 0.01 GiB are needed on the disk for checkpoints, 0.00 GiB are free; "),
+    ],
+)
+def test_check_judges_the_disk_by_the_same_rule(disk, tmp_path, tiny_base_dir, free, verdict):
+    disk(tmp_path, free)
+    lines = check_run(BaseModel("tiny", tiny_base_dir), CPU, DEFAULT_RECIPE, None, tmp_path)
+    assert lines[-1].startswith(verdict)
+
+
+def test_the_run_is_refused_before_its_first_step(disk, tmp_path, tiny_base_dir, sample_conversations):
+    data_path = tmp_path / "data.jsonl"
+    data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
+    block = {"base_model_id": "", "path_to_data": "", "saved_model_path": str(tmp_path / "model")}
+    options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
+    run = prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
+    disk(tmp_path, 1_000_000)
+    with pytest.raises(ScriptError, match="are needed on the disk for checkpoints"):
+        load_model(run, recomputes=False)
+    assert not (tmp_path / "model").exists()
