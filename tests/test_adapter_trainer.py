@@ -1,0 +1,36 @@
+"""The Trainer of stage 2: how often a run is measured and saved."""
+
+import pytest
+import torch
+from adapter_trainer import make_training_arguments
+from packing import Schedule
+from qlora_model import Device
+from recipes import DEFAULT_RECIPE
+
+
+def arguments_for(tmp_path, epoch_steps, num_epochs=3, has_held_out=True):
+    """The library's arguments for a run whose epochs have so many steps."""
+    epoch_ends = [epoch_steps * epoch for epoch in range(1, num_epochs + 1)]
+    schedule = Schedule(packs=[[0]] * epoch_ends[-1], packs_per_step=1, epoch_ends=epoch_ends)
+    device = Device("cpu", torch.float32, is_quantized=True)
+    return make_training_arguments(DEFAULT_RECIPE, device, schedule, tmp_path, has_held_out, has_held_out, seed=0)
+
+
+@pytest.mark.parametrize("epoch_steps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15, 16, 17, 100, 1_001])
+def test_each_epoch_is_measured_evenly_two_to_four_times_unless_it_has_fewer_steps(tmp_path, epoch_steps):
+    arguments = arguments_for(tmp_path, epoch_steps)
+    measured = [step for step in range(1, 3 * epoch_steps + 1) if step % arguments.eval_steps == 0]
+    for epoch in range(3):
+        times = sum(epoch * epoch_steps < step <= (epoch + 1) * epoch_steps for step in measured)
+        assert min(epoch_steps, 2) <= times <= 4
+    if epoch_steps % 4 == 0:
+        assert len(measured) == 4 * 3
+
+
+@pytest.mark.parametrize("has_held_out", [True, False])
+def test_what_is_measured_is_saved_so_that_the_best_can_come_back(tmp_path, has_held_out):
+    arguments = arguments_for(tmp_path, 20, has_held_out=has_held_out)
+    assert arguments.save_steps == arguments.eval_steps == 5
+    assert arguments.load_best_model_at_end == arguments.eval_on_start == has_held_out
+    assert (arguments.eval_strategy == "steps") == has_held_out
+    assert arguments.save_strategy == "steps"
