@@ -18,6 +18,7 @@ def arguments_for(tmp_path, epoch_steps, num_epochs=3, has_held_out=True):
 
 @pytest.mark.parametrize("epoch_steps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15, 16, 17, 100, 1_001])
 def test_each_epoch_is_measured_evenly_two_to_four_times_unless_it_has_fewer_steps(tmp_path, epoch_steps):
+    """The library measures the very last step besides, wherever it falls."""
     arguments = arguments_for(tmp_path, epoch_steps)
     measured = [step for step in range(1, 3 * epoch_steps + 1) if step % arguments.eval_steps == 0]
     for epoch in range(3):
