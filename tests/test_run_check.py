@@ -47,6 +47,17 @@ def test_a_disk_just_large_enough_is_enough_and_a_byte_less_is_refused(disk, tmp
     assert "\n" not in message
 
 
+def test_checkpoints_to_resume_from_are_not_asked_for_again(disk, tmp_path):
+    saved = tmp_path / "checkpoints" / "checkpoint-9" / "optimizer.pt"
+    saved.parent.mkdir(parents=True)
+    with saved.open("wb") as file:
+        file.truncate(NEEDED_BYTES // 4)
+    disk(tmp_path, NEEDED_BYTES * 3 // 4)
+    refuse_full_disk(tmp_path, COUNT, resumes=True)
+    with pytest.raises(ScriptError):
+        refuse_full_disk(tmp_path, COUNT)
+
+
 @pytest.mark.parametrize("folder", ["there", "there/not/yet"])
 @pytest.mark.parametrize("start", ["", "absolute"])
 def test_the_disk_is_that_of_the_folder_to_be_written(disk, tmp_path, monkeypatch, folder, start):

@@ -88,6 +88,12 @@ class TestFacts:
         sibling = make_model(len(tiny_tokenizer), hidden_size=64, num_layers=2, seed=1)
         assert changed_facts(lambda: sibling.save_pretrained(base_dir)) == {"base_fingerprint"}
 
+    def test_another_tokenizer(self, changed_facts, base_dir):
+        path = base_dir / "tokenizer.json"
+        other = json.loads(path.read_text(encoding="utf-8"))
+        del other["model"]["merges"][-1]
+        assert changed_facts(lambda: path.write_text(json.dumps(other), encoding="utf-8")) == {"tokenizer_sha256"}
+
     def test_another_template(self, changed_facts, base_dir):
         template = PERSON_TEMPLATE.replace("<person1>", "<person3>")
         assert changed_facts(lambda: (base_dir / "chat_template.jinja").write_text(template)) == {"template_sha256"}

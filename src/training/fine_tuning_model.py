@@ -284,7 +284,7 @@ def load_model(run: Run, recomputes: bool) -> Any:
     recipe = run.recipe
     adapter_dtype = getattr(torch, recipe.adapter_dtype)
     model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
-    refuse_full_disk(run.options.model_dir, count_parameters(model))
+    refuse_full_disk(run.options.model_dir, count_parameters(model), run.options.resume)
     if recomputes:
         recompute_activations(model)
     if run.is_packed:

@@ -20,6 +20,7 @@ from base_model_files import BaseModel
 from checkpoints import NUM_KEPT
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
+from output_folder import CHECKPOINTS_NAME
 from processes import local_world_size
 from qlora_model import Device, ParameterCount, find_lora_targets, unused_gpu_notice
 from recipes import Recipe
@@ -272,9 +273,10 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
     ]
 
 
-def refuse_full_disk(output_dir: Path, count: ParameterCount) -> None:
-    """Raise ScriptError before hours are spent on checkpoints that will not fit."""
-    problem = _disk_problem(count, output_dir)
+def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = False) -> None:
+    """Raise ScriptError before hours are spent on checkpoints that will not fit; those to resume from are there already."""
+    checkpoints = (output_dir / CHECKPOINTS_NAME).rglob("*") if resumes else ()
+    problem = _disk_problem(count, output_dir, sum(path.stat().st_size for path in checkpoints))
     if problem:
         raise ScriptError(f"{shown_path(output_dir)}: {problem}")
 
@@ -299,8 +301,8 @@ def _disk_line(base: BaseModel, count: ParameterCount, output_dir: Path) -> str:
     )
 
 
-def _disk_problem(count: ParameterCount, output_dir: Path) -> str | None:
-    needed_bytes, free_bytes = _training_disk_bytes(count), _free_disk_bytes(output_dir)
+def _disk_problem(count: ParameterCount, output_dir: Path, saved_bytes: int = 0) -> str | None:
+    needed_bytes, free_bytes = _training_disk_bytes(count) - saved_bytes, _free_disk_bytes(output_dir)
     if free_bytes >= needed_bytes:
         return None
     return (

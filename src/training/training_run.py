@@ -68,13 +68,18 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     facts = dataclasses.asdict(recipe) | {
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
-        "template_sha256": hashlib.sha256(tokenizer.chat_template.encode("utf-8")).hexdigest(),
+        "template_sha256": _sha256(tokenizer.chat_template),
+        "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
         "seed": options.seed,
         "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
     return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def use_threads(wanted: int | None) -> None:
