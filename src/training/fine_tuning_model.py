@@ -289,7 +289,8 @@ def load_model(run: Run, recomputes: bool) -> Any:
         recompute_activations(model)
     if run.is_packed:
         register_segment_attention()
-        compute_loss_in_blocks(base_model)
+        if not is_sharded():  # the loss takes the head's weights themselves, and those are in parts then
+            compute_loss_in_blocks(base_model)
         longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
         fault = choose_attention(model, [run.material.pieces[number] for number in longest])
         if fault:

@@ -66,7 +66,7 @@ def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]]) -> str | No
         return f"conversations packed in one row see each other (loss changes by {leak:.1e})"
     if not difference <= TOLERANCES[base.dtype]:
         return f"packed and separate rows give different losses (by {difference:.1e} a token)"
-    with torch.no_grad():
+    with torch.enable_grad():  # as in training: without gradients it is computed in another way
         training_loss = model(**_on_device(model, collate_pack([[first, second]]))).loss.item()
     difference = abs(training_loss - packed.mean().item())
     if not difference <= TOLERANCES[base.dtype]:
