@@ -276,6 +276,9 @@ def test_a_full_memory_is_one_line(tmp_path):
         torch.empty(2**50)
     with pytest.raises(ScriptError, match="^out of memory: "), failures_explained(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    for words in ("MPS backend out of memory (MPS allocated: 1 GB)", "[Errno 12] Cannot allocate memory"):
+        with pytest.raises(ScriptError, match="^out of memory: "), failures_explained(tmp_path):
+            raise RuntimeError(words)
     with pytest.raises(RuntimeError, match="another"), failures_explained(tmp_path):
         raise RuntimeError("another")
 

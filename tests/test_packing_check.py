@@ -6,6 +6,7 @@ import pytest
 import torch
 from base_model_files import find_base
 from fine_tuning_model import load_model
+from head_loss import compute_loss_in_blocks
 from packing_check import choose_attention, find_packing_fault
 from qlora_model import add_lora
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
@@ -13,7 +14,7 @@ from training_data import read_training_data
 from training_options import parse_options
 from training_run import prepare_run
 from training_script import ScriptError
-from transformers import AutoModelForCausalLM, Lfm2Config
+from transformers import AutoModelForCausalLM, GPT2Config, Lfm2Config
 
 register_segment_attention()
 
@@ -27,6 +28,15 @@ def make_leaking_base(vocab_size):
         initializer_range=0.3,  # a new model's small weights hardly tell one token from another
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def test_a_base_with_dropout_of_its_own_is_no_reason_to_refuse_it():
+    base = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.5))
+    compute_loss_in_blocks(base)
+    model = add_lora(base, rank=4, alpha=8, dropout=0.0)
+    assert model.training
+    pieces = [{"input_ids": [0, *range(5, end)], "is_supervised": [True] * (end - 4)} for end in (45, 66)]
+    assert choose_attention(model, pieces) is None
 
 
 def test_when_every_way_of_attending_leaks_the_last_ones_fault_is_told():

@@ -53,7 +53,14 @@ def test_checkpoints_to_resume_from_are_not_asked_for_again(disk, tmp_path):
     with saved.open("wb") as file:
         file.truncate(NEEDED_BYTES // 4)
     disk(tmp_path, NEEDED_BYTES * 3 // 4)
+    broken = saved.parents[1] / "checkpoint-7.broken" / "optimizer.pt"  # stays, whatever is saved next
+    broken.parent.mkdir()
+    with broken.open("wb") as file:
+        file.truncate(NEEDED_BYTES // 4)
     refuse_full_disk(tmp_path, COUNT, resumes=True)
+    disk(tmp_path, NEEDED_BYTES * 3 // 4 - 1)
+    with pytest.raises(ScriptError):
+        refuse_full_disk(tmp_path, COUNT, resumes=True)
     with pytest.raises(ScriptError):
         refuse_full_disk(tmp_path, COUNT)
 

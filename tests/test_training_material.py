@@ -7,6 +7,7 @@ from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE
 from run_check import guess_work, measure_work
 from training_data import Conversation, HeldOut
 from training_material import load_tokenizer, prepare_material
+from training_script import ScriptError
 
 NOTHING_HELD_OUT = HeldOut([], [], [])
 ROW = 160
@@ -60,6 +61,15 @@ def test_the_published_recipe_counts_conversations_that_lose_their_end(prepare):
     lengths = prepare(dataclasses.replace(published(), max_length=2000)).lengths
     assert 0 < prepare(published()).num_cut == sum(length > ROW for length in lengths) < 40
     assert max(prepare(published()).lengths) == ROW
+
+
+def test_a_row_that_loses_all_its_replies_is_left_out(prepare):
+    late = [{"role": "user", "content": "and then " * 200}, {"role": "assistant", "content": "no"}]
+    soon = [{"role": "user", "content": "well?"}, {"role": "assistant", "content": "no"}]
+    recipe = published(train_on="person")
+    assert len(prepare(recipe, [Conversation(0, late, ""), Conversation(1, soon, "")]).lengths) == 1
+    with pytest.raises(ScriptError, match="no reply begins within 160 tokens"):
+        prepare(recipe, [Conversation(0, late, "")])
 
 
 def test_whose_words_are_learnt_is_a_flag_in_either_recipe(prepare):

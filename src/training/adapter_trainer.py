@@ -58,7 +58,8 @@ def make_training_arguments(
         train_sampling_strategy="sequential",
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler,
-        warmup_steps=int(recipe.warmup_share * schedule.num_steps),  # of few steps none: the first learns nothing
+        # Rounded down: the first step of a warm-up has rate 0, which a run of few steps cannot spare.
+        warmup_steps=int(recipe.warmup_share * schedule.num_steps),
         max_grad_norm=MAX_GRADIENT_NORM,
         optim="paged_adamw_8bit" if device.kind == "cuda" else "adamw_torch_fused",
         bf16=device.dtype == torch.bfloat16,

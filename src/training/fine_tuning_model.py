@@ -135,12 +135,13 @@ def show_check(options: argparse.Namespace) -> None:
             recipe, work = run.recipe, measure_work(run.material)
         else:
             recipe = shorten_to_context(options.recipe, find_config(base))
-        for line in check_run(base, device, recipe, work, options.model_dir, options.activation_checkpointing):
+        keeping, resumes = options.activation_checkpointing, options.resume
+        for line in check_run(base, device, recipe, work, options.model_dir, keeping, resumes):
             say(line)
         if data is not None and options.device == "auto":
             try:
                 work = work or guess_work(data.conversations, recipe)
-                refuse_what_takes_days(base, find_config(base), device, work, sys.argv[1:])
+                refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
             except ScriptError as error:
                 say(f"  But {error}")
 
@@ -175,8 +176,9 @@ def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, ba
     from run_check import guess_work, refuse_what_takes_days
 
     if options.device == "auto":
-        work = guess_work(data.conversations, options.recipe)
-        refuse_what_takes_days(base, find_config(base), choose_device(), work, sys.argv[1:])
+        config = find_config(base)
+        work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
+        refuse_what_takes_days(base, config, choose_device(), work, flags_without("--resume"))
 
 
 def refuse_hopeless_run(run: Run) -> None:
@@ -189,7 +191,8 @@ def refuse_hopeless_run(run: Run) -> None:
     if notice:
         warn(notice)
     if run.options.device == "auto":
-        refuse_what_takes_days(run.base, find_config(run.base), run.device, measure_work(run.material), sys.argv[1:])
+        work, flags = measure_work(run.material), flags_without("--resume")
+        refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
 
 
 @contextmanager
@@ -393,9 +396,10 @@ def is_memory_full(error: Exception) -> bool:
     """Tell whether `error` says that the memory of a GPU or of the computer is used up."""
     import torch
 
-    # On a CPU torch raises a plain RuntimeError, in other words on Linux than on Windows and macOS.
+    # Outside CUDA's own allocator it is a plain RuntimeError or OSError, in each system's words.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory")
+        words in str(error)
+        for words in ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
     )
 
 
@@ -429,10 +433,15 @@ def how_to_resume() -> str:
     """Say by which command this run goes on."""
     if is_sharded() or world_size() > local_world_size():
         return "To go on, start all processes as before, with --resume"
-    flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
+    flags = flags_without("--overwrite", "--resume")
     several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
     launcher = several if world_size() > 1 else []
     return "To go on:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
+
+
+def flags_without(*unwanted: str) -> list[str]:
+    """Return the flags that were given, but for the unwanted ones."""
+    return [flag for flag in sys.argv[1:] if flag not in unwanted]
 
 
 def next_command(options: argparse.Namespace) -> str:

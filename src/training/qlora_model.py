@@ -149,6 +149,9 @@ def add_lora(
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # GPT-2's own; `dropout` says whether there is any
     settings = LoraConfig(
         r=rank,
         lora_alpha=alpha,

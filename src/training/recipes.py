@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVALUATIONS_PER_EPOCH = (
-    4  # at most; small personal data over-fits within an epoch or two: once per epoch would miss the turn
-)
+# At most. Small personal data over-fits within an epoch or two: once per epoch would miss the turn.
+EVALUATIONS_PER_EPOCH = 4
 PATIENCE_EVALUATIONS = 3  # without a new best before the run stops
 MAX_GRADIENT_NORM = 1.0
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 from base_model_files import BaseModel
-from checkpoints import NUM_KEPT
+from checkpoints import NUM_KEPT, list_checkpoints
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
 from output_folder import CHECKPOINTS_NAME
@@ -43,9 +43,9 @@ RATE_SECONDS = 0.3
 MAX_CPU_SECONDS = 24 * 3600  # without a GPU, what is estimated to take longer is not begun
 
 ESTIMATE_ERROR = 0.1  # of the memory, at most
-# Up to which share of the free memory activations are kept instead of computed again. The estimate may be a tenth off; on
-# a computer without a GPU the memory is everybody's.
-SHARE_FOR_KEEPING = {"cuda": 0.9, "mps": 0.5, "cpu": 0.5}
+# Up to which share of the free memory activations are kept instead of computed again. Without a GPU of its own the
+# memory is everybody's.
+SHARE_FOR_KEEPING = {"cuda": 1 - ESTIMATE_ERROR, "mps": 0.5, "cpu": 0.5}
 
 KEPT_CHECKPOINTS = NUM_KEPT + 1  # the best one, too
 CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
@@ -140,6 +140,7 @@ def check_run(
     work: Work | None,
     output_dir: Path,
     checkpointing: str = "auto",
+    resumes: bool = False,
 ) -> list[str]:
     """Return the lines of `--check`: what the run would need and what there is. Raises BaseModelError."""
     config = find_config(base)
@@ -160,7 +161,7 @@ def check_run(
     if notice:
         lines.append(f"  note        {notice}")
     problems = [] if training.total <= available else [_advice(config, device, load, available)]
-    disk_problem = _disk_problem(count, output_dir)
+    disk_problem = _disk_problem(count, output_dir, resumes)
     if disk_problem:
         problems.append(disk_problem)
     return [*lines, *([f"  It does not fit. {problem}" for problem in problems] or ["  It fits."])]
@@ -275,8 +276,7 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
 
 def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = False) -> None:
     """Raise ScriptError before hours are spent on checkpoints that will not fit; those to resume from are there already."""
-    checkpoints = (output_dir / CHECKPOINTS_NAME).rglob("*") if resumes else ()
-    problem = _disk_problem(count, output_dir, sum(path.stat().st_size for path in checkpoints))
+    problem = _disk_problem(count, output_dir, resumes)
     if problem:
         raise ScriptError(f"{shown_path(output_dir)}: {problem}")
 
@@ -284,8 +284,11 @@ def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = Fa
 def refuse_what_does_not_fit(
     base: BaseModel, config: PreTrainedConfig, device: Device, load: Load, training: MemoryEstimate, available: int
 ) -> None:
-    """Raise ScriptError when training takes more than the `available` memory, even if the estimate is too high."""
-    if training.total * (1 - ESTIMATE_ERROR) > available:
+    """Raise ScriptError when training takes more than the `available` memory, even if the estimate is too high.
+
+    The libraries are loaded by now.
+    """
+    if (training.total - training.libraries) * (1 - ESTIMATE_ERROR) > available:
         raise ScriptError(
             f"{base.name}: does not fit, training takes {shown_gib(training.total)}. "
             f"{_advice(config, device, load, available)}"
@@ -301,7 +304,9 @@ def _disk_line(base: BaseModel, count: ParameterCount, output_dir: Path) -> str:
     )
 
 
-def _disk_problem(count: ParameterCount, output_dir: Path, saved_bytes: int = 0) -> str | None:
+def _disk_problem(count: ParameterCount, output_dir: Path, resumes: bool) -> str | None:
+    checkpoints = list_checkpoints(output_dir / CHECKPOINTS_NAME) if resumes else []
+    saved_bytes = sum(path.stat().st_size for folder in checkpoints for path in folder.iterdir())
     needed_bytes, free_bytes = _training_disk_bytes(count) - saved_bytes, _free_disk_bytes(output_dir)
     if free_bytes >= needed_bytes:
         return None
@@ -323,22 +328,24 @@ def _free_disk_bytes(output_dir: Path) -> int:
 
 def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:
     """Return the smallest change that makes the run fit, tried out by the same estimate."""
+    and_more = ""
     if not load.recomputes:
         load = replace(load, recomputes=True)
         training = estimate_memory(config, device, load)[1]
         if training.total <= available:
             return f"Leave --activation-checkpointing to itself (then {shown_gib(training.total)})."
+        and_more = "Leave --activation-checkpointing to itself. "
     for length in FALLBACK_LENGTHS:
         if length < load.row_tokens:
-            training = estimate_memory(config, device, replace(load, rows=1, row_tokens=length))[1]
+            training = estimate_memory(config, device, replace(load, row_tokens=length))[1]
             if training.total <= available:
-                return f"Pass --max-length {length} (then {shown_gib(training.total)})."
+                return f"{and_more}Pass --max-length {length} (then {shown_gib(training.total)})."
     for known in reversed(known_bases()):
         if _num_weights(known.config) >= _num_weights(config) or _num_weights(known.config) * NF4_BYTES > available:
             continue
         training = estimate_memory(known.config, device, load)[1]
         if training.total <= available:
-            return f"Pass --base-model-id {known.name} (then {shown_gib(training.total)})."
+            return f"{and_more}Pass --base-model-id {known.name} (then {shown_gib(training.total)})."
     return "No base known here does; free some memory."
 
 

@@ -91,6 +91,8 @@ def prepare_material(
             validation += encoder.encode_held_out(conversation)
         elif conversation.line_number not in report_lines:
             training += encoder.encode_training(conversation)
+    if not training:
+        raise ScriptError(f"no reply begins within {recipe.max_length:,} tokens; pass a higher --max-length")
     lengths = [len(piece.input_ids) for piece in training]
     if recipe.padded_rows_per_batch is None:
         pack_tokens, packs_per_step = split_step(
@@ -126,21 +128,18 @@ class _Encoder:
 
     def encode_held_out(self, conversation: Conversation) -> list[Piece]:
         """Cut to length, the replies of the person supervised."""
-        return self._cut(conversation, self._encode_person)
+        return cut_into_pieces(self._encode_person, conversation.messages, self._recipe.max_length)
 
     def encode_training(self, conversation: Conversation) -> list[Piece]:
         """Cut to length, supervised as the recipe wants it; padded rows are cut off at the limit, as published."""
         encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
+        max_length = self._recipe.max_length
         if self._recipe.padded_rows_per_batch is None:
-            return self._cut(conversation, encode)
+            return cut_into_pieces(encode, conversation.messages, max_length, self._count_cut)
         encoded = encode(conversation.messages)
-        self.num_cut += len(encoded.input_ids) > self._recipe.max_length
-        return [
-            Piece(encoded.input_ids[: self._recipe.max_length], encoded.is_supervised[: self._recipe.max_length], 0)
-        ]
-
-    def _cut(self, conversation: Conversation, encode: Any) -> list[Piece]:
-        return cut_into_pieces(encode, conversation.messages, self._recipe.max_length, self._count_cut)
+        self.num_cut += len(encoded.input_ids) > max_length
+        row = Piece(encoded.input_ids[:max_length], encoded.is_supervised[:max_length], 0)
+        return [row] if any(row.is_supervised) else []
 
     def _count_cut(self) -> None:
         self.num_cut += 1

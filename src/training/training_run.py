@@ -12,9 +12,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base_model_files import BaseModel, BaseModelError, base_fingerprint
+from base_model_files import TOKENIZER_FILES, BaseModel, BaseModelError, base_fingerprint
+from checkpoints import sha256_of
 from processes import say, warn, world_size
 from recipes import Recipe
 from training_data import HeldOut, TrainingData, hold_out, overlapping_lines
@@ -69,13 +71,17 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
         "template_sha256": _sha256(tokenizer.chat_template),
-        "tokenizer_sha256": _sha256(tokenizer.backend_tokenizer.to_str()),
+        "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
         "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
     return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for group in TOKENIZER_FILES for name in group if (folder / name).is_file()]
 
 
 def _sha256(text: str) -> str:
