@@ -101,7 +101,19 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
             folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **arguments
         )
     model.config.use_cache = False  # with a cache, packed conversations would see each other
+    keep_layout_for_training(model)
     return model
+
+
+def keep_layout_for_training(model: torch.nn.Module) -> None:
+    """Forbid bitsandbytes to repack the 4-bit layers of `model` for inference.
+
+    Where the processor has avx512_bf16, bitsandbytes 0.50 repacks a layer at its first forward pass in eval mode and
+    leaves it so. The kernel for that layout has no backward pass: gradients are wrong without an error.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _bitsandbytes_config(device: Device) -> BitsAndBytesConfig:

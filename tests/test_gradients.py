@@ -1,0 +1,75 @@
+"""The gradients of training stay right when the model is evaluated in between, on every processor and for every family.
+
+Where a processor has avx512_bf16, bitsandbytes repacks 4-bit layers for inference, into a layout without a backward pass.
+"""
+
+import pytest
+import torch
+from base_families import FAMILIES, make_config
+from bitsandbytes.functional import has_avx512bf16
+from head_loss import compute_loss_in_blocks
+from packing_check import choose_attention
+from qlora_model import Device, add_lora, load_quantized_base
+from segment_attention import register_segment_attention
+from torch.nn.functional import cosine_similarity, cross_entropy
+from transformers import AutoModelForCausalLM
+
+register_segment_attention()
+
+CPU = Device("cpu", torch.float32, is_quantized=True)
+INPUT_IDS = torch.arange(5, 69)[None]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base_dir(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(make_config(request.param)).save_pretrained(folder)
+    return folder
+
+
+def load_model(base_dir):
+    """The base in 4 bits with LoRA whose second matrices are not zero, as after some steps."""
+    model = add_lora(load_quantized_base(base_dir, CPU, "eager"), rank=4, alpha=8, dropout=0.0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def gradient(model):
+    """All gradients of one training step, as one vector."""
+    model.get_base_model().set_attn_implementation("eager")
+    model.train()
+    model.zero_grad()
+    logits = model(input_ids=INPUT_IDS, use_cache=False).logits
+    cross_entropy(logits[0, :-1].float(), INPUT_IDS[0, 1:]).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad])
+
+
+def test_an_evaluation_leaves_the_gradient_as_it_was(base_dir):
+    model = load_model(base_dir)
+    before = gradient(model)
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=INPUT_IDS, use_cache=False)
+    assert cosine_similarity(before, gradient(model), dim=0) > 0.999
+
+
+def test_the_check_of_packing_leaves_the_gradient_as_it_was(base_dir):
+    checked = load_model(base_dir)
+    compute_loss_in_blocks(checked.get_base_model())
+    pieces = [{"input_ids": list(range(first, first + 40)), "is_supervised": [True] * 40} for first in (5, 50)]
+    assert choose_attention(checked, pieces) is None
+    assert cosine_similarity(gradient(load_model(base_dir)), gradient(checked), dim=0) > 0.999
+
+
+@pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no avx512_bf16: bitsandbytes repacks nothing here")
+def test_no_layer_is_repacked_for_inference(base_dir):
+    model = load_model(base_dir).eval()
+    with torch.no_grad():
+        model(input_ids=INPUT_IDS, use_cache=False)
+    states = [module.weight.quant_state for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    assert states
+    assert not any(getattr(state, "packing_format_for_cpu", False) for state in states)
