@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src/data_preprocessing"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "src/data_preprocessing"), str(ROOT / "tests")]
 
 MAX_SECONDS = 10  # for one input: they have some hundred lines at most
 NEVER_IN_DATA_RE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffd\ud800-\udfff]")
@@ -94,7 +94,8 @@ class Fuzz:
     def try_input(self, content: bytes, more_flags: Sequence[str] = ()) -> None:
         """Raise AssertionError, or whatever stage 1 raised, unless all is well with `content` under these flags."""
         import load_whatsapp
-        from preprocessing_script import ScriptError
+
+        from common.script import ScriptError
 
         self.num_inputs += 1
         export, out = self._folder / "chat.bin", self._folder / "out"

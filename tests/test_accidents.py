@@ -228,7 +228,7 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
 
 HANGING_UP = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
 from adapter_trainer import StopRequest
 with StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGHUP)

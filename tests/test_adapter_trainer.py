@@ -4,8 +4,9 @@ import pytest
 import torch
 from adapter_trainer import make_training_arguments
 from packing import Schedule
-from qlora_model import Device
 from recipes import DEFAULT_RECIPE
+
+from common.compute_device import Device
 
 
 def arguments_for(tmp_path, epoch_steps, num_epochs=3, has_held_out=True):

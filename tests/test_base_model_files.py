@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from base_model_files import (
+
+from common.base_model_files import (
     BaseModelError,
     HubListing,
     base_fingerprint,
@@ -22,7 +23,7 @@ from base_model_files import (
     list_on_hub,
 )
 
-MODULE_PATH = Path(__file__).resolve().parents[1] / "src" / "training" / "base_model_files.py"
+MODULE_PATH = Path(__file__).resolve().parents[1] / "src" / "common" / "base_model_files.py"
 CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "vocab_size": 16}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -279,7 +280,7 @@ class TestFingerprint:
 
 def test_import_brings_no_library_along():
     program = (
-        f"import sys; sys.path.insert(0, {str(MODULE_PATH.parent)!r}); import base_model_files as b; "
+        f"import sys; sys.path.insert(0, {str(MODULE_PATH.parents[1])!r}); from common import base_model_files as b; "
         "b.prepare_environment(); b.work_offline(); import os; print(os.environ['HF_HUB_OFFLINE'], "
         "[m for m in ('torch', 'transformers', 'huggingface_hub', 'safetensors') if m in sys.modules])"
     )

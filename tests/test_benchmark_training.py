@@ -29,11 +29,12 @@ def test_published_loss_and_ours_are_the_same_number():
 
 def test_card_measurement_runs_on_a_small_shape(tmp_path):
     import torch
-    from base_model_files import check_base_folder
     from benchmark_training import make_conversations
     from benchmark_training_gpu import measure_ours, most_supervised_share, write_random_base
-    from qlora_model import Device
     from transformers import MistralConfig
+
+    from common.base_model_files import check_base_folder
+    from common.compute_device import Device
 
     config = MistralConfig(
         vocab_size=512,

@@ -6,11 +6,12 @@ from copy import deepcopy
 
 import make_small_base
 import pytest
-from chat_format import PERSON_TEMPLATE, ChatFormatError, encode_conversation, find_end_of_turn_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from common.chat_format import PERSON_TEMPLATE, ChatFormatError, encode_conversation, find_end_of_turn_id
 
 INST_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import make_parser, typed_path, whole_number
+
+from common.command_line import add_trained_model, make_parser, typed_path, whole_number
 
 SCRIPTS = ("chat_bot", "style_report", "export_model")
 
@@ -29,7 +30,8 @@ def test_every_script_warns_of_a_block_that_differs(project_copy, script):
 
 
 def test_the_blocks_folder_counts_from_the_project_and_a_typed_one_from_here():
-    parser = make_parser("", "", "block_model")
+    parser = make_parser("", "")
+    add_trained_model(parser, "block_model")
     assert parser.parse_args([]).saved_model_path == Path(__file__).resolve().parents[1] / "block_model"
     assert parser.parse_args(["--saved-model-path", "typed"]).saved_model_path == Path("typed")
 

@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from chat_script import ScriptError
 from conversation_log import ConversationLog, read_conversation, save_conversation
+
+from common.script import ScriptError
 
 CHAT_DIR = Path(__file__).resolve().parents[1] / "src" / "chat"
 
@@ -37,7 +38,12 @@ def open_log(tmp_path):
 
 def run_python(program, *arguments, **options):
     """Start a program that can import the chat's modules."""
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(CHAT_DIR)!r})\n{program}", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n{program}",
+        *arguments,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 

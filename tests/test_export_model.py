@@ -11,14 +11,15 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from chat_script import ScriptError
 from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
 from ollama_modelfile import write_modelfile
-from sampling import Sampling
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common.model_folder import Sampling
+from common.script import ScriptError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "export_model.py"
 QUESTION = [{"role": "user", "content": "שלום, מה נשמע?"}]

@@ -63,7 +63,7 @@ def test_stage_1_leaves_each_output_old_or_new_whatever_operation_fails(tmp_path
 TALK = """
 import sys
 from pathlib import Path
-from chat_script import run_script
+from common.script import run_script
 from conversation_log import ConversationLog
 
 def main():
@@ -81,7 +81,9 @@ run_script(main)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(fault))
 def test_the_conversation_log_loses_nothing_it_does_not_own_up_to(tmp_path, fault):
     script = tmp_path / "talk.py"
-    script.write_text(TALK.replace("import sys\n", f"import sys; sys.path.insert(0, {str(CHAT_DIR)!r})\n", 1))
+    script.write_text(
+        TALK.replace("import sys\n", f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n", 1)
+    )
     num_operations = count_operations(tmp_path, script, "sound/log.txt")
     assert num_operations > 20  # two files: open, and for each message a write and a flush
     said = [f"message {number}" for number in range(6)]

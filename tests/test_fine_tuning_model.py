@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from chat_format import encode_conversation
 from checkpoints import find_newest_complete
 from fine_tuning_model import failures_explained, how_to_resume, main
 from peft import PeftModel
 from safetensors.torch import load_file
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
-from training_script import PROJECT_ROOT, ScriptError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from common.chat_format import encode_conversation
+from common.script import PROJECT_ROOT, ScriptError
 
 MARKER = "unmistakable marker"  # stands in the data: may be found in the data alone
 

@@ -9,10 +9,12 @@ from base_families import FAMILIES, make_config
 from bitsandbytes.functional import has_avx512bf16
 from head_loss import compute_loss_in_blocks
 from packing_check import choose_attention
-from qlora_model import Device, add_lora, load_quantized_base
+from qlora_model import add_lora, load_quantized_base
 from segment_attention import register_segment_attention
 from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import AutoModelForCausalLM
+
+from common.compute_device import Device
 
 register_segment_attention()
 

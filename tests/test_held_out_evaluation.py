@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from chat_format import PERSON_TEMPLATE, encode_conversation
 from finished_model import make_generation_config
 from head_loss import compute_loss_in_blocks
 from held_out_evaluation import SampleReplies, measure_reply_loss
@@ -12,8 +11,10 @@ from packing import ScheduledPieces
 from qlora_model import add_lora
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch.nn.functional import cross_entropy
-from training_script import printable
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
+from common.script import printable
 
 register_segment_attention()
 

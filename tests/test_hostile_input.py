@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import chat_script
 import load_whatsapp
 import pytest
 from bubbles import render_bubble, render_note
@@ -19,15 +18,16 @@ from export_survey import NUMBER_LIKE_RE, line_shape
 from header_format import read_header
 from message_filters import filter_text, is_unknown_placeholder
 from participants import find_nearest_name, find_senders, readable_name
-from preprocessing_script import ScriptError, printable
 from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
-from text_safety import remove_unsafe_characters
-from training_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data
 from whatsapp_export import split_sender
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
+
+from common.conversation_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data
+from common.script import ScriptError, printable
+from common.text_safety import remove_unsafe_characters
 
 LINE = "30/09/2022, 18:15 - Rut: "
 CHAT = f"{LINE}hello\n30/09/2022, 18:16 - Dan: hi\n30/09/2022, 18:17 - Rut: bye\n"
@@ -216,7 +216,7 @@ def test_a_line_of_megabytes_made_to_choke_on_is_refused_in_time(tmp_path, line)
 )
 def test_an_adapter_config_made_to_choke_on_is_refused(tmp_path, content):
     (tmp_path / "adapter_config.json").write_bytes(content)
-    with pytest.raises(chat_script.ScriptError, match="adapter_config.json|adapter_model"):
+    with pytest.raises(ScriptError, match="adapter_config.json|adapter_model"):
         check_adapter(tmp_path)
 
 

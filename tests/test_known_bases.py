@@ -5,7 +5,8 @@ import json
 import known_bases
 import pytest
 from known_bases import BASE_MODELS_PATH, make_base_table
-from training_script import PROJECT_ROOT
+
+from common.script import PROJECT_ROOT
 
 NUM_COMPUTED_ROWS = 2  # of the smallest bases, 40 s; all of them take minutes
 

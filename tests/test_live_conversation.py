@@ -8,7 +8,8 @@ import pytest
 from live_conversation import Conversation, MessageTooLong
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
-from turn_format import encode_conversation
+
+from common.chat_format import encode_conversation
 
 WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1>", "yes!", "ביי", "\n"]
 

@@ -21,7 +21,8 @@ import load_whatsapp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from preprocessing_script import ScriptError
+
+from common.script import ScriptError
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "src/data_preprocessing/load_whatsapp.py"
@@ -130,13 +131,11 @@ def folder(tmp_path):
 
 @pytest.fixture
 def copied_project(tmp_path):
-    """The stage and its starter alone in a folder, as on another machine."""
+    """The stage, what it shares with others, and its starter alone in a folder, as on another machine."""
     project = tmp_path / "a project"
-    shutil.copytree(
-        ROOT / "src/data_preprocessing",
-        project / "src/data_preprocessing",
-        ignore=shutil.ignore_patterns("final_outputs", "Whatsapp*", "__pycache__"),
-    )
+    for folder in ("src/common", "src/data_preprocessing"):
+        ignored = shutil.ignore_patterns("final_outputs", "Whatsapp*", "__pycache__")
+        shutil.copytree(ROOT / folder, project / folder, ignore=ignored)
     shutil.copy(ROOT / "preprocess_start.sh", project)
     return project
 

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from base_model_files import BaseModel, BaseModelError
 from head_loss import compute_loss_in_blocks
 from known_bases import BASE_MODELS_PATH, find_config, known_bases, smallest_card_gib
 from memory_estimate import (
@@ -18,7 +17,7 @@ from memory_estimate import (
     measure_training_step,
 )
 from packing import collate_pack
-from qlora_model import Device, add_lora, load_quantized_base, read_model_config, recompute_activations
+from qlora_model import add_lora, load_quantized_base, read_model_config, recompute_activations
 from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE
 from run_check import (
     Work,
@@ -32,8 +31,11 @@ from run_check import (
 )
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch._subclasses.fake_tensor import FakeTensorMode
-from training_script import ScriptError
 from transformers import MistralConfig
+
+from common.base_model_files import BaseModel, BaseModelError
+from common.compute_device import Device
+from common.script import ScriptError
 
 GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
 CPU = Device("cpu", torch.float32, is_quantized=True)

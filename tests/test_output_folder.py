@@ -5,7 +5,8 @@ import errno
 import pytest
 from output_folder import HELD_OUT_NAME, SETTINGS_NAME, check_folder, is_disk_full, move_aside, remove_if_empty
 from safetensors import SafetensorError
-from training_script import ScriptError
+
+from common.script import ScriptError
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 import torch
-from chat_format import PERSON_TEMPLATE, encode_conversation
 from conversation_pieces import cut_into_pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing import PaddedCollator, collate_pack, plan_padded_schedule, plan_schedule
+
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
 LENGTHS = [random.Random(0).randint(5, 300) for _ in range(700)]
 

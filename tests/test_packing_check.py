@@ -4,17 +4,18 @@ import json
 
 import pytest
 import torch
-from base_model_files import find_base
 from fine_tuning_model import load_model
 from head_loss import compute_loss_in_blocks
 from packing_check import choose_attention, find_packing_fault
 from qlora_model import add_lora
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
-from training_data import read_training_data
 from training_options import parse_options
 from training_run import prepare_run
-from training_script import ScriptError
 from transformers import AutoModelForCausalLM, GPT2Config, Lfm2Config
+
+from common.base_model_files import find_base
+from common.conversation_data import read_training_data
+from common.script import ScriptError
 
 register_segment_attention()
 

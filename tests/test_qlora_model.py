@@ -5,26 +5,25 @@ import warnings
 from pathlib import Path
 
 import pytest
-import qlora_model
 import torch
-from base_model_files import BaseModel, BaseModelError, check_base_folder
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from processes import check_launch, is_first_process, world_size
 from qlora_model import (
-    Device,
     add_lora,
-    choose_device,
     count_parameters,
     find_lora_targets,
     load_quantized_base,
     read_model_config,
     recompute_activations,
-    unused_gpu_notice,
 )
 from safetensors import safe_open
-from training_script import ScriptError
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
+
+from common import compute_device
+from common.base_model_files import BaseModel, BaseModelError, check_base_folder
+from common.compute_device import Device, choose_training_device, unused_gpu_notice
+from common.script import ScriptError
 
 SEVEN_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 DEFAULT_BASE_SHAPE = MistralConfig(
@@ -223,18 +222,18 @@ NEW_CARD = {"has_cuda": True, "has_cuda_bf16": True}
 )
 def test_each_machine_trains_where_and_as_suits_it(on_machine, machine, wanted, device):
     on_machine(**machine)
-    assert choose_device(wanted) == device
+    assert choose_training_device(wanted) == device
 
 
 def test_each_process_of_a_machine_takes_a_gpu_of_its_own(on_machine, monkeypatch):
     on_machine(**NEW_CARD)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_device() == Device("cuda:1", torch.bfloat16, is_quantized=True)
-    assert choose_device().kind == "cuda"
+    assert choose_training_device() == Device("cuda:1", torch.bfloat16, is_quantized=True)
+    assert choose_training_device().kind == "cuda"
 
 
 def test_this_machines_device_computes_in_its_dtype():
-    device = choose_device()
+    device = choose_training_device()
     ones = torch.ones(2, 2, device=device.name, dtype=device.dtype)
     assert (ones @ ones).sum().item() == 8
 
@@ -255,7 +254,7 @@ def test_a_gpu_that_lies_idle_is_noticed_with_the_cure(
     driver_path = tmp_path / "version"
     if has_driver:
         driver_path.touch()
-    monkeypatch.setattr(qlora_model, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
+    monkeypatch.setattr(compute_device, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
     monkeypatch.setattr(torch.version, "cuda", built_for)
     said = unused_gpu_notice()
     assert said is None if notice is None else notice in said

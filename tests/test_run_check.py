@@ -7,15 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from base_model_files import BaseModel
 from fine_tuning_model import load_model
-from qlora_model import Device, ParameterCount
+from qlora_model import ParameterCount
 from recipes import DEFAULT_RECIPE
 from run_check import check_run, refuse_full_disk
-from training_data import read_training_data
 from training_options import parse_options
 from training_run import prepare_run
-from training_script import ScriptError
+
+from common.base_model_files import BaseModel
+from common.compute_device import Device
+from common.conversation_data import read_training_data
+from common.script import ScriptError
 
 CPU = Device("cpu", torch.float32, is_quantized=True)
 # The default base with its adapter. In fp32 this adapter takes 0.32 GiB, and as much each of two states of the optimizer;

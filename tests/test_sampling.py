@@ -1,7 +1,8 @@
 """The values of generation_config.json: read, checked, changed live."""
 
 import pytest
-from sampling import Sampling
+
+from common.model_folder import Sampling
 
 
 def test_takes_known_values_and_leaves_the_rest():

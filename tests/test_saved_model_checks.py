@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chat_script import ScriptError
 from saved_model_checks import check_saved_model
+
+from common.script import ScriptError
 
 CHAT_DIR = Path(__file__).resolve().parents[1] / "src" / "chat"
 
@@ -166,7 +167,7 @@ def test_settings_of_another_version_are_refused(saved_dir):
 
 def test_the_checks_need_no_model_library(saved_dir):
     program = (
-        f"import sys; sys.path.insert(0, {str(CHAT_DIR)!r})\n"
+        f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n"
         "from pathlib import Path; from saved_model_checks import check_saved_model\n"
         f"check_saved_model(Path({str(saved_dir)!r}))\n"
         "print(sorted({'torch', 'transformers', 'peft', 'tokenizers', 'safetensors'} & set(sys.modules)))"

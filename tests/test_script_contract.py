@@ -1,4 +1,4 @@
-"""What every script promises at its door (the three identical modules): errors, exit codes, whole and private files."""
+"""What every script promises at its door (`common.script`): errors, exit codes, whole and private files."""
 
 import os
 import resource
@@ -9,8 +9,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-import preprocessing_script as contract
 import pytest
+
+from common import script as contract
 
 STAGE_DIR = Path(contract.__file__).parent
 
@@ -22,8 +23,8 @@ def run_code(body: str, *arguments: str, **options) -> subprocess.CompletedProce
 
 def script(body: str) -> str:
     return (
-        f"import sys; sys.path.insert(0, {str(STAGE_DIR)!r})\n"
-        "from preprocessing_script import *\nfrom pathlib import Path\nimport os, signal, time\n"
+        f"import sys; sys.path[:0] = [{str(STAGE_DIR)!r}, {str(STAGE_DIR.parent)!r}]\n"
+        "from common.script import *\nfrom pathlib import Path\nimport os, signal, time\n"
         "def main():\n"
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\nsys.argv[0] = 'script.py'\nrun_script(main)"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from chat_script import ScriptError
 from saved_model_checks import check_saved_model
 from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
@@ -34,6 +33,8 @@ from writing_style.reply_scoring import (
 )
 from writing_style.style_page import make_examples_page
 from writing_style.verbatim_copies import TrainingPhrases, describe_copies
+
+from common.script import ScriptError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "style_report.py"
 

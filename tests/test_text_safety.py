@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from text_safety import remove_unsafe_characters
+
+from common.text_safety import remove_unsafe_characters
 
 
 @pytest.mark.parametrize(

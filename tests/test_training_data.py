@@ -4,7 +4,9 @@ import gzip
 import json
 
 import pytest
-from training_data import Conversation, TrainingDataError, hold_out, overlapping_lines, read_training_data
+from held_out_sets import hold_out, overlapping_lines
+
+from common.conversation_data import Conversation, TrainingDataError, read_training_data
 
 SECRET = "the secret words"
 
@@ -36,7 +38,7 @@ def read(tmp_path):
         (b"", "empty"),
         (b"\n \n\n", "empty"),
         (b"\xef\xbb\xbf", "empty"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", "binary"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "PNG picture"),
         (gzip.compress(GOOD.encode()), "gzip"),
         (b"PK\x03\x04....", "zip"),
         (GOOD.encode("utf-16"), "UTF-16"),

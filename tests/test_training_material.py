@@ -3,11 +3,13 @@
 import dataclasses
 
 import pytest
+from held_out_sets import HeldOut
 from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE
 from run_check import guess_work, measure_work
-from training_data import Conversation, HeldOut
 from training_material import load_tokenizer, prepare_material
-from training_script import ScriptError
+
+from common.conversation_data import Conversation
+from common.script import ScriptError
 
 NOTHING_HELD_OUT = HeldOut([], [], [])
 ROW = 160

@@ -6,13 +6,14 @@ import shutil
 
 import pytest
 import torch
-from base_model_files import find_base
-from chat_format import PERSON_TEMPLATE
 from make_small_base import make_model
-from training_data import read_training_data
 from training_options import parse_options
 from training_run import prepare_run, use_threads
-from training_script import ScriptError
+
+from common.base_model_files import find_base
+from common.chat_format import PERSON_TEMPLATE
+from common.conversation_data import read_training_data
+from common.script import ScriptError
 
 
 @pytest.fixture(autouse=True)

@@ -389,7 +389,7 @@ def test_a_message_of_100000_lines(tmp_path):
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
     script = (
-        f"import sys; sys.path.insert(0, {str(STAGE_DIR)!r})\n"
+        f"import sys; sys.path[:0] = [{str(STAGE_DIR)!r}, {str(STAGE_DIR.parent)!r}]\n"
         "from whatsapp_export import parse_export\n"
         "print(sum(1 for _ in parse_export(sys.argv[1])))\n"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"

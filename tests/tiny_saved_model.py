@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import torch
-from model_files import base_fingerprint
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from turn_format import PERSON_TEMPLATE, encode_conversation
+
+from common.base_model_files import base_fingerprint
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
 torch.set_num_threads(1)  # for models this small, threads only wait for each other
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from unicodedata import bidirectional
 
-from text_safety import remove_unsafe_characters
 from wcwidth import wcswidth, wrap
+
+from common.text_safety import remove_unsafe_characters
 
 # The published layout: 40 columns for the words and their padding, then the squares with their spaces.
 LINE_COLUMNS = 46

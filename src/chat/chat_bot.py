@@ -9,8 +9,6 @@ Exit status: 0 left by exit, Ctrl-D or the end of input; 1 refused, failed, or s
 2 wrong usage; 130 Ctrl-C on an empty line; 129, 143 when closed from outside.
 """
 
-from __future__ import annotations
-
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
 base_model_id = "yam-peleg/Hebrew-Mistral-7B"
 path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
@@ -24,13 +22,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
 from chat_commands import help_text
 from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
-from chat_script import PROJECT_ROOT, printable, run_script, shown_path, warn_of_other_blocks
-from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
-from model_files import prepare_environment, work_offline
-from sampling import RANGES, Sampling, range_of
 from saved_model_checks import SavedModel, check_saved_model
+
+from common.base_model_files import prepare_environment, work_offline
+from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
+from common.model_folder import RANGES, Sampling, range_of
+from common.script import PROJECT_ROOT, printable, run_script, shown_path, warn_of_other_blocks
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
@@ -64,7 +65,8 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; paths typed there count from the current folder, the block's from the project's."""
-    parser = make_parser(__doc__, f"in the chat:\n{help_text()}\n\n{EXAMPLES}", saved_model_path)
+    parser = make_parser(__doc__, f"in the chat:\n{help_text()}\n\n{EXAMPLES}")
+    add_trained_model(parser, saved_model_path)
     parser.add_argument("--path-to-data", metavar="FILE", help="not used here; accepted by all three scripts")
     parser.add_argument(
         "--conversation-path",
@@ -117,7 +119,7 @@ def choose_sampling(options: argparse.Namespace, saved: SavedModel) -> Sampling:
     return sampling.changed("do_sample", "off") if options.greedy else sampling
 
 
-def open_log(options: argparse.Namespace) -> ConversationLog:
+def open_log(options: argparse.Namespace) -> "ConversationLog":
     """Open the log before the model is loaded: who cannot write finds out at once."""
     from conversation_log import ConversationLog
 
@@ -125,16 +127,17 @@ def open_log(options: argparse.Namespace) -> ConversationLog:
     return ConversationLog(options.conversation_path, tell)
 
 
-def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log: ConversationLog) -> int:
+def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log: "ConversationLog") -> int:
     """Load the model and talk."""
     with showing_progress("loading the model"):
         from chat_session import ChatSession, read_saved
-        from compute_device import is_slow
         from live_conversation import Conversation
         from trained_model import load_trained_model
 
+        from common.compute_device import is_slow
+
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
-    if is_slow(trained.plan, saved.base_dir):
+    if is_slow(trained.device, saved.base_dir):
         tell(
             "a base of this size takes minutes for a reply without a GPU; src/chat/export_model.py makes a faster file"
         )
@@ -150,7 +153,7 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
     if is_terminal:
         person = printable(str(saved.settings.get("person") or "the person of the chat"))
         tell(
-            f"imitating {person} on {trained.plan}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
+            f"imitating {person} on {trained.device}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
         )
     lines = open_input(options, log, is_terminal)
     with closing(lines):
@@ -165,8 +168,8 @@ def open_screen(options: argparse.Namespace, is_terminal: bool) -> PipedScreen |
 
 
 def open_input(
-    options: argparse.Namespace, log: ConversationLog, is_terminal: bool
-) -> TerminalInput | PipedInput | OneMessage:
+    options: argparse.Namespace, log: "ConversationLog", is_terminal: bool
+) -> "TerminalInput | PipedInput | OneMessage":
     """Choose where the user's lines come from."""
     from terminal_input import OneMessage, PipedInput, TerminalInput
 

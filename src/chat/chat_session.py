@@ -15,14 +15,14 @@ from types import FrameType
 
 from chat_commands import COMMANDS, Command, help_text, read_line_as_command
 from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
-from chat_script import ScriptError, shown_path
-from command_line import check_folder_of, typed_path
 from conversation_log import ConversationLog, read_conversation, save_conversation
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal_input import OneMessage, PipedInput, TerminalInput
-from text_safety import remove_unsafe_characters
 from turns import Messages, take_back_reply
-from wording import counted
+
+from common.command_line import check_folder_of, typed_path
+from common.script import ScriptError, counted, shown_path
+from common.text_safety import remove_unsafe_characters
 
 MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens
 
@@ -153,7 +153,7 @@ class ChatSession:
         values = asdict(self._conversation.sampling) | {
             "seed": self._conversation.seed,
             "context_tokens": trained.context_tokens,
-            "computed_on": str(trained.plan),
+            "computed_on": str(trained.device),
         }
         tell("\n".join(f"{name} {value}" for name, value in values.items()))
 

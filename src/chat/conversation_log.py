@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bubbles import render_bubble, render_note
-from chat_script import ScriptError, flush_folder, replacing, shown_path
-from text_safety import remove_unsafe_characters
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
+
+from common.script import ScriptError, flush_folder, replacing, shown_path
+from common.text_safety import remove_unsafe_characters
 
 # Continuing reads the end of the twin alone: more than any model remembers, and a log of gigabytes opens at once.
 RESUME_BYTES = 4 * 1024 * 1024

@@ -16,10 +16,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
 import chat_bot
-from chat_script import (
+from saved_model_checks import SavedModel, check_saved_model
+
+from common.base_model_files import list_weight_files, prepare_environment, work_offline
+from common.command_line import add_trained_model, make_parser, typed_path
+from common.script import (
     PROJECT_ROOT,
     TEMPORARY_PREFIX,
     ScriptError,
@@ -29,9 +36,6 @@ from chat_script import (
     shown_path,
     warn_of_other_blocks,
 )
-from command_line import make_parser, typed_path
-from model_files import list_weight_files, prepare_environment, work_offline
-from saved_model_checks import SavedModel, check_saved_model
 
 DEFAULT_EXPORT_PATH = "exported_model"
 MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libraries
@@ -74,7 +78,8 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; what is typed counts from the current folder."""
-    parser = make_parser(__doc__, EXAMPLES, chat_bot.saved_model_path)
+    parser = make_parser(__doc__, EXAMPLES)
+    add_trained_model(parser, chat_bot.saved_model_path)
     parser.add_argument(
         "--export-path",
         type=typed_path,

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from reply_stream import ReplyStream
-from sampling import Sampling
 from trained_model import TrainedModel
 from transformers import DynamicCache
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
+
+from common.model_folder import Sampling
 
 # What stays in the model's memory when it is full. Forgetting moves every position, so what stays is read again once:
 # at a half that costs one re-read token per new one, at nine tenths nine.

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from chat_script import ScriptError, shown_path
-from model_files import read_json_object
 from ollama_modelfile import write_modelfile
 from peft import PeftModel
 from saved_model_checks import SavedModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
-from turn_format import encode_conversation
+
+from common.base_model_files import read_json_object
+from common.chat_format import encode_conversation
+from common.model_folder import ADAPTER_CONFIG_NAME
+from common.script import ScriptError, shown_path
 
 # Encoded by the tokenizer that trained and by the exported one: scripts, emoji, laughter, line breaks, numbers, what
 # looks like structure. Each stands once as the user's words and once as a reply.
@@ -64,7 +66,7 @@ def load_merged_model(saved: SavedModel) -> Any:
 
 def targets_output_layer(saved: SavedModel, base: Any) -> bool:
     """Return whether the adapter changes the output layer (`lm_head`, whatever the base calls it)."""
-    targets = read_json_object(saved.folder / "adapter_config.json")["target_modules"]
+    targets = read_json_object(saved.folder / ADAPTER_CONFIG_NAME)["target_modules"]
     head = base.get_output_embeddings()
     return any(module is head and name.rsplit(".", 1)[-1] in targets for name, module in base.named_modules())
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chat_script import replacing
-from turn_format import PERSON_TEMPLATE
+from common.chat_format import PERSON_TEMPLATE
+from common.script import replacing
 
 GGUF_NAME = "model-q8_0.gguf"  # 8 bits: half of the memory, and no loss that shows in the replies
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from loop_guard import is_looping
-from text_safety import remove_unsafe_characters
+
+from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:
     import torch

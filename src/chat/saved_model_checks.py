@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_script import PROJECT_ROOT, ScriptError, shown_path
-from model_files import (
+from common.base_model_files import (
     HUB_ID_RE,
     PICKLE_ENDINGS,
     BaseModel,
@@ -23,9 +22,16 @@ from model_files import (
     find_base,
     refuse_foreign_code,
 )
-from sampling import Sampling
+from common.model_folder import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_NAME,
+    GENERATION_NAME,
+    SETTINGS_FORMAT,
+    SETTINGS_NAME,
+    Sampling,
+)
+from common.script import PROJECT_ROOT, ScriptError, shown_path
 
-SETTINGS_FORMAT = 1
 MAX_RANK = 512  # a hostile rank allocates tens of gigabytes; useful ones end at 256
 
 # What an adapter of this project says about itself; every other key of its config must be empty or switched off.
@@ -65,10 +71,10 @@ def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedMo
     try:
         settings = _read_settings(folder)
         check_adapter(folder)
-        for name in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        for name in (GENERATION_NAME, "tokenizer.json", "tokenizer_config.json"):
             refuse_foreign_code(_read_object(folder / name), folder / name)
-        generation = _read_object(folder / "generation_config.json")
-        sampling = _read_sampling(generation, folder / "generation_config.json")
+        generation = _read_object(folder / GENERATION_NAME)
+        sampling = _read_sampling(generation, folder / GENERATION_NAME)
         return SavedModel(folder, settings, generation, sampling, _find_base(settings, base_model_id))
     except BaseModelError as error:
         raise ScriptError(str(error)) from None
@@ -79,7 +85,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise ScriptError(f"{shown_path(folder)}: no trained model yet; run src/training/fine_tuning_model.py first")
     if not folder.is_dir():
         raise ScriptError(f"{shown_path(folder)}: is a file, the folder of a trained model is needed; check the path")
-    path = folder / "training_settings.json"
+    path = folder / SETTINGS_NAME
     if not path.is_file():
         cure = "train first, or go on with src/training/fine_tuning_model.py --resume"
         raise ScriptError(f"{shown_path(folder)}: holds no finished training (no {path.name}); {cure}")
@@ -97,7 +103,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 def check_adapter(folder: Path) -> None:
     """Raise ScriptError unless the adapter is one that this project writes: LoRA, whole, finite, safetensors."""
-    config_path = folder / "adapter_config.json"
+    config_path = folder / ADAPTER_CONFIG_NAME
     config = _read_object(config_path)
     unusual = sorted(key for key, value in config.items() if key not in ADAPTER_KEYS and value not in EMPTY_VALUES)
     if config.get("peft_type") != "LORA" or unusual:
@@ -108,7 +114,7 @@ def check_adapter(folder: Path) -> None:
         raise ScriptError(f"{shown_path(config_path)}: rank r must be 1 to {MAX_RANK}; train again")
     if not isinstance(modules, list) or not all(isinstance(m, str) and MODULE_NAME_RE.fullmatch(m) for m in modules):
         raise ScriptError(f"{shown_path(config_path)}: target_modules must be a list of names; train again")
-    weights_path = folder / "adapter_model.safetensors"
+    weights_path = folder / ADAPTER_NAME
     if not weights_path.is_file():
         pickles = sorted(path.name for path in folder.glob("adapter_model.*") if path.suffix in PICKLE_ENDINGS)
         what = f"{pickles[0]} could run code and is never opened" if pickles else f"no {weights_path.name}"

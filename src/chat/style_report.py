@@ -23,21 +23,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
 import chat_bot
-from chat_script import (
+from saved_model_checks import SavedModel, check_saved_model
+from writing_style.canaries import plant_into_file, read_canaries
+
+from common.base_model_files import prepare_environment, work_offline
+from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
+from common.model_folder import ADAPTER_NAME
+from common.script import (
     PROJECT_ROOT,
     ScriptError,
+    counted,
     exclusive_use,
     remove_abandoned_files,
     run_script,
     shown_path,
     warn_of_other_blocks,
 )
-from command_line import add_device, check_folder_of, make_parser, typed_path, whole_number
-from model_files import prepare_environment, work_offline
-from saved_model_checks import SavedModel, check_saved_model
-from wording import counted
-from writing_style.canaries import plant_into_file, read_canaries
 
 if TYPE_CHECKING:
     from trained_model import TrainedModel
@@ -84,7 +88,8 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; what is typed counts from the current folder."""
-    parser = make_parser(__doc__, EXAMPLES, chat_bot.saved_model_path)
+    parser = make_parser(__doc__, EXAMPLES)
+    add_trained_model(parser, chat_bot.saved_model_path)
     parser.add_argument(
         "--path-to-data", type=typed_path, metavar="FILE", help="the JSONL (default: the one trained on)"
     )
@@ -186,7 +191,7 @@ def describe_settings(
     options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel | None
 ) -> dict[str, Any]:
     """Return how the numbers come about; nothing that names a person or a place on this disk."""
-    adapter = (saved.folder / "adapter_model.safetensors").read_bytes()
+    adapter = (saved.folder / ADAPTER_NAME).read_bytes()
     settings: dict[str, Any] = {
         "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
         "base_fingerprint": saved.settings["base_fingerprint"],
@@ -199,8 +204,8 @@ def describe_settings(
     }
     if trained is not None:
         settings["sampling"] = asdict(trained.sampling)
-        settings["device"] = trained.plan.device
-        settings["dtype"] = str(trained.plan.dtype).removeprefix("torch.")
+        settings["device"] = trained.device.kind
+        settings["dtype"] = trained.device.dtype_name
     return settings
 
 

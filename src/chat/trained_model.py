@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from chat_script import ScriptError, shown_path
-from compute_device import ComputePlan, look_at_machine, plan_computing, quantization_config
 from peft import PeftModel
 from reply_stream import ReplyStream
-from sampling import Sampling
 from saved_model_checks import SavedModel
 from transformers import (
     AutoModelForCausalLM,
@@ -25,7 +22,11 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 from transformers.utils import logging as transformers_logging
-from turn_format import ChatFormatError, encode_conversation, find_end_of_turn_id
+
+from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
+from common.compute_device import Device, choose_chat_device, look_at_machine, make_quantization_config
+from common.model_folder import Sampling
+from common.script import ScriptError, shown_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TrainedModel:
     sampling: Sampling  # the folder's own values
     end_ids: frozenset[int]  # the tokens that end a turn
     context_tokens: int  # as long as the conversations it was trained on
-    plan: ComputePlan
+    device: Device
 
     def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
         """Return the ids of `messages` and of the next reply's header, and where each message's turn ends in them."""
@@ -118,12 +119,12 @@ def load_trained_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
-    plan = plan_computing(device, dtype, saved.base_dir, look_at_machine())
+    chosen = choose_chat_device(device, dtype, saved.base_dir, look_at_machine())
     base = AutoModelForCausalLM.from_pretrained(
         saved.base_dir,
-        dtype=plan.dtype,
-        device_map={"": 0 if plan.device == "cuda" else plan.device},
-        quantization_config=quantization_config(plan, saved.settings),
+        dtype=chosen.dtype,
+        device_map={"": 0 if chosen.kind == "cuda" else chosen.name},
+        quantization_config=make_quantization_config(chosen),
         attn_implementation="sdpa",
         trust_remote_code=False,
         use_safetensors=True,
@@ -133,7 +134,7 @@ def load_trained_model(
         warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
         model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
     model.eval()
-    if is_merged and plan.dtype == torch.float32 and not base.config.tie_word_embeddings:
+    if is_merged and chosen.dtype == torch.float32 and not base.config.tie_word_embeddings:
         model.merge_adapter()
     positions = getattr(base.config, "max_position_embeddings", None) or saved.settings["max_length"]
     try:
@@ -147,5 +148,5 @@ def load_trained_model(
         sampling=saved.sampling,
         end_ids=frozenset(end_ids),
         context_tokens=min(saved.settings["max_length"], positions),
-        plan=plan,
+        device=chosen,
     )

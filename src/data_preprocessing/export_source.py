@@ -19,6 +19,8 @@ from header_format import read_header
 from text_encoding import BAD_BYTES, TextDecoder, checked_encoding, guess_encoding
 from zip_entries import base_name, entry_names, open_entry, text_names
 
+from common.file_kinds import LONGEST_START, name_file_kind
+
 __all__ = ["ExportError", "ExportSource", "find_exports", "is_export"]
 
 BLOCK_BYTES = 1 << 16  # larger ones are no faster and cost memory
@@ -32,18 +34,7 @@ NUM_SHOWN_LINES = 5
 
 CHAT_OF_IPHONE = "_chat.txt"
 
-# First bytes of what people take for an export.
-OTHER_KINDS = {
-    b"\x1f\x8b": "a gzip archive",
-    b"Rar!": "a RAR archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
-    b"BZh": "a bzip2 archive",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"%PDF": "a PDF document",
-    b"SQLite format 3\0": "a database of a phone's backup",
-    b"\xd0\xcf\x11\xe0": "an Office document",
-}
+READABLE_KINDS = (None, "a zip archive", "UTF-16 text")
 
 
 class ExportSource:
@@ -60,8 +51,8 @@ class ExportSource:
         self._state = _file_state(path)
         self._entry_name: str | None = None
         with _open_file(path) as file:
-            kind = next((kind for start, kind in OTHER_KINDS.items() if _start_of(file).startswith(start)), None)
-            if kind is not None:
+            kind = name_file_kind(_start_of(file))
+            if kind not in READABLE_KINDS:
                 raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
             if _is_zip(path, file):
                 self._entry_name = _choose_entry(file, chat)
@@ -217,7 +208,7 @@ def _is_zip(path: Path, file: BinaryIO) -> bool:
 
 
 def _start_of(file: BinaryIO) -> bytes:
-    start = file.read(16)
+    start = file.read(LONGEST_START)
     file.seek(0)
     return start
 

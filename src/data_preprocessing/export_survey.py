@@ -19,8 +19,9 @@ from export_source import ExportSource
 from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
 from participants import readable_name
-from preprocessing_script import ScriptError, shown_path
 from whatsapp_export import Export, Message, parse_export
+
+from common.script import ScriptError, shown_path
 
 # How WhatsApp names an export in the languages of placeholders.json; what follows is the chat's name.
 TITLE_RE = re.compile(

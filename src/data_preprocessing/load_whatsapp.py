@@ -6,8 +6,6 @@ Run     python3 src/data_preprocessing/load_whatsapp.py [EXPORT ...] --imitate N
 Takes   some seconds for 40,000 messages (the most WhatsApp exports), on any computer, without a network
 """
 
-from __future__ import annotations
-
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
 base_model_id = "yam-peleg/Hebrew-Mistral-7B"
 path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
@@ -24,9 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
 from participants import find_nearest_name, find_senders, readable_name
 from preprocessing_options import parse_arguments
-from preprocessing_script import (
+
+from common.script import (
     PROJECT_ROOT,
     ScriptError,
     exclusive_use,
@@ -150,7 +151,7 @@ def check_reason(reason: str | None) -> None:
 # ---- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> list[ExportSurvey]:
+def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "list[ExportSurvey]":
     """Look through each export once and tell what was found."""
     from export_survey import ExportFile, survey_export
 
@@ -185,7 +186,7 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
 # ---- Who is imitated -------------------------------------------------------------------------------------------------
 
 
-def choose_imitated(surveys: list[ExportSurvey], names: list[str] | None) -> set[str]:
+def choose_imitated(surveys: "list[ExportSurvey]", names: list[str] | None) -> set[str]:
     """Return every sender name of the person to imitate: of `names`, else asked for at a terminal."""
     if not names:
         names = [ask_whom_to_imitate(surveys)]
@@ -209,7 +210,7 @@ def choose_imitated(surveys: list[ExportSurvey], names: list[str] | None) -> set
     return imitated
 
 
-def find_imitated(surveys: list[ExportSurvey], name: str) -> set[str]:
+def find_imitated(surveys: "list[ExportSurvey]", name: str) -> set[str]:
     """Return the senders called `name` in any of the exports; raise ScriptError when none is, or it is unclear which."""
     found: set[str] = set()
     for survey in surveys:
@@ -229,7 +230,7 @@ def find_imitated(surveys: list[ExportSurvey], name: str) -> set[str]:
     return found
 
 
-def ask_whom_to_imitate(surveys: list[ExportSurvey]) -> str:
+def ask_whom_to_imitate(surveys: "list[ExportSurvey]") -> str:
     """Ask at the terminal until a number or a name of the list is typed; without a terminal raise ScriptError."""
     names = list(count_by_name(surveys))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -255,7 +256,7 @@ def ask_whom_to_imitate(surveys: list[ExportSurvey]) -> str:
             return answer
 
 
-def count_by_name(surveys: list[ExportSurvey]) -> dict[str, int]:
+def count_by_name(surveys: "list[ExportSurvey]") -> dict[str, int]:
     """Return how many messages each participant wrote in all exports together, by readable name, most first."""
     counts: dict[str, int] = {}
     for survey in surveys:
@@ -265,7 +266,7 @@ def count_by_name(surveys: list[ExportSurvey]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def listed_participants(surveys: list[ExportSurvey], is_numbered: bool = False) -> str:
+def listed_participants(surveys: "list[ExportSurvey]", is_numbered: bool = False) -> str:
     """Return an indented line for each of the most active participants."""
     counts = count_by_name(surveys)
     lines = []
@@ -281,7 +282,7 @@ def listed_participants(surveys: list[ExportSurvey], is_numbered: bool = False) 
 
 
 def write_outputs(
-    data_path: Path, surveys: list[ExportSurvey], imitated: set[str], arguments: argparse.Namespace
+    data_path: Path, surveys: "list[ExportSurvey]", imitated: set[str], arguments: argparse.Namespace
 ) -> None:
     """Write the data, the dropped messages and the report, all or none; print what became of the messages."""
     from conversation_writer import ConversationWriter, Settings
@@ -353,7 +354,7 @@ def write_outputs(
     print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
 
 
-def make_redactor(surveys: list[ExportSurvey], arguments: argparse.Namespace) -> Redactor | None:
+def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) -> "Redactor | None":
     """Return what hides private things, or None when the user wants none of it."""
     from phonenumbers import SUPPORTED_REGIONS
     from redaction import Redactor, guess_phone_region
@@ -407,7 +408,7 @@ def next_command(arguments: argparse.Namespace) -> str:
 # ---- Wording ---------------------------------------------------------------------------------------------------------
 
 
-def shown_files(surveys: list[ExportSurvey]) -> str:
+def shown_files(surveys: "list[ExportSurvey]") -> str:
     """Return the name of the export for a message, or of the first of several."""
     first = shown_path(surveys[0].file.path)
     return first if len(surveys) == 1 else f"{first} and {len(surveys) - 1} more"

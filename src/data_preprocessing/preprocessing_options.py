@@ -6,6 +6,8 @@ import argparse
 from datetime import date
 from pathlib import Path
 
+from common.command_line import make_parser, whole_number
+
 TURN_GAP_SECONDS = 600  # ten minutes: what one person writes in a row is one thought
 CONVERSATION_GAP_SECONDS = 3600  # an hour: what follows is rarely an answer to what stood before
 
@@ -23,9 +25,7 @@ EXAMPLES = """examples:
 
 def parse_arguments(description: str, path_to_data: str, typed: list[str] | None) -> argparse.Namespace:
     """Read the command line, or `typed`; exit with 2 when it is wrong. `path_to_data` is the fill-in block's value."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(description, EXAMPLES)
     parser.add_argument(
         "exports",
         nargs="*",
@@ -56,21 +56,21 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     making = parser.add_argument_group("making conversations")
     making.add_argument(
         "--turn-gap-seconds",
-        type=positive_number,
+        type=whole_number(1),
         default=TURN_GAP_SECONDS,
         metavar="N",
         help="a longer pause ends a burst: in a group the name is said again; default: %(default)s",
     )
     making.add_argument(
         "--conversation-gap-seconds",
-        type=positive_number,
+        type=whole_number(1),
         default=CONVERSATION_GAP_SECONDS,
         metavar="N",
         help="a longer silence ends a conversation; default: %(default)s",
     )
     making.add_argument(
         "--max-messages-per-chat",
-        type=positive_number,
+        type=whole_number(1),
         metavar="N",
         help="keep the latest N of each chat; default: all",
     )
@@ -102,13 +102,4 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     )
     parser.add_argument("--base-model-id", metavar="ID", help="only handed on to the next command")
     parser.add_argument("--saved-model-path", metavar="DIR", help="only handed on to the next command")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(typed)
-
-
-def positive_number(text: str) -> int:
-    """Read a whole number above zero."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number

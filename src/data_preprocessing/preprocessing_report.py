@@ -13,7 +13,8 @@ from json.encoder import encode_basestring
 from typing import IO
 
 from message_filters import DROP_REASONS
-from preprocessing_script import printable
+
+from common.script import printable
 
 # WhatsApp cuts an export at about this many messages, without and with media (its help pages; rounded there).
 EXPORT_CAPS = (40_000, 10_000)

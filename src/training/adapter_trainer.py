@@ -21,10 +21,8 @@ from finished_model import library_versions
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size
-from qlora_model import Device
 from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
 from training_progress import LiveLine, ProgressMeter, TrainingLog
-from training_script import ScriptError
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -34,6 +32,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+
+from common.compute_device import Device
+from common.script import ScriptError
 
 
 def make_training_arguments(

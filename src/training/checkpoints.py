@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training_script import flush_folder, replacing
+from common.script import flush_folder, replacing
 
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")

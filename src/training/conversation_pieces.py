@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from chat_format import EncodedConversation
+from common.chat_format import EncodedConversation
 
 Encode = Callable[[list[dict[str, str]]], EncodedConversation]
 

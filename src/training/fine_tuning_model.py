@@ -8,8 +8,6 @@ Run     python3 src/training/fine_tuning_model.py
 Takes   minutes for a small base on any computer; hours for 7B on an NVIDIA GPU with 8 GB of memory or more
 """
 
-from __future__ import annotations
-
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
 base_model_id = "yam-peleg/Hebrew-Mistral-7B"
 path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
@@ -24,7 +22,30 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base_model_files import (
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
+from checkpoints import find_newest_complete, list_differences, read_run_facts, read_versions, step_of
+from output_folder import (
+    check_folder,
+    finish_folder,
+    is_disk_full,
+    move_aside,
+    remove_if_empty,
+    write_json,
+)
+from processes import (
+    check_launch,
+    is_first_process,
+    is_sharded,
+    local_world_size,
+    say,
+    warn,
+    world_size,
+)
+from training_options import parse_options
+from training_run import Run, base_errors_explained, prepare_run, shorten_to_context
+
+from common.base_model_files import (
     BaseModel,
     check_base_folder,
     download_base,
@@ -33,25 +54,9 @@ from base_model_files import (
     prepare_environment,
     work_offline,
 )
-from checkpoints import find_newest_complete, list_differences, read_run_facts, read_versions, step_of
-from output_folder import (
-    CHECKPOINTS_NAME,
-    CURVE_NAME,
-    HELD_OUT_NAME,
-    LOG_NAME,
-    REPORT_NAME,
-    check_folder,
-    finish_folder,
-    is_disk_full,
-    move_aside,
-    remove_if_empty,
-    write_json,
-)
-from processes import check_launch, is_first_process, is_sharded, local_world_size, say, warn, world_size
-from training_data import TrainingData, TrainingDataError, read_training_data
-from training_options import parse_options
-from training_run import Run, base_errors_explained, prepare_run, shorten_to_context
-from training_script import (
+from common.conversation_data import TrainingData, TrainingDataError, read_training_data
+from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, HELD_OUT_NAME, LOG_NAME, REPORT_NAME
+from common.script import (
     PROJECT_ROOT,
     ScriptError,
     exclusive_use,
@@ -120,12 +125,13 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 def show_check(options: argparse.Namespace) -> None:
     """Print what the run would take, with as much as is at hand: the base's config, then tokenizer and data."""
     from known_bases import find_config
-    from qlora_model import choose_device
     from run_check import check_run, guess_work, measure_work, refuse_what_takes_days
+
+    from common.compute_device import choose_training_device
 
     is_typed = options.path_to_data is not path_to_data
     data = read_data(options) if is_typed or options.data_path.is_file() else None
-    device = choose_device(options.device)
+    device = choose_training_device(options.device)
     with base_errors_explained():
         base = find_base(options.base_model_id, options.start_dir)
         work = None
@@ -172,20 +178,22 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
 def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
     """Stop before a base is fetched that this machine could not train within a day."""
     from known_bases import find_config
-    from qlora_model import choose_device
     from run_check import guess_work, refuse_what_takes_days
+
+    from common.compute_device import choose_training_device
 
     if options.device == "auto":
         config = find_config(base)
         work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
-        refuse_what_takes_days(base, config, choose_device(), work, flags_without("--resume"))
+        refuse_what_takes_days(base, config, choose_training_device(), work, flags_without("--resume"))
 
 
 def refuse_hopeless_run(run: Run) -> None:
     """Stop before a base is loaded that this machine could not train within a day, or save nowhere."""
     from known_bases import find_config
-    from qlora_model import unused_gpu_notice
     from run_check import measure_work, refuse_what_takes_days
+
+    from common.compute_device import unused_gpu_notice
 
     notice = unused_gpu_notice()
     if notice:
@@ -309,10 +317,9 @@ def print_plan(run: Run, model: Any) -> None:
     count = count_parameters(model)
     supervised_percent = 100 * material.num_supervised_tokens / material.num_tokens
     step_tokens = material.num_tokens * run.recipe.epochs // schedule.num_steps
-    dtype = str(run.device.dtype).removeprefix("torch.")
     say(
         "Plan\n"
-        f"  device    {run.device.name}, {dtype}, number of processes: {world_size()}\n"
+        f"  device    {run.device.name}, {run.device.dtype_name}, number of processes: {world_size()}\n"
         f"  model     {count.total:,} parameters, {count.trainable:,} of them trained ({count.trainable_percent:.4f} %)\n"
         f"  held out  {len(held_out.validation):,} conversations to stop by; {len(held_out.spread):,} spread and "
         f"{len(held_out.latest):,} latest for the style report\n"
@@ -330,7 +337,7 @@ def print_plan(run: Run, model: Any) -> None:
         )
 
 
-def run_training(run: Run, model: Any, checkpoint: Path | None) -> tuple[AdapterTrainer, RunKeeper]:
+def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, RunKeeper]":
     """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
     from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
     from finished_model import make_generation_config
@@ -403,7 +410,7 @@ def is_memory_full(error: Exception) -> bool:
     )
 
 
-def save_and_summarise(run: Run, model: Any, trainer: AdapterTrainer, keeper: RunKeeper) -> None:
+def save_and_summarise(run: Run, model: Any, trainer: "AdapterTrainer", keeper: "RunKeeper") -> None:
     """Write the finished model, settings last, and say how well it went and what to do next."""
     from finished_model import make_generation_config, make_report, make_settings
     from training_progress import draw_loss_curve, shown_bytes, shown_seconds

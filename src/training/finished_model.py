@@ -14,24 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from chat_format import find_end_of_turn_id
-from qlora_model import QUANTIZATION, count_parameters
+from qlora_model import count_parameters
 from training_progress import peak_memory_bytes
 from training_run import Run
 from transformers import TrainerState
 
-SETTINGS_FORMAT = 1
-
-# How the chat draws replies, chosen by the style report over three seeds (tests/benchmarks/RESULTS.md): closer to the owner
-# in every column than the published 0.5 and 1.025, which repeat the likeliest habit. min_p keeps the unlikely tail out.
-SAMPLING = {
-    "do_sample": True,
-    "temperature": 1.0,
-    "repetition_penalty": 1.0,
-    "top_k": 0,
-    "min_p": 0.05,
-    "max_new_tokens": 128,
-}
+from common.chat_format import find_end_of_turn_id
+from common.compute_device import NF4
+from common.model_folder import SETTINGS_FORMAT, Sampling
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -45,7 +35,11 @@ def make_generation_config(tokenizer: Any) -> dict[str, Any]:
     """Return how replies are drawn and where they end."""
     end_id = find_end_of_turn_id(tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end_id
-    return SAMPLING | {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end_id, "pad_token_id": pad_id}
+    return Sampling().to_generation_config() | {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": end_id,
+        "pad_token_id": pad_id,
+    }
 
 
 def make_report(run: Run, model: Any, state: TrainerState, log_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -90,7 +84,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
         "path_to_data": str(run.options.data_path),
         "data_sha256": run.data.sha256,
         "max_length": recipe.max_length,
-        "quantization": QUANTIZATION if run.device.is_quantized else {},
+        "quantization": NF4 if run.device.is_quantized else {},
         "lora": {
             "rank": recipe.rank,
             "alpha": recipe.alpha,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from chat_format import encode_conversation
 from packing import ScheduledPieces, collate_pack
 from packing_check import PLAIN_ATTENTION
-from training_script import printable
+
+from common.chat_format import encode_conversation
+from common.script import printable
 
 NUM_SAMPLES = 2
 MAX_SAMPLE_TOKENS = 40

@@ -6,14 +6,19 @@ Started as a program it prints that table; choosing among them for one machine i
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
 import torch
-from base_model_files import BaseModel, fetch_config
 from memory_estimate import GIB, Load, estimate_memory, shown_gib
-from qlora_model import Device, read_model_config
+from qlora_model import read_model_config
 from transformers import AutoConfig, PreTrainedConfig
+
+from common.base_model_files import BaseModel, fetch_config
+from common.compute_device import Device
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from head_loss import compute_loss_in_blocks
 from peft.helpers import disable_input_dtype_casting
-from qlora_model import Device, ParameterCount, add_lora, count_parameters, recompute_activations
+from qlora_model import ParameterCount, add_lora, count_parameters, recompute_activations
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -28,6 +28,8 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
+
+from common.compute_device import Device
 
 GIB = 2**30
 

@@ -15,14 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training_script import ScriptError, flush_folder, remove_abandoned_files, replacing, shown_path
+from common.model_folder import ADAPTER_NAME, CHECKPOINTS_NAME, GENERATION_NAME, HELD_OUT_NAME, SETTINGS_NAME
+from common.script import ScriptError, flush_folder, remove_abandoned_files, replacing, shown_path
 
-SETTINGS_NAME = "training_settings.json"
-REPORT_NAME = "training_report.json"
-HELD_OUT_NAME = "held_out_conversations.json"
-LOG_NAME = "training_log.jsonl"
-CURVE_NAME = "loss_curve.png"
-CHECKPOINTS_NAME = "checkpoints"
 FINAL_NAME = "final"  # inside the checkpoints: the adapter while it is written
 NOT_SHIPPED = ("README.md", "training_args.bin")  # a card full of blanks, and a pickle with paths of this machine
 
@@ -81,7 +76,7 @@ def finish_folder(
     # Without save_embedding_layers=False, LoRA on the head drags the base's whole head along (0.5 GB on a 7B).
     model.save_pretrained(final, save_embedding_layers=False)
     tokenizer.save_pretrained(final)
-    write_json(final / "generation_config.json", generation_config)
+    write_json(final / GENERATION_NAME, generation_config)
     for path in sorted(final.iterdir()):
         if path.name not in NOT_SHIPPED:
             with path.open("rb") as file:
@@ -91,7 +86,7 @@ def finish_folder(
     flush_folder(folder)
     write_json(folder / SETTINGS_NAME, settings)
     shutil.rmtree(folder / CHECKPOINTS_NAME)
-    return (folder / "adapter_model.safetensors").stat().st_size
+    return (folder / ADAPTER_NAME).stat().st_size
 
 
 def remove_if_empty(folder: Path) -> None:

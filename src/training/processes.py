@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from training_script import ScriptError
+from common.script import ScriptError
 
 # Launchers other than torchrun announce the number of processes under their own names.
 WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -23,11 +23,6 @@ def world_size() -> int:
 def local_world_size() -> int:
     """Return how many of them run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def local_process_index() -> int:
-    """Return the number of this process on this machine, which is also the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def is_first_process() -> bool:

@@ -1,4 +1,4 @@
-"""The quantized base model with LoRA on it: device and dtype by rule, 4-bit loading, targets found in the model, counts.
+"""The quantized base model with LoRA on it: 4-bit loading, targets found in the model, counts.
 
 It leaves files and downloads to base_model_files, the training itself to fine_tuning_model.
 """
@@ -11,29 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from base_model_files import BaseModel, BaseModelError
 from peft import LoraConfig, PeftModel, get_peft_model
-from processes import is_sharded, local_process_index
-from training_script import ScriptError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from processes import is_sharded
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-# The QLoRA paper's storage: normal-float 4, its scales quantized once more (0.516 bytes a weight).
-QUANTIZATION = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where to train and in which precision the parts that are not 4-bit are kept and computed."""
-
-    name: str  # for torch: "cuda:0", "mps", "cpu"
-    dtype: torch.dtype
-    is_quantized: bool
-
-    @property
-    def kind(self) -> str:
-        """The device without its number."""
-        return self.name.split(":")[0]
+from common.base_model_files import BaseModel, BaseModelError
+from common.compute_device import Device, make_quantization_config
+from common.script import ScriptError
 
 
 @dataclass(frozen=True)
@@ -47,28 +32,6 @@ class ParameterCount:
     def trainable_percent(self) -> float:
         """The trainable share of base + adapter, in percent."""
         return 100 * self.trainable / self.total
-
-
-def choose_device(wanted: str = "auto") -> Device:
-    """Return the best device of this machine: its own GPU for each process, a Mac's GPU, or the CPU ("cpu": always)."""
-    if wanted == "auto" and torch.cuda.is_available():
-        # Cards before Ampere only emulate bf16, slowly.
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Device(f"cuda:{local_process_index()}", torch.bfloat16 if has_bf16 else torch.float16, True)
-    if wanted == "auto" and torch.backends.mps.is_available():
-        has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
-        return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
-    # On a CPU without AVX-512 bf16 is about 20 times slower than fp32 (measured).
-    return Device("cpu", torch.float32, True)
-
-
-def unused_gpu_notice() -> str | None:
-    """Return a sentence when this machine has an NVIDIA GPU that this torch cannot use, else None."""
-    if torch.cuda.is_available() or not Path("/proc/driver/nvidia/version").exists():
-        return None
-    if torch.version.cuda is None:
-        return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command"
-    return f"torch cannot use the NVIDIA GPU of this machine (built for CUDA {torch.version.cuda}); update its driver"
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
@@ -90,8 +53,9 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
     and doubles the activations, and norms compute in fp32 inside anyway.
     """
     arguments: dict[str, Any] = {"dtype": device.dtype, "attn_implementation": attn_implementation}
-    if device.is_quantized:
-        arguments["quantization_config"] = _bitsandbytes_config(device)
+    # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
+    stored_as = device.dtype if is_sharded() else torch.uint8
+    arguments["quantization_config"] = make_quantization_config(device, stored_as)
     if not is_sharded():  # FSDP places the parts itself
         arguments["device_map"] = {"": device.name}
     with warnings.catch_warnings():
@@ -111,19 +75,10 @@ def keep_layout_for_training(model: torch.nn.Module) -> None:
     Where the processor has avx512_bf16, bitsandbytes 0.50 repacks a layer at its first forward pass in eval mode and
     leaves it so. The kernel for that layout has no backward pass: gradients are wrong without an error.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _bitsandbytes_config(device: Device) -> BitsAndBytesConfig:
-    try:
-        import bitsandbytes  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ScriptError(f"bitsandbytes: cannot be used here ({error}); install it again") from None
-    # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
-    storage = device.dtype if is_sharded() else torch.uint8
-    return BitsAndBytesConfig(**QUANTIZATION, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=storage)
+    layer: Any
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
 
 
 def find_lora_targets(model: PreTrainedModel) -> list[str]:

@@ -16,18 +16,20 @@ from typing import Any
 
 import psutil
 import torch
-from base_model_files import BaseModel
 from checkpoints import NUM_KEPT, list_checkpoints
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
-from output_folder import CHECKPOINTS_NAME
 from processes import local_world_size
-from qlora_model import Device, ParameterCount, find_lora_targets, unused_gpu_notice
+from qlora_model import ParameterCount, find_lora_targets
 from recipes import Recipe
-from training_data import Conversation
 from training_progress import shown_bytes, shown_seconds
-from training_script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 from transformers import PreTrainedConfig
+
+from common.base_model_files import BaseModel
+from common.compute_device import Device, unused_gpu_notice
+from common.conversation_data import Conversation
+from common.model_folder import CHECKPOINTS_NAME
+from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 
 STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 
@@ -366,5 +368,4 @@ def _shown_parts(memory: MemoryEstimate) -> str:
 
 
 def _shown_dtype(device: Device) -> str:
-    rest = str(device.dtype).removeprefix("torch.")
-    return f"4-bit weights, the rest {rest}" if device.is_quantized else rest
+    return f"4-bit weights, the rest {device.dtype_name}" if device.is_quantized else device.dtype_name

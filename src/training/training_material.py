@@ -7,14 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from chat_format import PERSON_TEMPLATE, ChatFormatError, EncodedConversation, encode_conversation, find_end_of_turn_id
 from conversation_pieces import Piece, cut_into_pieces
 from datasets import Dataset
+from held_out_sets import HeldOut
 from packing import Schedule, ScheduledPieces, plan_padded_schedule, plan_schedule
 from recipes import Recipe, choose_step_tokens, share_out, split_step
-from training_data import Conversation, HeldOut
-from training_script import ScriptError
 from transformers import AutoTokenizer
+
+from common.chat_format import (
+    PERSON_TEMPLATE,
+    ChatFormatError,
+    EncodedConversation,
+    encode_conversation,
+    find_end_of_turn_id,
+)
+from common.conversation_data import Conversation
+from common.script import ScriptError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, RECIPES, Recipe
-from training_script import PROJECT_ROOT
+
+from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
+from common.script import PROJECT_ROOT
+
+MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
+MAX_SEED = 2**32 - 1  # numpy takes no other
 
 EXAMPLES = """examples:
   python3 src/training/fine_tuning_model.py
@@ -32,9 +37,7 @@ def parse_options(
     The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
     `model_dir` and `recipe`, with the flags that change it applied.
     """
-    parser = argparse.ArgumentParser(
-        description=description, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(description, EXAMPLES)
     files = parser.add_argument_group("the fill-in block (typed paths count from the current folder)")
     files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder (default: %(default)s)")
     files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1 (default: %(default)s)")
@@ -52,12 +55,17 @@ def parse_options(
     run.add_argument(
         "--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days (default: auto)"
     )
-    run.add_argument("--threads", type=_positive, metavar="N", help="processor threads (default: one for each core)")
     run.add_argument(
-        "--seed", type=_seed, default=seed, metavar="N", help="same seed, data and machine: same adapter (%(default)s)"
+        "--threads", type=whole_number(1), metavar="N", help="processor threads (default: one for each core)"
+    )
+    run.add_argument(
+        "--seed",
+        type=whole_number(0, MAX_SEED),
+        default=seed,
+        metavar="N",
+        help="same seed, data and machine: same adapter (%(default)s)",
     )
     run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
-    run.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     run.add_argument(
         "--activation-checkpointing", choices=["auto", "on", "off"], default="auto",
@@ -67,18 +75,26 @@ def parse_options(
     training = parser.add_argument_group("the training (defaults of the recipe)")
     training.add_argument("--recipe", choices=sorted(RECIPES), default="default", help="published: for comparison only")
     for flag, kind, text in (
-        ("--learning-rate", _positive_number, "a small base bears more, 1e-3"),
-        ("--epochs", _positive, "at most: it stops when held-out replies get no better"),
-        ("--rank", _positive, "of LoRA"),
-        ("--alpha", _positive, "of LoRA: its output is scaled by alpha / rank"),
-        ("--dropout", _share, "of LoRA"),
-        ("--max-length", _length, "tokens of a row, and of the longest context; less needs less memory"),
+        ("--learning-rate", number_above_0, "a small base bears more, 1e-3"),
+        ("--epochs", whole_number(1), "at most: it stops when held-out replies get no better"),
+        ("--rank", whole_number(1), "of LoRA"),
+        ("--alpha", whole_number(1), "of LoRA: its output is scaled by alpha / rank"),
+        ("--dropout", share, "of LoRA"),
+        (
+            "--max-length",
+            whole_number(MIN_ROW_TOKENS),
+            "tokens of a row, and of the longest context; less needs less memory",
+        ),
     ):
         name = flag.lstrip("-").replace("-", "_")
         values = f"{getattr(DEFAULT_RECIPE, name):g}, published {getattr(PUBLISHED_RECIPE, name):g}"
         training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({values})")
     training.add_argument(
-        "--batch-tokens", type=_length, metavar="N", default=argparse.SUPPRESS, help="tokens a step (from the data)"
+        "--batch-tokens",
+        type=whole_number(MIN_ROW_TOKENS),
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="tokens a step (from the data)",
     )
     training.add_argument(
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
@@ -108,48 +124,5 @@ def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:
         return PROJECT_ROOT if getattr(options, name) is block[name] else Path.cwd()
 
     options.start_dir = start_of("base_model_id")
-    options.data_path = start_of("path_to_data") / Path(options.path_to_data).expanduser()
-    options.model_dir = start_of("saved_model_path") / Path(options.saved_model_path).expanduser()
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-def _length(text: str) -> int:
-    number = int(text)
-    if number < 64:
-        raise argparse.ArgumentTypeError("64 tokens are the least that hold a message and its reply")
-    return number
-
-
-def _seed(text: str) -> int:
-    number = int(text)
-    if not 0 <= number < 2**32:  # numpy takes no other
-        raise ValueError
-    return number
-
-
-def _positive_number(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1:
-        raise ValueError
-    return number
-
-
-# argparse names the type in its error.
-_positive.__name__ = "whole number above 0"
-_length.__name__ = "whole number"
-_seed.__name__ = "whole number from 0 to 4294967295"
-_positive_number.__name__ = "number above 0"
-_share.__name__ = "number from 0 up to 1"
+    options.data_path = start_of("path_to_data") / typed_path(options.path_to_data)
+    options.model_dir = start_of("saved_model_path") / typed_path(options.saved_model_path)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training_script import replacing
+
+from common.script import replacing
 
 BAR_WIDTH = 10  # then what matters fits in 80 columns
 SECONDS_BETWEEN_LINES = 30.0  # where the output is no terminal, a line now and then instead of a live one

@@ -15,17 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from base_model_files import TOKENIZER_FILES, BaseModel, BaseModelError, base_fingerprint
 from checkpoints import sha256_of
+from held_out_sets import HeldOut, hold_out, overlapping_lines
 from processes import say, warn, world_size
 from recipes import Recipe
-from training_data import HeldOut, TrainingData, hold_out, overlapping_lines
-from training_script import ScriptError
+
+from common.base_model_files import TOKENIZER_FILES, BaseModel, BaseModelError, base_fingerprint
+from common.conversation_data import TrainingData
+from common.script import ScriptError
 
 if TYPE_CHECKING:
-    from qlora_model import Device
     from training_material import Material
     from transformers import PreTrainedConfig
+
+    from common.compute_device import Device
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class Run:
 
 def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
     """Choose device and held-out conversations, encode and pack the rest; the heavy libraries load here."""
-    from qlora_model import choose_device, read_model_config
+    from qlora_model import read_model_config
     from training_material import load_tokenizer, prepare_material
 
+    from common.compute_device import choose_training_device
+
     use_threads(options.threads)
-    device = choose_device(options.device)
+    device = choose_training_device(options.device)
     assert base.folder is not None
     tokenizer = load_tokenizer(base.folder, base.name)
     with base_errors_explained():

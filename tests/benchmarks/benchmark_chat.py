@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-for folder in ("src/chat", "src/demo", "tests"):
+for folder in ("src", "src/chat", "src/demo", "tests"):
     sys.path.insert(0, str(PROJECT_ROOT / folder))
 
 import make_small_base  # noqa: E402

@@ -29,9 +29,10 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src" / "training"))
+SRC_DIR = Path(__file__).resolve().parents[2] / "src"
+sys.path[:0] = [str(SRC_DIR / "training"), str(SRC_DIR)]
 
-from base_model_files import prepare_environment, work_offline
+from common.base_model_files import prepare_environment, work_offline
 
 prepare_environment()
 work_offline()

@@ -19,10 +19,12 @@ from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
 from packing import plan_schedule
 from peft import get_peft_model
-from qlora_model import Device, add_lora, choose_device, load_quantized_base, recompute_activations
+from qlora_model import add_lora, load_quantized_base, recompute_activations
 from safetensors.torch import save_file
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import PreTrainedConfig, set_seed
+
+from common.compute_device import Device, choose_training_device
 
 BASE_NAME = "yam-peleg/Hebrew-Mistral-7B"
 NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
@@ -95,7 +97,7 @@ def measure_on_gpu() -> None:
     if not torch.cuda.is_available():
         sys.exit("benchmark_training: no CUDA card here; this part was not measured")
     config = next(known.config for known in known_bases() if known.name == BASE_NAME)
-    device = choose_device()
+    device = choose_training_device()
     conversations = make_conversations(config.vocab_size, NUM_CONVERSATIONS, SEED)
     share = most_supervised_share(conversations, ROW_TOKENS)
     estimate = estimate_memory(config, device, Load(row_tokens=ROW_TOKENS, supervised_share=share))[1]

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 SRC_DIR = Path(__file__).resolve().parents[2] / "src"
-sys.path[:0] = [str(SRC_DIR / "training"), str(SRC_DIR / "chat")]
+sys.path[:0] = [str(SRC_DIR), str(SRC_DIR / "training"), str(SRC_DIR / "chat")]
 
 RECIPES = {
     "lr 1e-3": ["--learning-rate", "1e-3"],

@@ -21,8 +21,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
-sys.path[:0] = [str(TESTS), str(ROOT / "src/demo"), str(ROOT / "src/chat")]
-os.environ["PYTHONPATH"] = str(ROOT / "src/chat")  # for the process that the chats are forked from
+sys.path[:0] = [str(TESTS), str(ROOT / "src"), str(ROOT / "src/demo"), str(ROOT / "src/chat")]
+os.environ["PYTHONPATH"] = f"{ROOT / 'src/chat'}:{ROOT / 'src'}"  # for the process that the chats are forked from
 os.environ["OMP_NUM_THREADS"] = "1"
 
 STAGE_1, STAGE_3 = ROOT / "src/data_preprocessing/load_whatsapp.py", ROOT / "src/chat/chat_bot.py"

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from chat_script import ScriptError, replacing, shown_path
-
+from common.script import ScriptError, replacing, shown_path
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import make_bubbles, make_page
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chat_script import ScriptError, replacing, shown_path
 from turns import Messages
+
+from common.script import ScriptError, replacing, shown_path
 
 CODE_DIGITS = 4
 NUM_CODES = 10**CODE_DIGITS

@@ -14,10 +14,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from chat_script import ScriptError
 from trained_model import TrainedModel
-from turn_format import encode_conversation
 
+from common.chat_format import encode_conversation
+from common.script import ScriptError
 from writing_style.canaries import ANSWER, CODE_DIGITS, NUM_CODES, Canary
 
 MOST_BITS = math.log2(NUM_CODES)

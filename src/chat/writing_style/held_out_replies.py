@@ -11,14 +11,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from chat_script import ScriptError, shown_path
-from turns import Messages, add_to_turn, with_seats_swapped
+from turns import Messages, with_seats_swapped
 
+from common.conversation_data import TrainingDataError, read_training_data
+from common.model_folder import HELD_OUT_NAME
+from common.script import ScriptError, shown_path
 from writing_style.writing_habits import list_words
 
-HELD_OUT_NAME = "held_out_conversations.json"
 SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time
 LONG_REPLY_WORDS = 5  # a longer reply that also stands in training is no test; a shorter one ("סבבה") repeats in life
 
@@ -83,49 +84,27 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ScriptError(f"{shown_path(split_path)}: is damaged; {cure}") from None
     try:
-        content = data_path.read_bytes()
+        data = read_training_data(data_path, skip_bad_lines=True)  # what the training skipped is skipped here
     except FileNotFoundError:
         raise ScriptError(
             f"{shown_path(data_path)}: not found; give the JSONL this model was trained on with --path-to-data"
         ) from None
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != expected_sha256:
+    except TrainingDataError as error:
+        raise ScriptError(f"{shown_path(data_path)}: {error}") from None
+    if data.sha256 != expected_sha256:
         raise ScriptError(
             f"{shown_path(data_path)}: is not the data this model was trained on, so it cannot be told what was held "
             "out; give the JSONL of the training with --path-to-data, or train again"
         )
-    conversations = _read_conversations(content, data_path)
+    conversations: dict[int, Messages] = {talk.line_number: talk.messages for talk in data.conversations}
     if not held_out <= conversations.keys():
         raise ScriptError(f"{shown_path(split_path)}: is damaged (names lines that are not there); {cure}")
     return HeldOutData(
         sets={name: {number: conversations[number] for number in numbers} for name, numbers in sets.items()},
         training={number: messages for number, messages in conversations.items() if number not in held_out},
-        sha256=sha256,
+        sha256=data.sha256,
         split_sha256=hashlib.sha256(split_bytes).hexdigest(),
     )
-
-
-def _read_conversations(content: bytes, path: Path) -> dict[int, Messages]:
-    conversations: dict[int, Messages] = {}
-    # As stage 2 counts: every line, ended by "\n" alone (U+2028 may stand raw inside a JSON string).
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
-        if not line.strip():
-            continue
-        try:
-            conversations[number] = _join_turns(json.loads(line)["messages"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue  # a line that stage 2 skipped, too (--skip-bad-lines)
-    if not conversations:
-        raise ScriptError(f"{shown_path(path)}: holds no conversations; run preprocess_start.sh first")
-    return conversations
-
-
-def _join_turns(messages: Sequence[dict[str, Any]]) -> Messages:
-    turns: Messages = []
-    for message in messages:
-        if str(message["content"]).strip():
-            add_to_turn(turns, str(message["role"]), str(message["content"]))
-    return turns
 
 
 def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from trained_model import TrainedModel
-from turn_format import encode_conversation
-from wording import counted
 
+from common.chat_format import encode_conversation
+from common.script import counted
 from writing_style.author_classifier import area_under_curve
 from writing_style.canaries import Canary
 from writing_style.code_ranking import measure_canaries

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from chat_script import replacing
-from sampling import Sampling
 from trained_model import TrainedModel
 
+from common.model_folder import Sampling
+from common.script import replacing
 from writing_style.held_out_replies import Exchange
 from writing_style.reply_scoring import encode_fitting, make_batches, pad_left
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from turn_format import EncodedConversation, encode_conversation
 from turns import Messages
 
+from common.chat_format import EncodedConversation, encode_conversation
 from writing_style.held_out_replies import Exchange
 from writing_style.resampling import FloatArray, Interval, interval_of, resample
 

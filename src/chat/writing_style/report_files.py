@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chat_script import replacing
-
+from common.script import replacing
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import make_examples_page, make_report_page
 from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg

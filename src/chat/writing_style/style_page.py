@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from turns import Messages
-from wording import counted
+
+from common.script import counted
 
 STYLE = """
 :root{color-scheme:light dark}

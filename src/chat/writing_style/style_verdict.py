@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wording import counted
+from common.script import counted
 
 NOT_ENOUGH_DATA = "not enough data"
 NO_CLOSER = "no closer than the base"

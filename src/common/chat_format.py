@@ -1,8 +1,8 @@
 """Messages -> token ids, which of them are supervised, and where turns end; the chat template of a base without one.
 
 The template is rendered with a mark in place of each message's words, so that words can never become structure: a
-message that contains `</s>` or a role marker stays text. The same bytes lie in `src/training/chat_format.py` and
-`src/chat/turn_format.py` (a test compares them): what was trained is what is prompted.
+message that contains `</s>` or a role marker stays text. Training and chat both
+encode here: what was trained is what is prompted.
 It leaves reading the data and cutting to length to others.
 """
 

@@ -1,4 +1,4 @@
-"""What the command lines of `chat_bot`, `style_report` and `export_model` share: the trained folder, paths, numbers.
+"""What the command lines of all scripts share: the shape of the help, typed paths, numbers, the trained folder.
 
 Standard library only: it is imported before `--help` is answered. It leaves the other flags to each script.
 """
@@ -6,24 +6,31 @@ Standard library only: it is imported before `--help` is answered. It leaves the
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_script import PROJECT_ROOT, ScriptError, shown_path
+from common.script import PROJECT_ROOT, ScriptError, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_DIGITS = 18  # of a whole number: what every generator of random numbers accepts
 
 
-def make_parser(description: str, epilog: str, saved_model_path: str) -> argparse.ArgumentParser:
-    """Return a parser with `--saved-model-path`, `--base-model-id` and `--debug`.
-
-    `saved_model_path` is the fill-in block's value, which counts from the project's root.
-    """
+def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser with `--debug` whose help keeps the line breaks of both texts."""
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_trained_model(parser: argparse.ArgumentParser, saved_model_path: str) -> None:
+    """Add `--saved-model-path` and `--base-model-id` of the scripts that read a trained folder.
+
+    `saved_model_path` is the fill-in block's value, which counts from the project's root.
+    """
     model = parser.add_argument_group("the trained model (typed paths count from the current folder)")
     model.add_argument(
         "--saved-model-path",
@@ -37,8 +44,6 @@ def make_parser(description: str, epilog: str, saved_model_path: str) -> argpars
         metavar="ID",
         help="where the base it was trained on lies now; any other is refused (default: where it was)",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -60,13 +65,37 @@ def check_folder_of(path: Path) -> None:
         raise ScriptError(f"{shown_path(path.parent)}: no such folder; make it, or choose another place")
 
 
-def whole_number(lowest: int) -> Callable[[str], int]:
-    """Return the reader of a flag that takes a whole number from `lowest` on."""
+def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    """Return the reader of a flag that takes a whole number from `lowest` on, to `highest` when that is given."""
+    wanted = f"from {lowest}" if highest is None else f"from {lowest} to {highest}"
 
     def read(text: str) -> int:
         is_whole = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-        if not is_whole or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"is a whole number from {lowest}, not {text!r}")
+        if not is_whole or int(text) < lowest or (highest is not None and int(text) > highest):
+            raise argparse.ArgumentTypeError(f"is a whole number {wanted}, not {text!r}")
         return int(text)
 
     return read
+
+
+def number_above_0(text: str) -> float:
+    """Read a flag that takes a finite number above 0."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"is a number above 0, not {text!r}")
+    return number
+
+
+def share(text: str) -> float:
+    """Read a flag that takes a number from 0 to below 1."""
+    number = _number(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"is a number from 0 to below 1, not {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # fails every comparison

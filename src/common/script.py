@@ -1,7 +1,6 @@
-"""What every script of the project promises at its door: paths, exit codes, one-line errors, private and whole files.
+"""What every script of the project promises: exit codes, one-line errors, shown paths, private and whole files, locks.
 
-The same bytes lie in each stage folder under the stage's own name (a test compares them), so that a folder can be
-taken alone to another machine. Standard library only: it is imported before `--help` is answered.
+Standard library only: it is imported before `--help` is answered.
 It leaves to the script what to check, and to the modules what to do.
 """
 
@@ -85,6 +84,17 @@ def shown_python() -> str:
     """Return how to call this Python: the project's own by its path, else the usual word."""
     is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
     return shown_path(Path(sys.executable)) if is_project_own else "python3"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `number` with `noun`, which is given in the singular.
+
+    >>> counted(1, "reply"), counted(1_200, "reply"), counted(0, "message")
+    ('1 reply', '1,200 replies', '0 messages')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
 def warn_of_other_blocks(own_script: Path) -> None:

@@ -1,6 +1,7 @@
-"""How the next token is chosen: the values of `generation_config.json`, each with its name, range and live change.
+"""The trained folder `saved_model/` as a format: the names of its files, its version, and how replies are drawn.
 
-It leaves their use to `trained_model`.
+Stage 2 writes the folder; chat, report and exporter read it. Standard library only: it is imported before `--help` is
+answered. It leaves checking what lies there to `saved_model_checks`, and drawing replies to `trained_model`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+SETTINGS_NAME = "training_settings.json"  # written last: where it is, the model is complete
+SETTINGS_FORMAT = 1
+ADAPTER_NAME = "adapter_model.safetensors"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+GENERATION_NAME = "generation_config.json"
+REPORT_NAME = "training_report.json"
+LOG_NAME = "training_log.jsonl"
+CURVE_NAME = "loss_curve.png"
+CHECKPOINTS_NAME = "checkpoints"
+
+# Which conversations were kept from training, each set by their lines in the JSONL, counted from 0.
+HELD_OUT_NAME = "held_out_conversations.json"
 
 # name: (lowest, highest) allowed. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off.
 RANGES: dict[str, tuple[float, float]] = {
@@ -19,6 +33,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, 100_000),
     "max_bubbles": (1, 100),
 }
+# Of these stage 2 writes the values into `generation_config.json`; the others are the chat's own.
+WRITTEN_NAMES = ("do_sample", "temperature", "repetition_penalty", "top_k", "min_p", "max_new_tokens")
 
 
 def range_of(name: str) -> str:
@@ -33,10 +49,14 @@ def range_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Values for one reply. The defaults stand in for what a trained folder's `generation_config.json` leaves out."""
+    """How the next token is drawn. The defaults are what stage 2 writes into the trained folder.
+
+    Chosen by the style report over three seeds (tests/benchmarks/RESULTS.md): closer to the owner in every column than
+    the published temperature of 0.5 and penalty of 1.025, with which the model used its commonest habits too often.
+    """
 
     do_sample: bool = True
-    temperature: float = 1.0  # measured closest to the owner; lower repeats the likeliest habit, higher rambles
+    temperature: float = 1.0
     min_p: float = 0.05  # drops tokens less likely than this share of the likeliest: a floor that moves with certainty
     top_p: float = 1.0
     top_k: int = 0
@@ -61,6 +81,10 @@ class Sampling:
         if not lowest <= number <= highest:  # also false for nan
             raise ValueError(f"{name} is a {'whole ' if kind is int else ''}number from {range_of(name)}")
         return replace(self, **{name: number})
+
+    def to_generation_config(self) -> dict[str, Any]:
+        """Return the values that stage 2 writes."""
+        return {name: getattr(self, name) for name in WRITTEN_NAMES}
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> Sampling:

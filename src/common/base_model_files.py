@@ -1,7 +1,6 @@
 """The base model on disk: where it lies, getting it once from the hub, refusing what is broken or hostile, its fingerprint.
 
-Standard library only: it decides about the network before any model library is imported. The same bytes lie in
-`src/training/base_model_files.py` and `src/chat/model_files.py` (a test compares them).
+Standard library only: it decides about the network before any model library is imported.
 It leaves loading the model to others, and to the scripts turning a BaseModelError into their one line.
 """
 

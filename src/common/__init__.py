@@ -1,0 +1,1 @@
+"""What two stages share. It imports no stage."""

@@ -1,0 +1,28 @@
+"""What a file that was given by mistake is, by its first bytes, so that the refusal can name it."""
+
+from __future__ import annotations
+
+FIRST_BYTES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7-Zip archive",
+    b"BZh": "a bzip2 archive",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF document",
+    b"SQLite format 3\0": "a database of a phone's backup",
+    b"\xd0\xcf\x11\xe0": "an Office document",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+}
+LONGEST_START = max(map(len, FIRST_BYTES))
+
+
+def name_file_kind(start: bytes) -> str | None:
+    """Return what a file that begins with `start` is, None for plain text and for what is not known here.
+
+    >>> name_file_kind(b"%PDF-1.7"), name_file_kind(b'{"messages": []}')
+    ('a PDF document', None)
+    """
+    return next((kind for beginning, kind in FIRST_BYTES.items() if start.startswith(beginning)), None)

@@ -1,0 +1,80 @@
+"""Which conversations are kept from training: three sets of whole conversations, always the same for the same data.
+
+It leaves reading them to `common.conversation_data`, and measuring on them to `held_out_evaluation` and the style report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.conversation_data import Conversation
+
+# Whole conversations are held out, because neighbouring turns know each other's words.
+MIN_CONVERSATIONS_TO_HOLD_OUT = 10  # with fewer, every conversation is needed for training
+LATEST_SHARE = 0.05  # the last in time: does it still hold for tomorrow's chat?
+VALIDATION_SHARE = 0.05  # stopping and choosing; small, since it is read several times an epoch
+SPREAD_SHARE = 0.10  # for the report
+MAX_SPREAD_SHARE = 0.20  # a short chat gives more, so that the report can say something
+WANTED_SPREAD_REPLIES = 300  # fewer leave the rates of emoji and laughter too noisy
+MAX_BLOCKS = 100  # blocks of neighbours, spread evenly: single ones would lie beside their training neighbours
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Line numbers (counted from 0) of the conversations that are kept from training."""
+
+    validation: list[int]
+    spread: list[int]
+    latest: list[int]
+
+    def __len__(self) -> int:
+        """Return how many conversations are held out."""
+        return len(self.validation) + len(self.spread) + len(self.latest)
+
+
+def hold_out(conversations: Sequence[Conversation]) -> HeldOut:
+    """Choose the three sets to hold out: the last in time, and blocks spread over the rest of the period.
+
+    The same conversations always give the same sets.
+    """
+    if len(conversations) < MIN_CONVERSATIONS_TO_HOLD_OUT:
+        return HeldOut([], [], [])
+    in_time = sorted(conversations, key=lambda conversation: conversation.started_at)  # stable: else as in the file
+    num_latest = max(1, round(LATEST_SHARE * len(in_time)))
+    earlier, latest = in_time[:-num_latest], in_time[-num_latest:]
+    num_replies = sum(conversation.num_replies for conversation in in_time)
+    spread_share = min(MAX_SPREAD_SHARE, max(SPREAD_SHARE, WANTED_SPREAD_REPLIES / num_replies))
+    block_length = max(1, len(earlier) // MAX_BLOCKS)
+    blocks = [earlier[start : start + block_length] for start in range(0, len(earlier), block_length)]
+    spread, others = _take_evenly(blocks, spread_share * len(in_time) / len(earlier))
+    validation, _ = _take_evenly(others, VALIDATION_SHARE * len(in_time) / max(1, sum(map(len, others))))
+    return HeldOut(
+        *(
+            sorted(conversation.line_number for conversation in group)
+            for group in (_flatten(validation), _flatten(spread), latest)
+        )
+    )
+
+
+def overlapping_lines(conversations: Sequence[Conversation], held_out: HeldOut) -> list[int]:
+    """Return the line numbers of held-out conversations that occur word for word in training, too."""
+    held_out_lines = {*held_out.validation, *held_out.spread, *held_out.latest}
+    words = {conversation.line_number: json.dumps(conversation.messages) for conversation in conversations}
+    trained = {text for line_number, text in words.items() if line_number not in held_out_lines}
+    return [line_number for line_number in sorted(held_out_lines) if words[line_number] in trained]
+
+
+def _take_evenly(
+    blocks: list[list[Conversation]], share: float
+) -> tuple[list[list[Conversation]], list[list[Conversation]]]:
+    """Split `blocks` into those at evenly spaced places, about `share` of all and at least one, and the others."""
+    num_taken = max(1, round(share * len(blocks)))
+    places = {int((number + 0.5) * len(blocks) / num_taken) for number in range(num_taken)}
+    taken = [block for place, block in enumerate(blocks) if place in places]
+    return taken, [block for place, block in enumerate(blocks) if place not in places]
+
+
+def _flatten(blocks: list[list[Conversation]]) -> list[Conversation]:
+    return [conversation for block in blocks for conversation in block]
