@@ -5,6 +5,7 @@ import math
 import resource
 import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from checkpoints import find_newest_complete
 from fine_tuning_model import failures_explained, how_to_resume, main
 from peft import PeftModel
+from qlora_model import keep_layout_for_training
 from safetensors.torch import load_file
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -71,11 +73,14 @@ def trained(tmp_path_factory, flags, homes):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would not take days")
-def test_check_says_when_a_run_would_be_refused(tmp_path, capsys):
+def test_check_says_when_a_run_would_be_refused(tmp_path, capsys, monkeypatch):
     conversation = {"messages": [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "y" * 600}]}
     (tmp_path / "data.jsonl").write_text((json.dumps(conversation) + "\n") * 2_000)
     flags = ["--base-model-id", "yam-peleg/Hebrew-Mistral-7B", "--path-to-data", str(tmp_path / "data.jsonl")]
-    assert main(["--check", *flags]) == 0
+    monkeypatch.setattr(
+        sys, "argv", ["fine_tuning_model.py", "--check", *flags]
+    )  # it suggests a command like the one typed
+    assert main() == 0
     verdict = capsys.readouterr().out.partition("  It ")[2]  # fits, or does not
     assert "  But yam-peleg/Hebrew-Mistral-7B: would take about " in verdict
     assert "fine_tuning_model.py --base-model-id" in verdict
@@ -115,6 +120,7 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(trained
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
     )  # fmt: skip
     base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, quantization_config=quantization, dtype=torch.float32)
+    keep_layout_for_training(base)  # bitsandbytes repacks only layers whose width is a multiple of 64
     model = PeftModel.from_pretrained(base, model_dir).eval()
     nats = num_tokens = num_chars = 0
     for line in held_out["validation"]:

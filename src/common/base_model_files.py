@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -71,7 +72,7 @@ class HubListing:
 
 
 def prepare_environment() -> None:
-    """Switch off everything in the model libraries that reports to somebody; call it before importing any of them."""
+    """Switch off what the model libraries report to others or fetch by themselves; call it before importing any of them."""
     os.environ.update(
         HF_HUB_DISABLE_TELEMETRY="1",
         DO_NOT_TRACK="1",
@@ -80,6 +81,9 @@ def prepare_environment() -> None:
         USE_HUB_KERNELS="0",  # no code is fetched for a layer
         TOKENIZERS_PARALLELISM="false",  # else a warning at every fork
     )
+    # Where the package `kernels` is installed, bitsandbytes 0.50 fetches compiled code with it; where not, it warns.
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it fails from here on
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Without it the CUDA allocator loses several percent of the memory to fragments when lengths vary.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
