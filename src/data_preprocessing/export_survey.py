@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from export_error import ExportError
+from export_file import ExportError
 from export_source import ExportSource
 from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
@@ -119,7 +119,6 @@ class ExportSurvey:
 
     file: ExportFile
     export: Export
-    file_state: tuple[int, int, int]
     num_messages: int = 0
     participants: dict[str, Participant] = field(default_factory=dict)
     placeholder_senders: dict[str, Counter[str]] = field(default_factory=dict)  # an unknown `<...>` -> who sent it
@@ -140,20 +139,10 @@ class ExportSurvey:
         """One number for each message; made by another reading, which only overlapping exports need."""
         return hash_messages(self.file.read())
 
-    def has_changed(self) -> bool:
-        """Tell whether the file was changed or replaced since the survey."""
-        return file_state(self.file.path) != self.file_state
-
-
-def file_state(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is written to or replaced."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns, state.st_ino
-
 
 def survey_export(file: ExportFile, messages: Iterable[Message], export: Export) -> ExportSurvey:
     """Look through the `messages` of `export` once; raise ScriptError when nobody wrote any."""
-    survey = ExportSurvey(file, export, file_state(file.path))
+    survey = ExportSurvey(file, export)
     participants, samples = survey.participants, survey.number_samples
     num_notices = num_looked_at = 0
     for sent_at, sender, text in messages:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from date_order import DateOrder, find_date_order
-from export_error import EXPORT_AGAIN, ExportError
+from export_file import EXPORT_AGAIN, ExportError
 from header_words import CLOCK_WORDS, HALF_DAY_WORDS, MONTHS, PM_WORDS, plain_word
 
 NUM_VOTING_HEADERS = 300  # headers that settle the shape of the file

@@ -81,7 +81,7 @@ def main(typed: list[str] | None = None) -> None:
 
 def find_export_paths(given: list[Path]) -> list[Path]:
     """Return the export files to read, each once; raise ScriptError when one is not there."""
-    from export_error import ExportError
+    from export_file import ExportError
     from export_source import find_exports
 
     if not given:
@@ -320,7 +320,7 @@ def write_outputs(
             names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
             writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
         for survey in surveys:
-            if survey.has_changed():
+            if survey.export.has_changed():
                 raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
         ledger.check(sum(survey.num_messages for survey in surveys))
         if not writer.num_replies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from export_error import ExportError
+from export_file import ExportError
 
 SNIFFED_FOR_ZEROS_BYTES = 4096
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 from date_order import FIRST_YEAR
-from export_error import EXPORT_AGAIN, ExportError
+from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
 from header_format import find_format, read_header
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
@@ -85,6 +85,10 @@ class Export:
 
     def __next__(self) -> Message:  # noqa: D105
         return next(self._messages)
+
+    def has_changed(self) -> bool:
+        """Tell whether the file was changed or replaced since it was opened."""
+        return self._source.has_changed()
 
     def _read_messages(self) -> Iterator[Message]:
         # The one hot loop of stage 1. Measured: the pattern of just this file, which takes many lines apart at once, caches
@@ -190,7 +194,7 @@ class Export:
             self.warnings.append(
                 f"dates from {min(years)} to {max(years)}: the phone's clock or the order of dates is wrong"
             )
-        if self._source.has_changed():
+        if self.has_changed():
             self.warnings.append("the file changed while it was read; run again")
 
 

@@ -1,18 +1,34 @@
-"""The entries of a zip, read in memory and in pieces: nothing is unpacked, and no name or size it claims is believed."""
+"""A path -> the bytes of an export, from a file or from an entry of the phone's zip; the error that all reading raises.
+
+Nothing is unpacked to disk, and no name or size that a zip claims is believed. Which entry is the chat is left to
+`export_source`.
+"""
 
 from __future__ import annotations
 
 import io
 import lzma
 import re
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, cast
 
-from export_error import EXPORT_AGAIN, ExportError
+from common.file_kinds import LONGEST_START, name_file_kind
+
+
+class ExportError(ValueError):
+    """An export that cannot be read, worded `what is wrong; what to do`; lines after the first are indented details.
+
+    It quotes nothing from the chat. The script puts the file's name in front.
+    """
+
+
+EXPORT_AGAIN = "export the chat again in WhatsApp (chat > More > Export chat)"
 
 # A zip bomb inflates without end. The largest exports have some 10 MB of text, which deflates about 4 to 1.
 MAX_UNZIPPED_BYTES = 200_000_000
@@ -34,6 +50,65 @@ ZIP_ERRORS = (
 ENCRYPTED_FLAG = 1
 
 PASSWORD_PROBLEM = "is protected by a password; unpack it and give the .txt inside"
+
+
+READABLE_KINDS = (None, "a zip archive", "UTF-16 text")
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; raise ExportError when it is none or may not be read."""
+    file_state(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ExportError(f"cannot be read ({error.strerror}); check its permissions") from error
+    with file:
+        yield file
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does; raise ExportError for all but regular files, before they are opened."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ExportError(f"cannot be read ({getattr(error, 'strerror', 'no such file')}); check the path") from error
+    if stat.S_ISDIR(state.st_mode):
+        raise ExportError("is a folder; name one of the exports in it")
+    if not stat.S_ISREG(state.st_mode):  # a pipe or a device: reading might never end
+        raise ExportError("is not a regular file; name a .txt or .zip")
+    return state.st_size, state.st_mtime_ns, state.st_ino
+
+
+def read_up_to(file: BinaryIO, num_bytes: int) -> bytes:
+    """Return the next `num_bytes`, fewer only at the end of the file."""
+    parts = []
+    while num_bytes and (part := file.read(num_bytes)):
+        parts.append(part)
+        num_bytes -= len(part)
+    return b"".join(parts)
+
+
+def refuse_other_kinds(file: BinaryIO) -> None:
+    """Raise ExportError when the first bytes of `file` are those of a picture, a document, another archive, ..."""
+    kind = name_file_kind(_start_of(file))
+    if kind not in READABLE_KINDS:
+        raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
+
+
+def is_zip(path: Path, file: BinaryIO) -> bool:
+    """Tell a zip by its first bytes; one with other bytes before it only by its name as well."""
+    if _start_of(file).startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return True
+    has_directory = path.suffix.lower() == ".zip" and zipfile.is_zipfile(file)
+    file.seek(0)
+    return has_directory
+
+
+def _start_of(file: BinaryIO) -> bytes:
+    start = file.read(LONGEST_START)
+    file.seek(0)
+    return start
 
 
 @contextmanager
