@@ -8,8 +8,12 @@ dates is whatstk's; deciding per line, as others do, makes silent wrong dates.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from export_file import EXPORT_AGAIN, ExportError
+from message_header import MONTHS, NUMBER_RE, Header, plain_word
 
 # Dates that an order must fail before it is excluded early: one or two may stand in a message that somebody pasted.
 MIN_FAILURES = 3
@@ -18,6 +22,9 @@ FIRST_YEAR = 2009  # WhatsApp began
 BUDDHIST_YEARS = 543  # what the calendar of Thai phones is ahead
 FIRST_BUDDHIST_YEAR = 2400
 
+# Years that no Gregorian phone wrote: 1401 is 2022 in the Persian calendar, 1444 in the Islamic one.
+OTHER_CALENDAR_YEARS = range(1300, 1600)
+
 # Where year, month and day stand among the three numbers.
 ORDERS = {
     "day/month/year": (2, 1, 0),
@@ -25,6 +32,20 @@ ORDERS = {
     "year/month/day": (0, 1, 2),
     "year/day/month": (0, 2, 1),
 }
+
+
+def date_numbers(text: str) -> tuple[int, int, int] | None:
+    """Return the three numbers of a date in the order they stand; a named month makes it day, month, year.
+
+    >>> date_numbers("2022. 9. 30."), date_numbers("Sep 30, 2013")
+    ((2022, 9, 30), (30, 9, 2013))
+    """
+    numbers = [int(number) for number in NUMBER_RE.findall(text)]
+    if len(numbers) == 3:
+        return numbers[0], numbers[1], numbers[2]
+    words = (plain_word(word) for word in re.findall(r"[^\W\d_]+", text))
+    month = next((MONTHS[word] for word in words if word in MONTHS), None)
+    return (numbers[0], month, numbers[1]) if len(numbers) == 2 and month else None
 
 
 class DateOrder(NamedTuple):
@@ -53,6 +74,61 @@ def to_date(numbers: tuple[int, int, int], order: str) -> datetime.date | None:
         return datetime.date(year, month, day)
     except ValueError:
         return None
+
+
+def find_order(headers: list[Header], later_dates: Iterable[str], day_first: bool | None) -> DateOrder:
+    """Return the order of the dates of `headers`, all of one shape, and of `later_dates`, read only as far as needed.
+
+    `day_first` settles the order of day and month where the year comes last. Raises ExportError when `day_first`
+    contradicts the dates, or when they are of another calendar.
+    """
+    shape = headers[0].shape
+    if shape.date_kind == "name":
+        return DateOrder("day/month/year", is_proven=True)
+    candidates = {
+        "first": ("year/month/day", "year/day/month"),
+        "last": ("day/month/year", "month/day/year"),
+        "short": ("day/month/year", "month/day/year", "year/month/day"),
+    }[shape.year_place]
+    order, num_impossible = _find_best_order(
+        _distinct_dates([header.date_text for header in headers], later_dates),
+        candidates,
+        _likely_order(headers),
+    )
+    if shape.year_place == "first" and order.name == "year/month/day":
+        order = DateOrder(order.name, is_proven=True)  # no country writes year, day, month
+    if day_first is not None and shape.year_place != "first":
+        wanted = "day/month/year" if day_first else "month/day/year"
+        if num_impossible[wanted] > num_impossible[order.name]:
+            raise ExportError(f"its dates cannot be {wanted}; leave the order of day and month to be found")
+        order = DateOrder(wanted, is_proven=True)
+    numbers = date_numbers(headers[0].date_text)
+    first_day = order.to_date(numbers) if numbers else None
+    if first_day is not None and first_day.year in OTHER_CALENDAR_YEARS:
+        raise ExportError(f"its dates are of another calendar; set the phone to the Gregorian one and {EXPORT_AGAIN}")
+    return order
+
+
+def _distinct_dates(*parts: Iterable[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield the numbers of each date, once for all messages in a row that have it."""
+    previous = ""
+    for texts in parts:
+        for text in texts:
+            if text != previous:
+                previous = text
+                if numbers := date_numbers(text):
+                    yield numbers
+
+
+def _likely_order(headers: list[Header]) -> str:
+    """Return the order that such a header has in most countries, for a file whose dates do not tell."""
+    shape = headers[0].shape
+    if shape.year_place == "first" or (shape.word_place == "before" and shape.date_kind == "."):
+        return "year/month/day"  # Korea: 22. 9. 30. 오후 6:15
+    # The United States: 9/30/22, 6:15 PM. Their neighbours write the zero, p. m., or pm.
+    is_padded = any(re.search(r"\b0\d/", header.date_text) for header in headers)
+    has_capitals = any(header.match["after"].strip() in ("AM", "PM") for header in headers)
+    return "month/day/year" if shape.date_kind == "/" and has_capitals and not is_padded else "day/month/year"
 
 
 class _Trial:
@@ -87,7 +163,7 @@ class _Trial:
         return self.num_impossible, self._num_unlikely, self._num_backward, span_days
 
 
-def find_date_order(
+def _find_best_order(
     dates: Iterable[tuple[int, int, int]], candidates: tuple[str, ...], likely: str
 ) -> tuple[DateOrder, dict[str, int]]:
     """Return the order that suits `dates` (in file order) best, and how many dates each order makes impossible.

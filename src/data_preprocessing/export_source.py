@@ -25,7 +25,7 @@ from export_file import (
     refuse_other_kinds,
     text_names,
 )
-from header_format import read_header
+from message_header import read_header
 from text_encoding import BAD_BYTES, TextDecoder, checked_encoding, guess_encoding
 
 __all__ = ["ExportError", "ExportSource", "find_exports", "is_export"]

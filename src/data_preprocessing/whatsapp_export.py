@@ -20,7 +20,8 @@ from typing import NamedTuple, TypeVar, cast
 from date_order import FIRST_YEAR
 from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
-from header_format import find_format, read_header
+from header_format import find_format
+from message_header import read_header
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
