@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from code_recognition import is_code
+from program_code import is_code
 from whatsapp_texts import is_poll, is_shared_location, placeholder_reason, split_attachment, strip_edited_mark
 
 DROP_REASONS = {
