@@ -18,7 +18,7 @@ from export_file import ExportError
 from export_source import ExportSource
 from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
-from participants import readable_name
+from participants import Participant, readable_name
 from whatsapp_export import Export, Message, parse_export
 
 from common.script import ScriptError, shown_path
@@ -102,15 +102,6 @@ def line_shape(line: str) -> str:
         for character in line[:NUM_SHAPE_CHARS]
     )
     return "".join(characters) + ("..." if len(line) > NUM_SHAPE_CHARS else "")
-
-
-@dataclass(slots=True)
-class Participant:
-    """What one sender wrote in one export, `first` and `last` in the order of the file."""
-
-    first: datetime
-    last: datetime
-    num_messages: int = 0
 
 
 @dataclass

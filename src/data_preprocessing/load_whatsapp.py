@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from participants import find_nearest_name, find_senders, readable_name
 from preprocessing_options import parse_arguments
 
 from common.script import (
@@ -55,7 +54,6 @@ REPORT_NAME = "preprocessing_report.json"
 REPORT_FORMAT = 1
 DROPPED_NAME = "dropped_messages.jsonl"
 
-NUM_SHOWN_PARTICIPANTS = 20
 PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
 
 T = TypeVar("T")
@@ -63,6 +61,8 @@ T = TypeVar("T")
 
 def main(typed: list[str] | None = None) -> None:
     """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
+    from participants import choose_imitated  # here, not above: `--help` need not wait for it
+
     arguments = parse_arguments(__doc__, path_to_data, typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
@@ -71,7 +71,7 @@ def main(typed: list[str] | None = None) -> None:
     check_outputs(data_path, export_paths)
     check_packages()
     surveys = survey_exports(export_paths, arguments)
-    imitated = choose_imitated(surveys, arguments.imitate)
+    imitated = choose_imitated({survey.file.path: survey.participants for survey in surveys}, arguments.imitate)
     write_outputs(data_path, surveys, imitated, arguments)
     print(f"Next: {printable(next_command(arguments))}")
 
@@ -183,101 +183,6 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
     return bar
 
 
-# ---- Who is imitated -------------------------------------------------------------------------------------------------
-
-
-def choose_imitated(surveys: "list[ExportSurvey]", names: list[str] | None) -> set[str]:
-    """Return every sender name of the person to imitate: of `names`, else asked for at a terminal."""
-    if not names:
-        names = [ask_whom_to_imitate(surveys)]
-    imitated = {sender for name in names for sender in find_imitated(surveys, name)}
-    if all(survey.participants.keys() <= imitated for survey in surveys):
-        raise ScriptError(
-            f"{shown_files(surveys)}: nobody else writes here and a conversation needs two; give another chat"
-        )
-    for survey in surveys:
-        numbers = {
-            readable_name(sender): participant.num_messages
-            for sender, participant in survey.participants.items()
-            if sender in imitated
-        }
-        if numbers:
-            matched = ", ".join(f"{name} ({number:,} messages)" for name, number in numbers.items())
-            print(f"Imitating {matched} of {shown_path(survey.file.path)}")
-        else:
-            warn(survey.file.path, "the imitated person does not write here")
-    print("Imitating anyone but yourself needs their consent.")
-    return imitated
-
-
-def find_imitated(surveys: "list[ExportSurvey]", name: str) -> set[str]:
-    """Return the senders called `name` in any of the exports; raise ScriptError when none is, or it is unclear which."""
-    found: set[str] = set()
-    for survey in surveys:
-        senders = find_senders(name, survey.participants)
-        if len(set(map(readable_name, senders))) > 1:
-            raise ScriptError(
-                f'{shown_path(survey.file.path)}: "{printable(name)}" fits several people; write the name as it stands here'
-                + "".join(f"\n  {readable_name(sender)}" for sender in senders)
-            )
-        found.update(senders)
-    if not found:
-        nearest = find_nearest_name(name, count_by_name(surveys))
-        cure = f'did you mean "{nearest}"?' if nearest else "name one of its participants"
-        raise ScriptError(
-            f'{shown_files(surveys)}: nobody is called "{printable(name)}"; {cure}{listed_participants(surveys)}'
-        )
-    return found
-
-
-def ask_whom_to_imitate(surveys: "list[ExportSurvey]") -> str:
-    """Ask at the terminal until a number or a name of the list is typed; without a terminal raise ScriptError."""
-    names = list(count_by_name(surveys))
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        command = shlex.join([shown_python(), shown_path(OWN_PATH), *sys.argv[1:], "--imitate", names[0]])
-        raise ScriptError(
-            f"{shown_files(surveys)}: whom to imitate is not said; name one of its participants"
-            f"{listed_participants(surveys)}\n  as in: {command}"
-        )
-    print(f"Whom shall the chatbot imitate?{listed_participants(surveys, is_numbered=True)}", file=sys.stderr)
-    while True:
-        print("Number or name: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise ScriptError(f"{shown_files(surveys)}: whom to imitate is not said; run again and choose")
-        answer = line.strip()
-        if answer.isdecimal() and 1 <= int(answer) <= len(names):
-            return names[int(answer) - 1]
-        try:
-            find_imitated(surveys, answer)
-        except ScriptError as error:
-            print(str(error).partition("\n")[0], file=sys.stderr)
-        else:
-            return answer
-
-
-def count_by_name(surveys: "list[ExportSurvey]") -> dict[str, int]:
-    """Return how many messages each participant wrote in all exports together, by readable name, most first."""
-    counts: dict[str, int] = {}
-    for survey in surveys:
-        for sender, participant in survey.participants.items():
-            name = readable_name(sender)
-            counts[name] = counts.get(name, 0) + participant.num_messages
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def listed_participants(surveys: "list[ExportSurvey]", is_numbered: bool = False) -> str:
-    """Return an indented line for each of the most active participants."""
-    counts = count_by_name(surveys)
-    lines = []
-    for number, (name, num_messages) in enumerate(list(counts.items())[:NUM_SHOWN_PARTICIPANTS], start=1):
-        label = f"{number:>2}  " if is_numbered else ""
-        lines.append(f"\n  {label}{num_messages:>7,} messages  {printable(name)}")
-    if len(counts) > NUM_SHOWN_PARTICIPANTS:
-        lines.append(f"\n  and {len(counts) - NUM_SHOWN_PARTICIPANTS:,} more")
-    return "".join(lines)
-
-
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +192,7 @@ def write_outputs(
     """Write the data, the dropped messages and the report, all or none; print what became of the messages."""
     from conversation_writer import ConversationWriter, Settings
     from export_survey import describe_export, find_unknown_placeholders, group_by_chat
+    from participants import readable_name, shown_exports
     from preprocessing_report import Ledger, advise, is_at_cap
 
     redactor = make_redactor(surveys, arguments)
@@ -325,7 +231,7 @@ def write_outputs(
         ledger.check(sum(survey.num_messages for survey in surveys))
         if not writer.num_replies:
             raise ScriptError(
-                f"{shown_files(surveys)}: nothing of the imitated person is left to learn from; see where it went"
+                f"{shown_exports([survey.file.path for survey in surveys])}: nothing of the imitated person is left to learn from; see where it went"
                 + "".join(f"\n{line}" for line in ledger.table())
             )
         report = {
@@ -406,12 +312,6 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 
 # ---- Wording ---------------------------------------------------------------------------------------------------------
-
-
-def shown_files(surveys: "list[ExportSurvey]") -> str:
-    """Return the name of the export for a message, or of the first of several."""
-    first = shown_path(surveys[0].file.path)
-    return first if len(surveys) == 1 else f"{first} and {len(surveys) - 1} more"
 
 
 def warn(path: Path, problem: str) -> None:
