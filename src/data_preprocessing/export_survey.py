@@ -6,17 +6,14 @@ Cleaning, redacting and writing happen in a second look; so nothing of a chat ne
 from __future__ import annotations
 
 import re
-from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 
 from export_file import ExportError
 from export_source import ExportSource
-from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
 from participants import Participant, readable_name
 from whatsapp_export import Export, Message, parse_export
@@ -125,11 +122,6 @@ class ExportSurvey:
         """When the latest of the participants' last messages was sent."""
         return max(participant.last for participant in self.participants.values())
 
-    @cached_property
-    def hashes(self) -> array[int]:
-        """One number for each message; made by another reading, which only overlapping exports need."""
-        return hash_messages(self.file.read())
-
 
 def survey_export(file: ExportFile, messages: Iterable[Message], export: Export) -> ExportSurvey:
     """Look through the `messages` of `export` once; raise ScriptError when nobody wrote any."""
@@ -159,52 +151,6 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     return survey
 
 
-@dataclass(frozen=True)
-class Chat:
-    """One chat: an export of it, or several that overlap."""
-
-    title: str
-    surveys: list[ExportSurvey]
-
-    @property
-    def senders(self) -> set[str]:
-        """Everybody who wrote."""
-        return {sender for survey in self.surveys for sender in survey.participants}
-
-    def is_group(self, imitated: Collection[str]) -> bool:
-        """Tell whether several people besides the imitated one write here."""
-        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
-
-
-def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
-    """Put exports that overlap as exports of one chat do together, in the order given."""
-    groups: list[list[ExportSurvey]] = []
-    for survey in surveys:
-        for group in groups:
-            if any(_is_same_chat(survey, other) for other in group):
-                group.append(survey)
-                break
-        else:
-            groups.append([survey])
-    titles = Counter[str]()
-    chats = []
-    for group in groups:
-        title = group[0].file.title
-        titles[title] += 1
-        chats.append(Chat(title if titles[title] == 1 else f"{title} ({titles[title]})", group))
-    return chats
-
-
-def _is_same_chat(survey: ExportSurvey, other: ExportSurvey) -> bool:
-    names, other_names = survey.participants.keys(), other.participants.keys()
-    # Two chats of the owner with different people share the owner's name alone, and now and then a forwarded message.
-    if len(names & other_names) < 2 and names != other_names:
-        return False
-    if survey.first > other.last or other.first > survey.last:
-        return False
-    return is_same_chat(survey.hashes, other.hashes)
-
-
 def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
     """Return each unknown `<...>` that several people sent, often enough to be no joke, and how many times they did."""
     counts: dict[str, Counter[str]] = {}
@@ -215,36 +161,4 @@ def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
         body: senders.total()
         for body, senders in counts.items()
         if len(senders) >= 2 and senders.total() >= MIN_PLACEHOLDER_REPEATS
-    }
-
-
-def describe_export(
-    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
-) -> dict[str, object]:
-    """Return what the report says of an export."""
-    export = survey.export
-    people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
-    return {
-        "file": survey.file.path.name,
-        "chat": chat,
-        "format": export.format_description,
-        "date_order": export.date_order,
-        "is_order_proven": export.is_order_proven,
-        "num_messages": survey.num_messages,
-        "num_notices": survey.num_messages - sum(person.num_messages for _, person in people),
-        "num_continuation_lines": export.num_continuation_lines,
-        "num_lines_before_the_first_message": export.num_orphan_lines,
-        "num_lines_like_headers_of_another_format": export.num_foreign_header_lines,
-        "num_bad_bytes": export.num_bad_bytes,
-        "warnings": export.warnings,
-        "participants": [
-            {
-                "name": redact(readable_name(sender)),
-                "is_imitated": sender in imitated,
-                "num_messages": person.num_messages,
-                "first": person.first.isoformat(),
-                "last": person.last.isoformat(),
-            }
-            for sender, person in people
-        ],
     }

@@ -41,6 +41,7 @@ from common.script import (
 
 if TYPE_CHECKING:
     from export_survey import ExportSurvey
+    from preprocessing_report import Ledger
     from redaction import Redactor
 
 OWN_PATH = Path(__file__).resolve()
@@ -51,7 +52,6 @@ DEFAULT_EXPORT_PATHS = (
 )
 PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm": "tqdm"}  # and the modules in them
 REPORT_NAME = "preprocessing_report.json"
-REPORT_FORMAT = 1
 DROPPED_NAME = "dropped_messages.jsonl"
 
 PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
@@ -72,7 +72,9 @@ def main(typed: list[str] | None = None) -> None:
     check_packages()
     surveys = survey_exports(export_paths, arguments)
     imitated = choose_imitated({survey.file.path: survey.participants for survey in surveys}, arguments.imitate)
-    write_outputs(data_path, surveys, imitated, arguments)
+    redactor = make_redactor(surveys, arguments)
+    ledger, report = write_outputs(data_path, surveys, imitated, redactor, arguments)
+    print_outcome(ledger, report, data_path)
     print(f"Next: {printable(next_command(arguments))}")
 
 
@@ -166,7 +168,7 @@ def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "
             f"{export.format_description}, {export.date_order} ({order})"
         )
         for warning in export.warnings:
-            warn(path, printable(warning))
+            print(f"warning: {shown_path(path)}: {printable(warning)}", file=sys.stderr)
         surveys.append(survey)
     return surveys
 
@@ -186,16 +188,45 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_outputs(
-    data_path: Path, surveys: "list[ExportSurvey]", imitated: set[str], arguments: argparse.Namespace
-) -> None:
-    """Write the data, the dropped messages and the report, all or none; print what became of the messages."""
-    from conversation_writer import ConversationWriter, Settings
-    from export_survey import describe_export, find_unknown_placeholders, group_by_chat
-    from participants import readable_name, shown_exports
-    from preprocessing_report import Ledger, advise, is_at_cap
+def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) -> "Redactor | None":
+    """Return what hides private things, or None when the user wants none of it."""
+    from phonenumbers import SUPPORTED_REGIONS
+    from redaction import Redactor, guess_phone_region
 
-    redactor = make_redactor(surveys, arguments)
+    if arguments.no_redaction:
+        print(
+            "warning: phone numbers, addresses and codes stay in the data, and the model may repeat them",
+            file=sys.stderr,
+        )
+        return None
+    hidden_words = []
+    if arguments.hide is not None:
+        try:
+            hidden_words = arguments.hide.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ScriptError(f"{shown_path(arguments.hide)}: is not UTF-8 text; save it as UTF-8") from error
+    region = arguments.phone_region
+    if region is None:
+        region = guess_phone_region(text for survey in surveys for text in survey.number_samples)
+    elif region not in SUPPORTED_REGIONS:
+        raise ScriptError(f"--phone-region: there is no country {printable(region)}; give its two letters, such as IL")
+    return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
+
+
+def write_outputs(
+    data_path: Path,
+    surveys: "list[ExportSurvey]",
+    imitated: set[str],
+    redactor: "Redactor | None",
+    arguments: argparse.Namespace,
+) -> "tuple[Ledger, dict[str, Any]]":
+    """Write the data, the dropped messages and the report, all or none; return what became of the messages."""
+    from conversation_writer import ConversationWriter, Settings
+    from export_survey import find_unknown_placeholders
+    from merged_exports import group_by_chat
+    from participants import readable_name
+    from preprocessing_report import Ledger, make_report
+
     redact = redactor.redact if redactor else str
     settings = Settings(
         imitated=imitated,
@@ -225,68 +256,36 @@ def write_outputs(
             ]
             names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
             writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
-        for survey in surveys:
-            if survey.export.has_changed():
-                raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
-        ledger.check(sum(survey.num_messages for survey in surveys))
-        if not writer.num_replies:
-            raise ScriptError(
-                f"{shown_exports([survey.file.path for survey in surveys])}: nothing of the imitated person is left to learn from; see where it went"
-                + "".join(f"\n{line}" for line in ledger.table())
-            )
-        report = {
-            "format": REPORT_FORMAT,
-            "person": sorted({redact(readable_name(sender)) for sender in imitated}),
-            "messages": ledger.totals(),
-            "conversations": writer.totals(),
-            "redactions": dict(redactor.counts) if redactor else None,
-            "unknown_placeholders": {redact(body): number for body, number in settings.unknown_placeholders.items()},
-            "exports": [
-                describe_export(redact(chat.title), survey, imitated, redact)
-                for chat in chats
-                for survey in chat.surveys
-            ],
-            "advice": advise(
-                writer.num_replies, [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
-            ),
-            "data_sha256": writer.data_sha256,
-        }
+        check_written(surveys, ledger, writer.num_replies)
+        report = make_report(
+            surveys, chats, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
+        ) | {"data_sha256": writer.data_sha256}
         json.dump(report, report_file, ensure_ascii=False, indent=2)
         for file in (data_file, dropped_file, report_file):  # a full disk shows before anything is put in place
             file.flush()
             os.fsync(file.fileno())
-    print(*ledger.table(), sep="\n")
-    print_outcome(report)
-    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
+    return ledger, report
 
 
-def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) -> "Redactor | None":
-    """Return what hides private things, or None when the user wants none of it."""
-    from phonenumbers import SUPPORTED_REGIONS
-    from redaction import Redactor, guess_phone_region
+def check_written(surveys: "list[ExportSurvey]", ledger: "Ledger", num_replies: int) -> None:
+    """Raise ScriptError when an export changed meanwhile, or when no reply is left to learn from."""
+    from participants import shown_exports
 
-    if arguments.no_redaction:
-        print(
-            "warning: phone numbers, addresses and codes stay in the data, and the model may repeat them",
-            file=sys.stderr,
+    for survey in surveys:
+        if survey.export.has_changed():
+            raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
+    ledger.check(sum(survey.num_messages for survey in surveys))
+    if not num_replies:
+        raise ScriptError(
+            f"{shown_exports([survey.file.path for survey in surveys])}: "
+            "nothing of the imitated person is left to learn from; see where it went"
+            + "".join(f"\n{line}" for line in ledger.table())
         )
-        return None
-    hidden_words = []
-    if arguments.hide is not None:
-        try:
-            hidden_words = arguments.hide.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise ScriptError(f"{shown_path(arguments.hide)}: is not UTF-8 text; save it as UTF-8") from error
-    region = arguments.phone_region
-    if region is None:
-        region = guess_phone_region(text for survey in surveys for text in survey.number_samples)
-    elif region not in SUPPORTED_REGIONS:
-        raise ScriptError(f"--phone-region: there is no country {printable(region)}; give its two letters, such as IL")
-    return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
-def print_outcome(report: dict[str, Any]) -> None:
-    """Print what was made, what was hidden, and the advice."""
+def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> None:
+    """Print where the messages went, what was made, what was hidden, the advice and the names of the outputs."""
+    print(*ledger.table(), sep="\n")
     for body, number in report["unknown_placeholders"].items():
         print(f"Taken for WhatsApp's own words: {printable(body)} ({number:,} times)")
     if report["redactions"]:
@@ -298,6 +297,7 @@ def print_outcome(report: dict[str, Any]) -> None:
         f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters"
     )
     print(*report["advice"], sep="\n")
+    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
 
 
 def next_command(arguments: argparse.Namespace) -> str:
@@ -309,14 +309,6 @@ def next_command(arguments: argparse.Namespace) -> str:
     }
     typed = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     return shlex.join([shown_python(), shown_path(NEXT_SCRIPT_PATH), *typed])
-
-
-# ---- Wording ---------------------------------------------------------------------------------------------------------
-
-
-def warn(path: Path, problem: str) -> None:
-    """Print a warning about a file."""
-    print(f"warning: {shown_path(path)}: {problem}", file=sys.stderr)
 
 
 if __name__ == "__main__":

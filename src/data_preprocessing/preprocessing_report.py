@@ -7,14 +7,20 @@ advice. It leaves to the script when a message is dropped, and where the files g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
-from typing import IO
+from typing import IO, Any
 
+from export_survey import ExportSurvey
+from merged_exports import Chat
 from message_filters import DROP_REASONS
+from participants import readable_name
+from redaction import Redactor
 
 from common.script import printable
+
+REPORT_FORMAT = 1
 
 # WhatsApp cuts an export at about this many messages, without and with media (its help pages; rounded there).
 EXPORT_CAPS = (40_000, 10_000)
@@ -99,6 +105,67 @@ class Ledger:
             lines.append(f"  {reason:<24} {number:>9,} {number / num_parsed:>6.1%}  {REASONS[reason]}")
             lines += [f"      {printable(text)[:NUM_EXAMPLE_CHARS]}" for text in self.examples.get(reason, [])]
         return lines
+
+
+def make_report(
+    surveys: Sequence[ExportSurvey],
+    chats: Sequence[Chat],
+    imitated: Collection[str],
+    unknown_placeholders: Mapping[str, int],
+    ledger: Ledger,
+    conversations: Mapping[str, int],
+    redactor: Redactor | None,
+) -> dict[str, Any]:
+    """Return the report: what became of the messages, what was found in each export, and advice.
+
+    `conversations` are the counts of what was written.
+    """
+    redact = redactor.redact if redactor else str
+    capped_exports = [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
+    return {
+        "format": REPORT_FORMAT,
+        "person": sorted({redact(readable_name(sender)) for sender in imitated}),
+        "messages": ledger.totals(),
+        "conversations": conversations,
+        "redactions": dict(redactor.counts) if redactor else None,
+        "unknown_placeholders": {redact(body): number for body, number in unknown_placeholders.items()},
+        "exports": [
+            _describe_export(redact(chat.title), survey, imitated, redact) for chat in chats for survey in chat.surveys
+        ],
+        "advice": advise(conversations["num_replies"], capped_exports),
+    }
+
+
+def _describe_export(
+    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
+) -> dict[str, object]:
+    """Return what the report says of an export."""
+    export = survey.export
+    people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
+    return {
+        "file": survey.file.path.name,
+        "chat": chat,
+        "format": export.format_description,
+        "date_order": export.date_order,
+        "is_order_proven": export.is_order_proven,
+        "num_messages": survey.num_messages,
+        "num_notices": survey.num_messages - sum(person.num_messages for _, person in people),
+        "num_continuation_lines": export.num_continuation_lines,
+        "num_lines_before_the_first_message": export.num_orphan_lines,
+        "num_lines_like_headers_of_another_format": export.num_foreign_header_lines,
+        "num_bad_bytes": export.num_bad_bytes,
+        "warnings": export.warnings,
+        "participants": [
+            {
+                "name": redact(readable_name(sender)),
+                "is_imitated": sender in imitated,
+                "num_messages": person.num_messages,
+                "first": person.first.isoformat(),
+                "last": person.last.isoformat(),
+            }
+            for sender, person in people
+        ],
+    }
 
 
 def is_at_cap(num_messages: int) -> bool:
