@@ -21,8 +21,8 @@ from program_code import is_code
 from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
-from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 from whatsapp_export import split_sender
+from whatsapp_texts import is_encryption_notice, is_notice, is_quoting_notice
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 
 from common.conversation_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
+from participants import choose_imitated, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
 from common.script import (
@@ -61,8 +62,6 @@ T = TypeVar("T")
 
 def main(typed: list[str] | None = None) -> None:
     """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
-    from participants import choose_imitated  # here, not above: `--help` need not wait for it
-
     arguments = parse_arguments(__doc__, path_to_data, typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
@@ -224,7 +223,6 @@ def write_outputs(
     from conversation_writer import ConversationWriter, Settings
     from export_survey import find_unknown_placeholders
     from merged_exports import group_by_chat
-    from participants import readable_name
     from preprocessing_report import Ledger, make_report
 
     redact = redactor.redact if redactor else str
@@ -269,8 +267,6 @@ def write_outputs(
 
 def check_written(surveys: "list[ExportSurvey]", ledger: "Ledger", num_replies: int) -> None:
     """Raise ScriptError when an export changed meanwhile, or when no reply is left to learn from."""
-    from participants import shown_exports
-
     for survey in surveys:
         if survey.export.has_changed():
             raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")

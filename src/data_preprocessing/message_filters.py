@@ -10,7 +10,14 @@ from __future__ import annotations
 import re
 
 from program_code import is_code
-from whatsapp_texts import is_poll, is_shared_location, placeholder_reason, split_attachment, strip_edited_mark
+from whatsapp_texts import (
+    LEFT_TO_RIGHT_MARK,
+    is_poll,
+    is_shared_location,
+    placeholder_reason,
+    split_attachment,
+    strip_edited_mark,
+)
 
 DROP_REASONS = {
     "notice": "a notice of WhatsApp about the chat or the group",
@@ -28,7 +35,6 @@ DROP_REASONS = {
 }
 
 BEFORE_THE_MARK = " \n\ufeff\u200f"
-LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
 # ESC or its one-character form, then a colour, a title, a link, ... : a terminal would obey it.
 ESCAPE_SEQUENCE_RE = re.compile(

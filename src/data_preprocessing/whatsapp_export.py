@@ -4,7 +4,7 @@
         print(message.sent_at, message.sender, message.text)
 
 Standard library alone, and memory that does not grow with the file. What a file is and how its bytes are read is left to
-`export_source`, the formats of headers to `header_format`, WhatsApp's own notices to `system_notices`, dropping
+`export_source`, the formats of headers to `header_format`, WhatsApp's own notices to `whatsapp_texts`, dropping
 placeholders to the cleaner, and merging several exports to the script.
 """
 
@@ -22,11 +22,9 @@ from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
 from header_format import find_format
 from message_header import read_header
-from system_notices import is_encryption_notice, is_notice, is_quoting_notice
+from whatsapp_texts import LEFT_TO_RIGHT_MARK, is_encryption_notice, is_notice, is_quoting_notice
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
-
-LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it what WhatsApp wrote itself
 
 # What may stand around a name, mostly unseen: direction marks and isolates, spaces that do not break.
 NAME_MARGIN = (
