@@ -20,7 +20,8 @@ from whatsapp_export import Export, Message, parse_export
 
 from common.script import ScriptError, shown_path
 
-# How WhatsApp names an export in the languages of placeholders.json; what follows is the chat's name.
+# How WhatsApp names an export in English, Hebrew and six more languages; what follows is the chat's name. In any other
+# language the whole name of the file is taken for the chat's.
 TITLE_RE = re.compile(
     r"^(?:WhatsApp[ -]Chat(?: with| mit| -)|WhatsApp-chat met|צ['׳’]אט WhatsApp עם|Chat de WhatsApp con|"
     r"Conversa do WhatsApp com|Discussion WhatsApp avec|Чат WhatsApp с)\s+",
