@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 STAGE_DIR = Path(__file__).resolve().parents[1] / "src" / "data_preprocessing"
 sys.path.insert(0, str(STAGE_DIR))
 
+import identifier_patterns as patterns  # noqa: E402
 from redaction import Redactor, guess_phone_region  # noqa: E402
 
 PLACEHOLDER_RE = re.compile(r"\[[A-Z]+\]")
@@ -499,3 +500,19 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
 def test_import_needs_no_library() -> None:
     code = "import sys; import redaction; sys.exit('phonenumbers' in sys.modules or 'stdnum' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=STAGE_DIR).returncode == 0
+
+
+LETTERS = st.characters(codec="ascii", categories=["L", "N", "P", "Z"]) | st.characters(
+    min_codepoint=0x5D0, max_codepoint=0x5EA
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    code=st.from_regex(patterns.CODE_WORD_RE, alphabet=LETTERS),
+    password=st.from_regex(patterns.PASSWORD_RE, alphabet=LETTERS),
+)
+def test_what_the_expressions_find_passes_the_cheap_tests_before_them(code: str, password: str) -> None:
+    assert any(word in code.lower() for word in patterns.CODE_WORDS)
+    assert any(word in password.lower() for word in patterns.CODE_WORDS)
+    assert any(word in password.lower() for word in (patterns.HEBREW_PASSWORD, *patterns.LATIN_PASSWORDS))

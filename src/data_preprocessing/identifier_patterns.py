@@ -89,8 +89,9 @@ LONG_RUN_RE = re.compile(r"(?:(?<!\d)\d{1,10}\.)?\d{5,}")
 JOINED_RE = re.compile(r"(?<!\d)\d+(?:[-.\u2010-\u2015]\d+)+(?!\d)")  # 555-0123, 12-345-67
 MIN_JOINED_DIGITS = 7
 
-# The cheap test that comes before the expression below.
-HEBREW_PASSWORD, LATIN_PASSWORDS = "סיסמ", ("pass", "pwd")  # of PASSWORD_RE: a password need not have a digit
+# Cheap tests before the expressions below. A text without any of CODE_WORDS, in lower case, matches neither CODE_WORD_RE
+# nor PASSWORD_RE. A text without a digit can only match PASSWORD_RE, and has one of the first two parts then.
+HEBREW_PASSWORD, LATIN_PASSWORDS = "סיסמ", ("pass", "pwd")
 CODE_WORDS = ("קוד", "סיסמ", "אימות", "כספת", "פין", "code", "pass", "pin", "otp", "cvv", "cvc", "pwd")
 CODE_WORD_RE = re.compile(
     r"(?<!\w)(?:[והבלמשכ]{0,3}(?:קוד|סיסמ[הא]|סיסמת|אימות|כספת|פין)\w{0,3}"
