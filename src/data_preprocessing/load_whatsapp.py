@@ -220,7 +220,7 @@ def write_outputs(
     arguments: argparse.Namespace,
 ) -> "tuple[Ledger, dict[str, Any]]":
     """Write the data, the dropped messages and the report, all or none; return what became of the messages."""
-    from conversation_writer import ConversationWriter, Settings
+    from conversations import ConversationWriter, Settings
     from export_survey import find_unknown_placeholders
     from merged_exports import group_by_chat
     from preprocessing_report import Ledger, make_report
