@@ -198,7 +198,10 @@ def test_the_ledger_says_what_was_found_and_what_it_means(folder):
         == report["person"]
         == ["Rut Levi"]
     )
-    assert report["redactions"]["PHONE"] == 1
+    assert report["redactions"] == {"PHONE": 1, "LINK": 1}
+    assert (
+        "\nPrivate data replaced, in kept messages, dropped messages and names: 1 [PHONE], 1 [LINK]\n" in result.stdout
+    )
     assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 56}
     assert "too few" in report["advice"][0]
     assert report["advice"][0] in result.stdout
@@ -262,7 +265,7 @@ def test_show_dropped_prints_messages_of_a_reason_only_on_request(folder):
 
 def test_an_unknown_reason_is_refused_with_the_list(folder):
     error = error_of(call(folder, "chat.txt", "--imitate", "Rut Levi", "--show-dropped", "boring"))
-    assert "there is no reason boring" in error
+    assert "boring is not a reason" in error
 
 
 def test_no_redaction_keeps_the_number_and_warns(folder):
@@ -288,7 +291,7 @@ def test_a_country_that_does_not_exist_is_refused(folder):
     error = error_of(
         call(folder, "chat.txt", "--imitate", "Rut Levi", "--phone-region", "israel", "--path-to-data", "d.jsonl")
     )
-    assert error == "load_whatsapp: --phone-region: there is no country ISRAEL; give its two letters, such as IL"
+    assert error == "load_whatsapp: --phone-region: ISRAEL is not a country; give its two letters, such as IL"
     conversations, *_ = convert(folder, "chat.txt", "--phone-region", "il")
     assert words(conversations[0])[-1] == ("assistant", "call me on [PHONE]")
 
@@ -343,7 +346,7 @@ def test_the_silence_that_ends_a_conversation_is_an_option(folder):
 def test_an_open_order_of_day_and_month_is_said_and_can_be_decided(tmp_path, flag, started):
     (tmp_path / "chat.txt").write_text("01/02/2023, 09:00 - Dan: hi\n01/02/2023, 09:01 - Rut: hey\n", encoding="utf-8")
     *_, result = convert(tmp_path, "chat.txt", imitate="Rut")
-    assert "day/month/year (guessed; --day-first or --month-first decides)" in result.stdout
+    assert "day/month/year (guessed; set it with --day-first or --month-first)" in result.stdout
     assert "is a guess" in result.stderr
     conversations, *_ = convert(tmp_path, "chat.txt", flag, imitate="Rut")
     assert conversations[0]["started_at"].startswith(started)
@@ -445,7 +448,7 @@ def test_a_name_is_found_whatever_its_case_and_invisible_marks(folder, typed):
 
 def test_without_a_name_or_a_terminal_the_error_lists_everybody_and_the_command(folder):
     result = run(folder, "chat.txt")
-    assert error_of(result) == "load_whatsapp: chat.txt: whom to imitate is not said; name one of its participants"
+    assert error_of(result) == "load_whatsapp: chat.txt: --imitate NAME is missing; name one of the participants"
     assert "      7 messages  Dan\n        4 messages  Rut Levi\n" in result.stderr
     command = result.stderr.rstrip("\n").rpartition("as in: ")[2]
     assert command.endswith("load_whatsapp.py chat.txt --imitate Dan")
@@ -461,7 +464,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_never_guessed(folder, 
 
 def test_a_name_that_fits_two_people_is_refused(folder):
     (folder / "chat.txt").write_text(android([(0, "RUT", "hi"), (1, "rut", "hey")]), encoding="utf-8")
-    assert "fits several people" in error_of(call(folder, "chat.txt", "--imitate", "Rut"))
+    assert "matches several people" in error_of(call(folder, "chat.txt", "--imitate", "Rut"))
 
 
 def test_a_long_list_of_participants_is_cut_and_cannot_act_on_the_terminal(tmp_path):
@@ -505,7 +508,7 @@ def test_at_a_terminal_the_person_is_chosen_by_number_or_name(folder, answer):
 def test_leaving_the_question_unanswered_changes_nothing(folder):
     status, shown = at_terminal(folder, b"\x04", "chat.txt", "--path-to-data", "out/formatted_data.jsonl")
     assert status == 1, shown
-    assert "whom to imitate is not said" in shown
+    assert "nobody was chosen to imitate" in shown
     assert not (folder / "out").exists()
 
 
@@ -527,7 +530,7 @@ NOT_EXPORTS = {
     "owner alone": (b"20/03/2023, 09:00 - Rut Levi: note to self\n", "needs two"),
     "no words left": (
         b"20/03/2023, 09:00 - Rut Levi: <Media omitted>\n20/03/2023, 09:01 - Dan: hi\n",
-        "nothing of the imitated person is left",
+        "no message of the imitated person is left",
     ),
 }
 

@@ -1,6 +1,6 @@
-"""A path -> the bytes of an export, from a file or from an entry of the phone's zip; the error that all reading raises.
+"""A path -> the bytes of a file or of an entry of the phone's zip; and the error that every reading module raises.
 
-Nothing is unpacked to disk, and no name or size that a zip claims is believed. Which entry is the chat is left to
+Nothing is unpacked to disk, and no name or size in a zip's directory is trusted. Which entry is the chat is left to
 `export_source`.
 """
 
@@ -24,18 +24,18 @@ from common.file_kinds import LONGEST_START, name_file_kind
 class ExportError(ValueError):
     """An export that cannot be read, worded `what is wrong; what to do`; lines after the first are indented details.
 
-    It quotes nothing from the chat. The script puts the file's name in front.
+    It quotes nothing from the chat. The script adds the file's name.
     """
 
 
 EXPORT_AGAIN = "export the chat again in WhatsApp (chat > More > Export chat)"
 
-# A zip bomb inflates without end. The largest exports have some 10 MB of text, which deflates about 4 to 1.
+# Limits against zip bombs. The largest exports have about 10 MB of text, which deflate compresses about 4 to 1.
 MAX_UNZIPPED_BYTES = 200_000_000
 MAX_RATIO = 100
 MIN_BYTES_FOR_RATIO = 1_000_000
 
-# What Python raises for damaged and hostile zips.
+# What zipfile raises for damaged and hostile zips.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -57,7 +57,7 @@ READABLE_KINDS = (None, "a zip archive", "UTF-16 text")
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; raise ExportError when it is none or may not be read."""
+    """Open a regular file for reading; raise ExportError for any other file and when permission is denied."""
     file_state(path)
     try:
         file = path.open("rb")
@@ -68,20 +68,20 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file does; raise ExportError for all but regular files, before they are opened."""
+    """Return size, time of change and inode of a regular file; raise ExportError for any other, without opening it."""
     try:
         state = path.stat()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ExportError(f"cannot be read ({getattr(error, 'strerror', 'no such file')}); check the path") from error
     if stat.S_ISDIR(state.st_mode):
         raise ExportError("is a folder; name one of the exports in it")
-    if not stat.S_ISREG(state.st_mode):  # a pipe or a device: reading might never end
+    if not stat.S_ISREG(state.st_mode):  # reading a pipe or a device might never end
         raise ExportError("is not a regular file; name a .txt or .zip")
     return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def read_up_to(file: BinaryIO, num_bytes: int) -> bytes:
-    """Return the next `num_bytes`, fewer only at the end of the file."""
+    """Return the next `num_bytes` bytes, fewer only at the end of the file."""
     parts = []
     while num_bytes and (part := file.read(num_bytes)):
         parts.append(part)
@@ -90,14 +90,14 @@ def read_up_to(file: BinaryIO, num_bytes: int) -> bytes:
 
 
 def refuse_other_kinds(file: BinaryIO) -> None:
-    """Raise ExportError when the first bytes of `file` are those of a picture, a document, another archive, ..."""
+    """Raise ExportError when the first bytes of `file` are those of a picture, a document or an archive that is no zip."""
     kind = name_file_kind(_start_of(file))
     if kind not in READABLE_KINDS:
         raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
 
 
 def is_zip(path: Path, file: BinaryIO) -> bool:
-    """Tell a zip by its first bytes; one with other bytes before it only by its name as well."""
+    """Tell whether `file` is a zip: by its first bytes, or by its name and its directory when other bytes come first."""
     if _start_of(file).startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return True
     has_directory = path.suffix.lower() == ".zip" and zipfile.is_zipfile(file)
@@ -129,7 +129,7 @@ def entry_names(file: BinaryIO) -> list[str]:
 
 
 def text_names(names: list[str]) -> list[str]:
-    """Return the .txt files among entries, each once, without those that a Mac adds."""
+    """Return the .txt files among the entries, each once, without those that macOS adds."""
     return [
         name
         for name in dict.fromkeys(names)
@@ -148,7 +148,7 @@ def base_name(name: str) -> str:
 
 @contextmanager
 def open_entry(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Open one entry for reading; raise ExportError, also while it is read, when it is locked, damaged or a bomb."""
+    """Open one entry for reading; raise ExportError, also while it is read, when it is encrypted, damaged or a bomb."""
     with _own_errors():
         archive = zipfile.ZipFile(file)
         info = archive.getinfo(name)
@@ -160,7 +160,7 @@ def open_entry(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 class _MeteredEntry(io.RawIOBase):
-    """An entry that counts what was read of it."""
+    """An entry that counts the bytes read and stops at the limits."""
 
     def __init__(self, entry: BinaryIO, num_packed_bytes: int) -> None:
         self._entry = entry

@@ -1,7 +1,7 @@
-"""An export on disk (.txt, the phone's .zip, a folder of them) -> its lines of text, one at a time.
+"""An export on disk (.txt, the phone's .zip, a folder of them) -> its lines of text, streamed.
 
-It finds which entry of a zip and which files of a folder are exports: those with a line that begins like a message.
-Opening files and zips is left to `export_file`, encodings to `text_encoding`, what the lines say to `whatsapp_export`.
+Of a zip's entries and a folder's files, exports are those with a line that begins like a message. Opening files and zips
+is left to `export_file`, encodings to `text_encoding`, what the lines mean to `whatsapp_export`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from text_encoding import BAD_BYTES, TextDecoder, checked_encoding, guess_encodi
 __all__ = ["ExportError", "ExportSource", "find_exports", "is_export"]
 
 BLOCK_BYTES = 1 << 16  # larger ones are no faster and cost memory
-SNIFFED_BYTES = 1 << 18  # tell the encoding, and an export from a note that was sent in it
+SNIFFED_BYTES = 1 << 18  # enough to detect the encoding, and whether a .txt is an export or a note sent in the chat
 
-# The longest text WhatsApp sends has 65,536 characters. More than this is no export, and would fill the memory.
+# The longest text WhatsApp sends has 65,536 characters. A longer one than this is no message, and would fill the memory.
 MAX_TEXT_CHARS = 1 << 24
 
 NUM_SHOWN_NAMES = 5
@@ -43,10 +43,10 @@ CHAT_OF_IPHONE = "_chat.txt"
 
 
 class ExportSource:
-    """The text of one export. `num_bad_bytes` and `bad_lines` (numbers of the first) describe the latest reading."""
+    """The text of one export. `num_bad_bytes` and `bad_lines` (the first line numbers) describe the latest reading."""
 
     def __init__(self, path: Path, encoding: str | None = None, chat: str | None = None) -> None:
-        """Look at what `path` is; raise ExportError when it cannot be an export.
+        """Check what `path` is; raise ExportError when it cannot be an export.
 
         `encoding` overrides the detection; `chat` names one of several exports in a zip.
         """
@@ -68,7 +68,7 @@ class ExportSource:
         self._has_bare_returns = "\r" in start and "\n" not in start
 
     def lines(self) -> Generator[str, None, None]:
-        """Yield the lines, from the first on at each call, without their ends (LF or CRLF).
+        """Yield the lines without their ends (LF or CRLF); each call starts at the first line.
 
         Nothing else ends a line: U+2028, U+0085, vertical tabs and form feeds are part of what people write.
         """
@@ -77,11 +77,11 @@ class ExportSource:
                 yield from block[:-1].split("\n")
 
     def blocks(self) -> Generator[str, None, None]:
-        """Yield the same lines many at a time: texts of whole lines, each line ended by LF."""
+        """Yield the same lines as blocks: texts of many whole lines, each ended by LF."""
         self.num_bad_bytes, self.bad_lines = 0, []
         decoder = TextDecoder(self._encoding)
         num_lines = num_open_chars = 0
-        open_parts: list[str] = []  # of a line whose end has not come yet
+        open_parts: list[str] = []  # of the line that goes on in the next block
         with self._open() as file:
             is_last = False
             while not is_last:
@@ -129,8 +129,8 @@ class ExportSource:
 def find_exports(path: Path) -> list[Path]:
     """Return the exports to read for `path`: itself when it is no folder, else the exports below the folder, sorted.
 
-    Hidden files, `__MACOSX` and linked folders are left out, and so is every file that is no export (the notes and archives
-    that were sent in a chat). Raises ExportError when none is left.
+    Hidden files, `__MACOSX`, linked folders and files that are no export (such as notes sent in a chat) are left out.
+    Raises ExportError when none is left.
     """
     if not path.is_dir():
         return [path]
@@ -171,7 +171,7 @@ def _choose_entry(file: BinaryIO, chat: str | None) -> str:
             num_chats = f"{len(chosen)} chats" if chosen else "no chat"
             raise ExportError(f"holds {num_chats} of that name; choose with --chat NAME{_listed(exports)}")
         return chosen[0]
-    if len(exports) > 1:  # an older export may have been sent in the chat
+    if len(exports) > 1:  # the others may be exports that were sent in the chat
         exports = [name for name in exports if "whatsapp" in base_name(name).casefold()] or exports
     if len(exports) > 1:
         raise ExportError(f"holds {len(exports)} chats; choose one with --chat NAME{_listed(exports)}")
@@ -195,7 +195,7 @@ def _has_header(file: BinaryIO) -> bool:
     sample = read_up_to(file, SNIFFED_BYTES)
     try:
         encoding = guess_encoding(sample)
-    except ExportError:  # an 8-bit code page: its digits tell as well
+    except ExportError:  # an 8-bit code page: the digits of a header are the same in all of them
         encoding = "latin-1"
     text = sample.decode(encoding, BAD_BYTES)
     return any(map(read_header, text.replace("\r", "\n").split("\n")))

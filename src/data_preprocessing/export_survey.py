@@ -1,6 +1,6 @@
-"""A first look through an export: who wrote how much and when, which format it has, what must be known of all of it.
+"""The first reading of an export: who wrote how much and when, unknown placeholders, samples of phone numbers.
 
-Cleaning, redacting and writing happen in a second look; so nothing of a chat needs to stay in memory between the two.
+Cleaning, redacting and writing happen in a second reading, so that no messages are kept in memory between the two.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from export_file import ExportError
@@ -31,25 +32,25 @@ NAMELESS = "_chat"  # how every iOS export is called inside its zip
 NUM_SHAPE_LINES = 3
 NUM_SHAPE_CHARS = 60
 
-# The country of the phone numbers is guessed from the first messages: they tell as much as all.
+# Texts with such numbers tell the country of the chat's phone numbers; those of the first messages are enough.
 NUMBER_LIKE_RE = re.compile(r"\d[\d ().\u2011-]{6,}\d")
 NUM_SAMPLED_MESSAGES = 10_000
 
-MIN_PLACEHOLDER_REPEATS = 3  # fewer may be two people's joke
+MIN_PLACEHOLDER_REPEATS = 3  # fewer may be a joke of two people
 
 
 @dataclass(frozen=True)
 class ExportFile:
-    """One export and how the user wants it read."""
+    """One export, and the flags that say how to read it."""
 
     path: Path
     day_first: bool | None = None
     encoding: str | None = None
-    chat: str | None = None  # one of several in a zip
+    chat: str | None = None  # which one of several in a zip
 
     @property
     def title(self) -> str:
-        """The chat's name as the file's name tells it.
+        """The chat's name, from the name of the file.
 
         >>> ExportFile(Path("WhatsApp Chat with Rut.zip")).title, ExportFile(Path("Rut/_chat.txt")).title
         ('Rut', 'Rut')
@@ -60,7 +61,7 @@ class ExportFile:
         return readable_name(TITLE_RE.sub("", readable_name(name))) or readable_name(name)
 
     def open(self) -> Export:
-        """Start reading; raise ScriptError, with the shape of its first lines, when it is no export."""
+        """Start reading; raise ScriptError, with the shapes of its first lines, when it is no export."""
         try:
             return parse_export(self.path, self.day_first, self.encoding, self.chat)
         except ExportError as error:
@@ -70,27 +71,22 @@ class ExportFile:
             raise ScriptError(f"{shown_path(self.path)}: {error}{shapes}") from error
 
     def read(self, messages: Iterable[Message] | None = None) -> Iterator[Message]:
-        """Yield the messages (of `messages`, when already opened); a fault in the file becomes a ScriptError."""
+        """Yield the messages, from `messages` when it is open already; an ExportError becomes a ScriptError."""
         try:
             yield from self.open() if messages is None else messages
         except ExportError as error:
             raise ScriptError(f"{shown_path(self.path)}: {error}") from error
 
     def _first_line_shapes(self) -> list[str]:
-        shapes = []
         try:
-            for line in ExportSource(self.path, self.encoding, self.chat).lines():
-                if line.strip():
-                    shapes.append(line_shape(line))
-                if len(shapes) == NUM_SHAPE_LINES:
-                    break
-        except ExportError:
-            pass  # the error that brought us here says more
-        return shapes
+            lines = ExportSource(self.path, self.encoding, self.chat).lines()
+            return [line_shape(line) for line in islice(filter(str.strip, lines), NUM_SHAPE_LINES)]
+        except ExportError:  # the caller reports an error already
+            return []
 
 
 def line_shape(line: str) -> str:
-    """Return how a line is built, without what it says.
+    """Return the shape of a line, without its words.
 
     >>> line_shape("30.9.2022 at 18:15 | רות: hi")
     '00.0.0000 xx 00:00 | xxx: xx'
@@ -104,14 +100,14 @@ def line_shape(line: str) -> str:
 
 @dataclass
 class ExportSurvey:
-    """What a first look through an export found."""
+    """What the first reading of an export found."""
 
     file: ExportFile
     export: Export
     num_messages: int = 0
     participants: dict[str, Participant] = field(default_factory=dict)
     placeholder_senders: dict[str, Counter[str]] = field(default_factory=dict)  # an unknown `<...>` -> who sent it
-    number_samples: list[str] = field(default_factory=list)  # texts that may hold phone numbers
+    number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
 
     @property
     def first(self) -> datetime:
@@ -125,7 +121,7 @@ class ExportSurvey:
 
 
 def survey_export(file: ExportFile, messages: Iterable[Message], export: Export) -> ExportSurvey:
-    """Look through the `messages` of `export` once; raise ScriptError when nobody wrote any."""
+    """Read the `messages` of `export` once; raise ScriptError when all are notices."""
     survey = ExportSurvey(file, export)
     participants, samples = survey.participants, survey.number_samples
     num_notices = num_looked_at = 0
@@ -147,13 +143,13 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
     if not participants:
         raise ScriptError(
-            f"{shown_path(file.path)}: holds WhatsApp's own notices alone, nobody wrote; export another chat"
+            f"{shown_path(file.path)}: holds only WhatsApp's own notices, nobody wrote; export another chat"
         )
     return survey
 
 
 def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
-    """Return each unknown `<...>` that several people sent, often enough to be no joke, and how many times they did."""
+    """Return how often each unknown `<...>` was sent, of those that several people sent and often enough."""
     counts: dict[str, Counter[str]] = {}
     for survey in surveys:
         for body, senders in survey.placeholder_senders.items():

@@ -1,4 +1,4 @@
-"""The headers of an export's first lines -> the one format of its headers: how to find them fast, and what they mean.
+"""The first headers of an export -> its format: a fast pattern for its headers, and the meaning of their dates and times.
 
 Which number of a date is the day is left to `date_order`, senders and texts to `whatsapp_export`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from date_order import DateOrder, date_numbers, find_order
@@ -25,38 +25,38 @@ from message_header import (
     word_beside_clock,
 )
 
-NUM_VOTING_HEADERS = 300  # headers that settle the shape of the file
+NUM_VOTING_HEADERS = 300  # decide the shape of the file
 
 
 class HeaderFormat(NamedTuple):
-    """The format of one export: how to find its headers, quickly, and what their dates and times mean."""
+    """The format of one export: a fast pattern for its headers, and the meaning of their dates and times."""
 
     shape: HeaderShape
     header_re: re.Pattern[str]  # groups date, time and rest
     has_half_days: bool  # a 12-hour clock
-    tail_chars: int  # of a time, from the seconds on (`:42 PM`): read apart, as hardly two messages share a second
+    tail_chars: int  # length of `:42 PM` in a time; read separately, so that times of one minute share a cache entry
     order: DateOrder
 
     def to_date(self, text: str) -> datetime.date | None:
-        """Return the day that `text` names, None when there is none such."""
+        """Return the day that `text` names, None when no such day exists."""
         numbers = date_numbers(text)
         return None if numbers is None else self.order.to_date(numbers)
 
     def to_time(self, text: str) -> datetime.time | None:
-        """Return the time of day that `text` names, None when there is none such."""
+        """Return the time of day that `text` names, None when no such time exists."""
         hour, minute, *seconds = map(int, NUMBER_RE.findall(text))
         second = seconds[0] if seconds else 0
         if self.has_half_days:
             word = word_beside_clock(text)
-            if hour > 12 or word not in HALF_DAY_WORDS | {""}:  # "": it stands in the tail
+            if hour > 12 or word not in HALF_DAY_WORDS | {""}:  # "": the word is in the tail
                 return None
             hour = hour % 12 + (12 if word in PM_WORDS else 0)
         return datetime.time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
 
     def to_tail(self, text: str) -> datetime.timedelta | None:
-        """Return what the last `tail_chars` of a time add to it, None when there is no such second.
+        """Return what the last `tail_chars` characters of a time add to it, None when no such second exists.
 
-        `:42` is 42 seconds, `:42 PM` half a day more.
+        `:42` adds 42 seconds, `:42 PM` 12 hours more.
         """
         second, word = int(NUMBER_RE.findall(text)[0]), word_after_seconds(text)
         if second > 59 or (self.shape.word_place == "after" and self.has_half_days and word not in HALF_DAY_WORDS):
@@ -65,7 +65,7 @@ class HeaderFormat(NamedTuple):
 
     @property
     def description(self) -> str:
-        """Say the format in a few words."""
+        """Describe the format in a few words."""
         shape = self.shape
         phone = "iOS" if shape.has_bracket else "iOS before 2017" if shape.end == ":" else "Android"
         date = "names of months" if shape.date_kind == "name" else f"dates with `{shape.date_kind}`"
@@ -76,8 +76,8 @@ class HeaderFormat(NamedTuple):
 def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFormat:
     """Return the header format of an export from its lines, read only as far as needed.
 
-    `day_first` settles the order of day and month where the year comes last. Raises ExportError when there is no header,
-    when its dates have no year or are of another calendar, when its 12-hour clock cannot be understood, or when
+    `day_first` decides the order of day and month where the year comes last. Raises ExportError when there is no header,
+    when the dates have no year or are of another calendar, when the words of a 12-hour clock are unknown, or when
     `day_first` contradicts the dates.
     """
     lines = iter(lines)
@@ -100,19 +100,20 @@ def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFo
     voters = list(headers.values())
     header_re = _header_re_of(voters)
     has_half_days = _has_half_days(shape, headers)
-    order = find_order(voters, _later_dates(lines, header_re), day_first)
+    later_dates = (match["date"] for match in map(header_re.match, lines) if match)
+    order = find_order(voters, later_dates, day_first)
     return HeaderFormat(shape, header_re, has_half_days, _tail_chars(voters), order)
 
 
 def _choose_shape(shapes: list[HeaderShape]) -> HeaderShape:
-    """Return the shape of the file's own headers; others stand in messages that somebody pasted."""
-    if shapes[0] == shapes[-1]:  # it encloses all others, however many were pasted
+    """Return the shape of the file's own headers; those of other shapes were pasted into a message."""
+    if shapes[0] == shapes[-1]:  # the others lie in between, however many were pasted
         return shapes[0]
     return Counter(shapes).most_common(1)[0][0]
 
 
 def _has_half_days(shape: HeaderShape, headers: dict[int, Header]) -> bool:
-    """Tell whether the word beside the clock says morning or evening; raise ExportError when nobody can know."""
+    """Tell whether the word beside the clock says morning or evening; raise ExportError when that cannot be known."""
     if not shape.word_place:
         return False
     words = {number: plain_word(header.word) for number, header in headers.items()}
@@ -128,10 +129,9 @@ def _has_half_days(shape: HeaderShape, headers: dict[int, Header]) -> bool:
 
 
 def _header_re_of(headers: list[Header]) -> re.Pattern[str]:
-    """Return a pattern of just the headers of this file as they are written most often.
+    """Return a pattern of the commonest spelling of the headers in this file.
 
-    It takes 0.5 times as long as a pattern that knows all formats. Headers written otherwise, if any, are left to
-    `read_header`.
+    It takes half the time of a pattern for all formats. Headers in another spelling are left to `read_header`.
     """
     words = {header.word for header in headers} - {""}
     patterns = Counter(_pattern_of(header, words) for header in headers)
@@ -150,7 +150,7 @@ def _pattern_of(header: Header, words: set[str]) -> str:
 
 
 def _open(text: str, header: Header, words: set[str]) -> str:
-    """Return `text`, a date or a time, as a pattern in which its numbers and words may vary.
+    """Return a pattern for `text`, a date or a time, in which numbers and words may vary.
 
     `9/30/22` becomes `[0-9]{1,2}/[0-9]{1,2}/[0-9]{1,2}`.
     """
@@ -169,15 +169,8 @@ def _open(text: str, header: Header, words: set[str]) -> str:
 
 
 def _tail_chars(headers: list[Header]) -> int:
-    """Return how many characters of a time follow its minute; 0 where that varies, or there are no seconds."""
+    """Return how many characters of a time follow its minute; 0 when that varies or there are no seconds."""
     if not headers[0].shape.has_seconds:
         return 0
     lengths = {header.time_span[1] - header.match.end("minute") for header in headers}
     return lengths.pop() if len(lengths) == 1 else 0
-
-
-def _later_dates(lines: Iterable[str], header_re: re.Pattern[str]) -> Iterator[str]:
-    date_place = header_re.groupindex["date"]
-    for match in map(header_re.match, lines):
-        if match:
-            yield match[date_place]

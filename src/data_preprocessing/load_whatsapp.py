@@ -3,7 +3,7 @@
 Reads   src/data_preprocessing/WhatsappChatOriginal.txt (or .zip), or the exports given: .txt, .zip, folders of them
 Writes  formatted_data.jsonl, and beside it preprocessing_report.json and dropped_messages.jsonl
 Run     python3 src/data_preprocessing/load_whatsapp.py [EXPORT ...] --imitate NAME
-Takes   some seconds for 40,000 messages (the most WhatsApp exports), on any computer, without a network
+Takes   a few seconds for 40,000 messages, the most that WhatsApp exports; needs no GPU and no network
 """
 
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
@@ -55,13 +55,13 @@ PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm
 REPORT_NAME = "preprocessing_report.json"
 DROPPED_NAME = "dropped_messages.jsonl"
 
-PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
+PROGRESS_DELAY_SECONDS = 2  # before the bar appears
 
 T = TypeVar("T")
 
 
 def main(typed: list[str] | None = None) -> None:
-    """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
+    """Read the exports twice: to learn who wrote and which placeholders are unknown, then to write the outputs."""
     arguments = parse_arguments(__doc__, path_to_data, typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
@@ -90,11 +90,11 @@ def find_export_paths(given: list[Path]) -> list[Path]:
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or name it: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
+                f"More > Export chat > Without media), or give its path: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
             )
     found: dict[tuple[int, int], Path] = {}
     for path in given:
-        path.lstat()  # a missing one: a FileNotFoundError, which names it
+        path.lstat()  # raises FileNotFoundError, which names the path
         try:
             for export_path in find_exports(path):
                 state = export_path.stat()
@@ -108,7 +108,9 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
     """Raise ScriptError unless the three outputs can be written without harm to an export."""
     folder = data_path.parent
     if data_path.name in (REPORT_NAME, DROPPED_NAME):
-        raise ScriptError(f"{shown_path(data_path)}: the ledger has this name; choose another for the data")
+        raise ScriptError(
+            f"{shown_path(data_path)}: is the name of a file of the ledger; choose another --path-to-data"
+        )
     for path in (data_path, folder / REPORT_NAME, folder / DROPPED_NAME):
         if path.exists():
             for export_path in export_paths:
@@ -117,13 +119,15 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
                         f"{shown_path(path)}: would overwrite the export itself; choose another --path-to-data"
                     )
             if not path.is_file():
-                raise ScriptError(f"{shown_path(path)}: is no regular file; choose another --path-to-data")
+                raise ScriptError(f"{shown_path(path)}: is not a regular file; choose another --path-to-data")
         elif path.is_symlink():
-            raise ScriptError(f"{shown_path(path)}: is a link to nothing; remove it, or choose another --path-to-data")
+            raise ScriptError(
+                f"{shown_path(path)}: is a link to a missing file; remove it, or choose another --path-to-data"
+            )
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise ScriptError(f"{shown_path(folder)}: is a file, a folder is needed; choose another --path-to-data")
+        raise ScriptError(f"{shown_path(folder)}: is a file, but a folder is needed; choose another --path-to-data")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ScriptError(f"{shown_path(folder)}: permission denied; choose another --path-to-data, or change its mode")
 
@@ -144,7 +148,7 @@ def check_reason(reason: str | None) -> None:
 
     if reason is not None and reason not in ("all", *REASONS):
         raise ScriptError(
-            f"--show-dropped: there is no reason {printable(reason)}; name one of these, or all"
+            f"--show-dropped: {printable(reason)} is not a reason; name one of these, or all"
             + "".join(f"\n  {name:<24} {description}" for name, description in REASONS.items())
         )
 
@@ -153,7 +157,7 @@ def check_reason(reason: str | None) -> None:
 
 
 def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "list[ExportSurvey]":
-    """Look through each export once and tell what was found."""
+    """Read each export once and print what was found."""
     from export_survey import ExportFile, survey_export
 
     surveys = []
@@ -161,7 +165,7 @@ def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "
         file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
         export = file.open()
         survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
-        order = "proven" if export.is_order_proven else "guessed; --day-first or --month-first decides"
+        order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
         print(
             f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
             f"{export.format_description}, {export.date_order} ({order})"
@@ -173,7 +177,7 @@ def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "
 
 
 def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """Return `items`, with a progress bar at a terminal when they take long."""
+    """Return `items`, at a terminal with a progress bar that appears when they take long."""
     if not sys.stderr.isatty():
         return items
     from tqdm import tqdm
@@ -188,7 +192,7 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
 
 
 def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) -> "Redactor | None":
-    """Return what hides private things, or None when the user wants none of it."""
+    """Return the redactor that the flags ask for, None with `--no-redaction`."""
     from phonenumbers import SUPPORTED_REGIONS
     from redaction import Redactor, guess_phone_region
 
@@ -208,7 +212,7 @@ def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) 
     if region is None:
         region = guess_phone_region(text for survey in surveys for text in survey.number_samples)
     elif region not in SUPPORTED_REGIONS:
-        raise ScriptError(f"--phone-region: there is no country {printable(region)}; give its two letters, such as IL")
+        raise ScriptError(f"--phone-region: {printable(region)} is not a country; give its two letters, such as IL")
     return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
@@ -219,7 +223,7 @@ def write_outputs(
     redactor: "Redactor | None",
     arguments: argparse.Namespace,
 ) -> "tuple[Ledger, dict[str, Any]]":
-    """Write the data, the dropped messages and the report, all or none; return what became of the messages."""
+    """Write the data, the dropped messages and the report, all or none; return the ledger and the report."""
     from conversations import ConversationWriter, Settings
     from export_survey import find_unknown_placeholders
     from merged_exports import group_by_chat
@@ -239,7 +243,7 @@ def write_outputs(
     folder = data_path.parent
     with (
         exclusive_use(folder, "preprocessing"),
-        # They are put in place from the last to the first: the data at the very end.
+        # The last one opened is renamed into place first, so the data comes last.
         replacing(data_path) as data_file,
         replacing(folder / DROPPED_NAME) as dropped_file,
         replacing(folder / REPORT_NAME) as report_file,
@@ -259,14 +263,14 @@ def write_outputs(
             surveys, chats, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
         ) | {"data_sha256": writer.data_sha256}
         json.dump(report, report_file, ensure_ascii=False, indent=2)
-        for file in (data_file, dropped_file, report_file):  # a full disk shows before anything is put in place
+        for file in (data_file, dropped_file, report_file):  # a full disk is noticed before any file is replaced
             file.flush()
             os.fsync(file.fileno())
     return ledger, report
 
 
 def check_written(surveys: "list[ExportSurvey]", ledger: "Ledger", num_replies: int) -> None:
-    """Raise ScriptError when an export changed meanwhile, or when no reply is left to learn from."""
+    """Raise ScriptError when an export was changed meanwhile or no reply is left to learn from."""
     for survey in surveys:
         if survey.export.has_changed():
             raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
@@ -274,19 +278,19 @@ def check_written(surveys: "list[ExportSurvey]", ledger: "Ledger", num_replies: 
     if not num_replies:
         raise ScriptError(
             f"{shown_exports([survey.file.path for survey in surveys])}: "
-            "nothing of the imitated person is left to learn from; see where it went"
+            "no message of the imitated person is left to learn from; the table shows where they went"
             + "".join(f"\n{line}" for line in ledger.table())
         )
 
 
 def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> None:
-    """Print where the messages went, what was made, what was hidden, the advice and the names of the outputs."""
+    """Print the ledger, what was left out as unknown or hidden, what was written and the advice."""
     print(*ledger.table(), sep="\n")
     for body, number in report["unknown_placeholders"].items():
-        print(f"Taken for WhatsApp's own words: {printable(body)} ({number:,} times)")
+        print(f"Left out as WhatsApp's own text: {printable(body)} ({number:,} times)")
     if report["redactions"]:
-        numbers = ", ".join(f"{number:,} {kind}" for kind, number in report["redactions"].items())
-        print(f"Hidden, in names and dropped messages as well: {numbers}")
+        numbers = ", ".join(f"{number:,} [{kind}]" for kind, number in report["redactions"].items())
+        print(f"Private data replaced, in kept messages, dropped messages and names: {numbers}")
     made = report["conversations"]
     print(
         f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
@@ -308,5 +312,5 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    gc.disable()  # nothing here makes cycles: the search for them takes a tenth of the time and finds none
+    gc.disable()  # this stage makes no reference cycles; looking for them took 10 % of the time
     run_script(main)

@@ -1,8 +1,8 @@
 """A line -> the message header it begins with, in any format that a phone writes.
 
-A phone writes its export in the format of its own language, region and clock: hundreds of them. They share a grammar:
-`DATE, TIME - `, `[DATE, TIME] `, `DATE, TIME: `, and the time may come first. Which format one file has is left to
-`header_format`, what follows the header to `whatsapp_export`.
+The format depends on the phone's language, region and clock; there are hundreds. All share one grammar: `DATE, TIME - `,
+`[DATE, TIME] ` or `DATE, TIME: `, and the time may come first. Which format a file has is left to `header_format`, what
+follows the header to `whatsapp_export`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 MAX_HEADER_CHARS = 100  # the longest known (Korean with direction marks) has 40
 
-# Characters of a header that look otherwise on other phones, and what `read_header` takes them for. One for one, so that
-# places in the line stay the same; direction marks are spaces there.
+# Characters that phones write in different ways, and what `read_header` reads them as. Each becomes one character, so that
+# positions in the line stay valid; direction marks become spaces.
 _PLAIN = str.maketrans(
     {
         "\u061c": " ",  # Arabic letter mark
@@ -28,7 +28,7 @@ _PLAIN = str.maketrans(
     }
 )
 
-# The parts of a header. Every repetition has a limit, so that no line takes more than a fixed time.
+# The parts of a header. Every repetition is bounded, so the time per line is bounded too.
 _GAP = r"[ ]{0,4}"
 _NAME = r"[^\W\d_]{2,12}"
 _DATE = rf"""
@@ -65,12 +65,12 @@ _CLOCK_RE = re.compile(_CLOCK, re.VERBOSE)
 # :42   min 42 s   at the start of what follows a minute
 _SECOND_RE = re.compile(rf"\D{{0,8}} \d{{1,2}} (?:{_GAP}s\b)?", re.VERBOSE)
 NUMBER_RE = re.compile(r"\d+")
-# What a header begins with, and hardly another line:  9   [9   <U+200E>[9   Sep 30
+# The start of a header, which few other lines share:  9   [9   <U+200E>[9   Sep 30
 _is_possible = re.compile(rf"\W{{0,6}} (?: \d | {_NAME}\W{{1,4}}\d )", re.VERBOSE).match
 
 
-# Written as `plain_word` leaves them. Source: Unicode CLDR 46, the languages WhatsApp offers; single Latin letters (CLDR's
-# narrow forms) are left out, as they mean different things in different languages.
+# The words in headers, as `plain_word` returns them. Source: Unicode CLDR 46, the languages that WhatsApp offers; single
+# Latin letters (CLDR's narrow forms) are left out, because they mean different things in different languages.
 AM_WORDS = frozenset(
     """
     am ap fm de dop dopoldne dopoledne eparadites förmiddag manhã öö pd paradite pg prp priekšp priekšpusdienā priešpiet
@@ -112,16 +112,16 @@ MONTHS = {word: number for number, words in enumerate(_MONTH_NAMES, 1) for word 
 
 
 class HeaderShape(NamedTuple):
-    """What all headers of one file have in common."""
+    """What all headers of one format have in common."""
 
     has_bracket: bool
     is_time_first: bool
     date_kind: str  # the separator of its numbers, or "name" of a month
-    year_place: str  # "first", "last", "short" (two digits, its place unknown) or "none"
+    year_place: str  # "first", "last", "short" (two digits, place unknown) or "none"
     has_comma: bool
     colon: str
     has_seconds: bool
-    word_place: str  # "before" or "after" the clock, where a word stands that may tell morning from evening, or ""
+    word_place: str  # of a word that may tell morning from evening: "before" or "after" the clock, or ""
     end: str
 
 
@@ -129,7 +129,7 @@ class Header(NamedTuple):
     """The header of one line."""
 
     shape: HeaderShape
-    text: str  # up to where the sender begins
+    text: str  # all that stands before the sender
     date_span: tuple[int, int]
     time_span: tuple[int, int]  # the clock and, where there is one, the word beside it
     has_year: bool
@@ -164,7 +164,7 @@ def read_header(line: str) -> Header | None:
 
 
 def _describe(line: str, match: re.Match[str]) -> Header | None:
-    """Return the header that `match` found in `line`, None when its parts do not belong together."""
+    """Return the header that `match` found in `line`, None when its parts do not fit together."""
     groups = match.groupdict()
     if bool(groups["bracket"]) != groups["end"].startswith("]"):
         return None
@@ -217,7 +217,7 @@ def word_after_seconds(text: str) -> str:
 
 @functools.lru_cache(maxsize=1024)  # most headers of a file have the same few words
 def plain_word(text: str) -> str:
-    """Return the letters of `text` in one case: without dots, commas, spaces, quotes and marks of direction.
+    """Return the letters of `text` in lower case, without dots, commas, spaces, quotes and direction marks.
 
     >>> plain_word(" P.\\u00a0M.")
     'pm'

@@ -51,7 +51,7 @@ def readable_name(name: str) -> str:
 
 
 def find_senders(name: str, senders: Collection[str]) -> list[str]:
-    """Return the senders whose readable name is `name`; only when none is, those that differ in upper and lower case.
+    """Return the senders whose readable name is `name`; if there are none, those that differ only in letter case.
 
     >>> find_senders("rut", ["Rut", "Dan"]), find_senders("Ru", ["Rut", "Dan"])
     (['Rut'], [])
@@ -62,7 +62,7 @@ def find_senders(name: str, senders: Collection[str]) -> list[str]:
 
 
 def find_nearest_name(name: str, senders: Collection[str]) -> str | None:
-    """Return the readable name most like `name`, or None when none is like it.
+    """Return the readable name that is most similar to `name`, None when none is similar.
 
     >>> find_nearest_name("Root", ["Rut", "Noa"]), find_nearest_name("ruth", ["Rut Levi", "Noa"])
     (None, 'Rut Levi')
@@ -80,13 +80,13 @@ def find_nearest_name(name: str, senders: Collection[str]) -> str | None:
 
 
 def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
-    """Return every sender name of the person to imitate: of `names`, else asked for at a terminal."""
+    """Return every sender name of the person to imitate, from `names` or from a question at the terminal."""
     if not names:
         names = [_ask_whom_to_imitate(exports)]
     imitated = {sender for name in names for sender in _find_imitated(exports, name)}
     if all(participants.keys() <= imitated for participants in exports.values()):
         raise ScriptError(
-            f"{shown_exports(exports)}: nobody else writes here and a conversation needs two; give another chat"
+            f"{shown_exports(exports)}: only the imitated person writes here, and a conversation needs two people; give another chat"
         )
     for path, participants in exports.items():
         numbers = {
@@ -104,19 +104,19 @@ def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
 
 
 def _find_imitated(exports: Exports, name: str) -> set[str]:
-    """Return the senders called `name` in any of the exports; raise ScriptError when none is, or it is unclear which."""
+    """Return the senders called `name` in any of the exports; raise ScriptError for no one or several people."""
     found: set[str] = set()
     for path, participants in exports.items():
         senders = find_senders(name, participants)
         if len(set(map(readable_name, senders))) > 1:
             raise ScriptError(
-                f'{shown_path(path)}: "{printable(name)}" fits several people; write the name as it stands here'
+                f'{shown_path(path)}: "{printable(name)}" matches several people; write one of these names exactly'
                 + "".join(f"\n  {readable_name(sender)}" for sender in senders)
             )
         found.update(senders)
     if not found:
         nearest = find_nearest_name(name, _count_by_name(exports))
-        cure = f'did you mean "{nearest}"?' if nearest else "name one of its participants"
+        cure = f'did you mean "{nearest}"?' if nearest else "name one of the participants"
         raise ScriptError(
             f'{shown_exports(exports)}: nobody is called "{printable(name)}"; {cure}{_listed_participants(exports)}'
         )
@@ -130,15 +130,15 @@ def _ask_whom_to_imitate(exports: Exports) -> str:
         script = shown_path(Path(__file__).resolve().with_name("load_whatsapp.py"))
         command = shlex.join([shown_python(), script, *sys.argv[1:], "--imitate", names[0]])
         raise ScriptError(
-            f"{shown_exports(exports)}: whom to imitate is not said; name one of its participants"
+            f"{shown_exports(exports)}: --imitate NAME is missing; name one of the participants"
             f"{_listed_participants(exports)}\n  as in: {command}"
         )
-    print(f"Whom shall the chatbot imitate?{_listed_participants(exports, is_numbered=True)}", file=sys.stderr)
+    print(f"Whom should the chatbot imitate?{_listed_participants(exports, is_numbered=True)}", file=sys.stderr)
     while True:
         print("Number or name: ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         if not line:
-            raise ScriptError(f"{shown_exports(exports)}: whom to imitate is not said; run again and choose")
+            raise ScriptError(f"{shown_exports(exports)}: nobody was chosen to imitate; run again and choose")
         answer = line.strip()
         if answer.isdecimal() and 1 <= int(answer) <= len(names):
             return names[int(answer) - 1]
@@ -151,7 +151,7 @@ def _ask_whom_to_imitate(exports: Exports) -> str:
 
 
 def _count_by_name(exports: Exports) -> dict[str, int]:
-    """Return how many messages each participant wrote in all exports together, by readable name, most first."""
+    """Return the number of messages of each participant in all exports, by readable name, most first."""
     counts: dict[str, int] = {}
     for participants in exports.values():
         for sender, participant in participants.items():
@@ -173,6 +173,6 @@ def _listed_participants(exports: Exports, is_numbered: bool = False) -> str:
 
 
 def shown_exports(exports: Collection[Path]) -> str:
-    """Return the path of the export for a message, or of the first of several."""
+    """Name the exports in an error message: the first by its path, the others by their number."""
     first = shown_path(next(iter(exports)))
     return first if len(exports) == 1 else f"{first} and {len(exports) - 1} more"

@@ -1,8 +1,8 @@
-"""The texts that WhatsApp itself writes: placeholders for what a person sent, and notices of what happened to the chat.
+"""The texts that WhatsApp itself writes: placeholders for what a person sent, and notices about the chat.
 
-A placeholder (media, a call, a deleted message; data: placeholders.json) keeps its sender and is compared with the whole
-body, so the same words inside a person's sentence never match. A notice (somebody left) has no sender: the parser asks
-for it where the form of the line alone misleads.
+A placeholder (media, a call, a deleted message; data: placeholders.json) has a sender. It is compared with the whole body,
+so the same words inside a person's sentence never match. A notice (somebody left) has no sender; the parser asks here where
+the form of the line could mislead it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
     if kind != "about"
 }
 WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
-IGNORED_AROUND = " .。<>"  # the final period and the brackets differ between versions
+IGNORED_AROUND = " .。<>"  # final period and brackets differ between versions of WhatsApp
 MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
-INDEX_CHARS = 3  # a body is compared only when it begins, or ends, with the same as a text: most need no more
+INDEX_CHARS = 3  # at the start or the end; a body with other characters there is compared with no text
 
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
 # IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
@@ -50,7 +50,7 @@ def _edges(text: str) -> tuple[str, str]:
 
 
 def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
+    """Return the texts without `*`, the templates by their first characters, and the others by their last ones."""
     exact: dict[str, str] = {}
     by_start: dict[str, dict[str, str]] = {}
     by_end: dict[str, dict[str, str]] = {}
@@ -76,7 +76,7 @@ POLL_QUESTIONS = tuple(_texts_of("poll_question"))
 POLL_OPTIONS = tuple(_texts_of("poll_option"))
 
 
-@lru_cache(maxsize=4096)  # a chat's messages begin in some thousand ways; folding each anew takes three times as long
+@lru_cache(maxsize=4096)  # messages begin in a few thousand ways; without the cache this takes three times as long
 def _is_start(characters: str) -> bool:
     return characters.casefold()[:INDEX_CHARS] in STARTS
 
@@ -93,7 +93,7 @@ def _template_re(template: str) -> re.Pattern[str]:
 
 
 def placeholder_reason(body: str) -> str | None:
-    """Return the drop reason when `body`, free of direction marks, is as a whole a text of WhatsApp.
+    """Return the drop reason when the whole `body`, without direction marks, is a text of WhatsApp, else None.
 
     >>> placeholder_reason("<Media omitted>"), placeholder_reason("why does it say <Media omitted>")
     ('media', None)
@@ -126,10 +126,10 @@ def strip_edited_mark(body: str) -> str:
 
 
 def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] | None:
-    """Return (drop reason, caption or "") when the message is an attachment, None when it is not.
+    """Return (drop reason, caption or "") when the message is an attachment, else None.
 
-    `text` still has the direction marks that `body` has lost. `is_marked`: it began with U+200E, so what stands before
-    the attachment is WhatsApp's title of the file, not a caption.
+    `text` is `body` with its direction marks. `is_marked`: it began with U+200E, so what stands before the attachment is
+    the file's title, not a caption.
 
     >>> line = "IMG-20220930-WA0001.jpg (file attached)\\nour new dog"
     >>> split_attachment(line, line, is_marked=False)
@@ -167,12 +167,12 @@ def _attachment(file_name: str, caption: str) -> tuple[str, str]:
     is_title = caption != "" and caption in (
         file_name,
         file_name.rpartition(".")[0],
-    )  # Android repeats a document's name
+    )  # Android repeats the name of a document
     return reason, "" if is_title else caption
 
 
 def is_shared_location(body: str) -> bool:
-    """Return whether the whole body is a place on a map.
+    """Tell whether the whole body is a place on a map.
 
     >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
     True
@@ -185,7 +185,7 @@ def is_shared_location(body: str) -> bool:
 
 
 def is_poll(body: str) -> bool:
-    """Return whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is none."""
+    """Tell whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is not one."""
     first_line, _, following_lines = body.partition("\n")
     return first_line.casefold().startswith(POLL_QUESTIONS) and any(
         line.lstrip().casefold().startswith(POLL_OPTIONS) for line in following_lines.split("\n")
@@ -194,7 +194,7 @@ def is_poll(body: str) -> bool:
 
 # ---- Notices ---------------------------------------------------------------------------------------------------------
 
-# The name of a group, in quotes, may hold `: `.   Dan changed the subject from "Trip: Eilat" to "Trip"
+# A quoted group name may hold `: `.   Dan changed the subject from "Trip: Eilat" to "Trip"
 _BEFORE_QUOTE_RE = re.compile(
     r"""
     (?: changed\ the\ (?:subject|group\ name) | created\ (?:the\ |this\ )?group
@@ -226,7 +226,7 @@ _ENCRYPTION_RE = re.compile(
     re.VERBOSE,
 )
 
-# Dan added Rut   (only ever asked about texts that begin with U+200E)
+# Dan added Rut   (asked only about texts that begin with U+200E)
 _EVENT_RE = re.compile(
     r"""
     \b(?:created|added|removed|left|joined|pinned|blocked|unblocked)\b | \b(?:was|were)\ added
@@ -250,7 +250,7 @@ _EVENT_RE = re.compile(
     re.VERBOSE,
 )
 
-# A notice is short; what is longer is judged by its start.
+# Notices are short; of a longer text only the start is compared.
 MAX_NOTICE_CHARS = 400
 
 # <attached: 00000042-PHOTO.jpg>   Location: https://...   report.pdf • 2 pages <U+200E>document omitted
@@ -258,7 +258,7 @@ _STANDS_FOR_MEDIA_RE = re.compile(r"<|.*(?:://|\u200e|•|omitted)")
 
 
 def is_notice(text: str, attributed_to: str) -> bool:
-    """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is an actor or the group.
+    """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is a person or the group.
 
     >>> is_notice("Dan added Rut", "Family"), is_notice("image omitted", "Dan")
     (True, False)
@@ -266,7 +266,7 @@ def is_notice(text: str, attributed_to: str) -> bool:
     return _is_notice(text[:MAX_NOTICE_CHARS], attributed_to)
 
 
-@lru_cache(maxsize=1024)  # iPhones mark every placeholder, and the same few make up most of them
+@lru_cache(maxsize=1024)  # iPhones mark every placeholder, and most are the same few texts
 def _is_notice(text: str, attributed_to: str) -> bool:
     if _STANDS_FOR_MEDIA_RE.match(text):
         return False
@@ -274,12 +274,12 @@ def _is_notice(text: str, attributed_to: str) -> bool:
 
 
 def is_encryption_notice(text: str) -> bool:
-    """Tell whether `text` is the notice at the beginning of a chat that its messages are encrypted."""
+    """Tell whether `text` is the notice that messages are encrypted, with which chats begin."""
     return _ENCRYPTION_RE.match(text) is not None
 
 
 def is_quoting_notice(sender: str, text: str) -> bool:
-    """Tell whether the line was split at a `: ` inside a quoted name of a group.
+    """Tell whether a notice was split into `sender` and `text` at a `: ` inside a quoted group name.
 
     >>> is_quoting_notice('Dan changed the subject from "A', 'B" to "C"')
     True
