@@ -189,7 +189,7 @@ def fuzz_guided(fuzz: Fuzz, seconds: float, seed: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=[path.stem for path in (ROOT / "src/data_preprocessing").glob("*.py")]):
-        import conversation_writer  # noqa: E401, F401
+        import conversations  # noqa: E401, F401
         import load_whatsapp  # noqa: F401
 
     def try_bytes(data: bytes) -> None:

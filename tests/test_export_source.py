@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "data_preprocessing"))
-
 from export_source import ExportError, find_exports
 from whatsapp_export import parse_export
 

@@ -12,17 +12,17 @@ import load_whatsapp
 import pytest
 from bubbles import render_bubble, render_note
 from chat_commands import read_line_as_command
-from code_recognition import is_code
 from conversation_log import read_conversation
 from export_survey import NUMBER_LIKE_RE, line_shape
-from header_format import read_header
 from message_filters import filter_text, is_unknown_placeholder
+from message_header import read_header
 from participants import find_nearest_name, find_senders, readable_name
+from program_code import is_code
 from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
-from system_notices import is_encryption_notice, is_notice, is_quoting_notice
 from whatsapp_export import split_sender
+from whatsapp_texts import is_encryption_notice, is_notice, is_quoting_notice
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 
 from common.conversation_data import CHAT_EXPORT_RE, TrainingDataError, read_training_data

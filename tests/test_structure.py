@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 SRC_DIR = Path(__file__).resolve().parents[1] / "src"
@@ -51,3 +53,16 @@ def test_of_the_chat_the_report_alone_uses_the_report():
     reports = {path.stem for path in (SRC_DIR / "chat/writing_style").glob("*.py")}
     users = {name for name, imported in imports_by_module().items() if imported & reports}
     assert users - reports == {"style_report"}
+
+
+def test_the_examples_in_docstrings_are_tests():
+    """Of one stage, for time; `.pytest.ini` names all of src."""
+    stage_dir = SRC_DIR / "data_preprocessing"
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", str(stage_dir)],
+        cwd=SRC_DIR.parent, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    with_examples = {path.name for path in stage_dir.glob("*.py") if ">>> " in path.read_text(encoding="utf-8")}
+    assert with_examples
+    assert with_examples <= {line.partition("::")[0].rpartition("/")[2] for line in listed.splitlines()}
+    assert "testpaths = tests src\n" in (SRC_DIR.parent / ".pytest.ini").read_text(encoding="utf-8")

@@ -1,30 +1,51 @@
 """The dates of an export -> which of their three numbers is the day, the month and the year.
 
-`01/02/2022` alone does not tell. All dates of a file together mostly do: only one order makes every one of them a day
-that exists. Where two orders do, the calmer one wins and is called a guess. The idea of weighing whole orders over all
-dates is whatstk's; deciding per line, as others do, makes silent wrong dates.
+`01/02/2022` alone does not tell, but all dates of a file together mostly do: only one order makes each of them a day that
+exists. When two orders do, the one with fewer steps back in time and the shorter span wins, and is reported as a guess.
+Deciding by all dates is whatstk's idea; parsers that decide line by line read some dates wrong without notice.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# Dates that an order must fail before it is excluded early: one or two may stand in a message that somebody pasted.
+from export_file import EXPORT_AGAIN, ExportError
+from message_header import MONTHS, NUMBER_RE, Header, plain_word
+
+# Impossible dates that exclude an order early: one or two may have been pasted into a message.
 MIN_FAILURES = 3
 
 FIRST_YEAR = 2009  # WhatsApp began
-BUDDHIST_YEARS = 543  # what the calendar of Thai phones is ahead
+BUDDHIST_YEARS = 543  # the calendar of Thai phones is ahead by so many
 FIRST_BUDDHIST_YEAR = 2400
 
-# Where year, month and day stand among the three numbers.
+# Years of other calendars: 1401 is 2022 in the Persian one, 1444 in the Islamic one.
+OTHER_CALENDAR_YEARS = range(1300, 1600)
+
+# The positions of year, month and day among the three numbers.
 ORDERS = {
     "day/month/year": (2, 1, 0),
     "month/day/year": (2, 0, 1),
     "year/month/day": (0, 1, 2),
     "year/day/month": (0, 2, 1),
 }
+
+
+def date_numbers(text: str) -> tuple[int, int, int] | None:
+    """Return the three numbers of a date as they stand; a date with a named month is returned as day, month, year.
+
+    >>> date_numbers("2022. 9. 30."), date_numbers("Sep 30, 2013")
+    ((2022, 9, 30), (30, 9, 2013))
+    """
+    numbers = [int(number) for number in NUMBER_RE.findall(text)]
+    if len(numbers) == 3:
+        return numbers[0], numbers[1], numbers[2]
+    words = (plain_word(word) for word in re.findall(r"[^\W\d_]+", text))
+    month = next((MONTHS[word] for word in words if word in MONTHS), None)
+    return (numbers[0], month, numbers[1]) if len(numbers) == 2 and month else None
 
 
 class DateOrder(NamedTuple):
@@ -34,32 +55,80 @@ class DateOrder(NamedTuple):
     is_proven: bool
 
     def to_date(self, numbers: tuple[int, int, int]) -> datetime.date | None:
-        """Return the day that the three numbers name in this order, None when there is none such."""
-        return to_date(numbers, self.name)
+        """Return the day, None when no such day exists; two-digit years are 20yy, Buddhist years are converted.
+
+        >>> DateOrder("day/month/year", is_proven=True).to_date((30, 9, 2565))
+        datetime.date(2022, 9, 30)
+        """
+        year, month, day = (numbers[place] for place in ORDERS[self.name])
+        if year < 100:
+            year += 2000
+        elif year > FIRST_BUDDHIST_YEAR:
+            year -= BUDDHIST_YEARS
+        try:
+            return datetime.date(year, month, day)
+        except ValueError:
+            return None
 
 
-def to_date(numbers: tuple[int, int, int], order: str) -> datetime.date | None:
-    """Return the day, None when there is none such; two-digit years are 20yy, Buddhist years are converted.
+def find_order(headers: list[Header], later_dates: Iterable[str], day_first: bool | None) -> DateOrder:
+    """Return the order of the dates in `headers`, all of one shape, and in `later_dates`, read only as far as needed.
 
-    >>> to_date((30, 9, 2565), "day/month/year")
-    datetime.date(2022, 9, 30)
+    `day_first` decides the order of day and month where the year comes last. Raises ExportError when `day_first`
+    contradicts the dates, or when they are of another calendar.
     """
-    year, month, day = (numbers[place] for place in ORDERS[order])
-    if year < 100:
-        year += 2000
-    elif year > FIRST_BUDDHIST_YEAR:
-        year -= BUDDHIST_YEARS
-    try:
-        return datetime.date(year, month, day)
-    except ValueError:
-        return None
+    shape = headers[0].shape
+    if shape.date_kind == "name":
+        return DateOrder("day/month/year", is_proven=True)
+    candidates = {
+        "first": ("year/month/day", "year/day/month"),
+        "last": ("day/month/year", "month/day/year"),
+        "short": ("day/month/year", "month/day/year", "year/month/day"),
+    }[shape.year_place]
+    order, num_impossible = _find_best_order(
+        _distinct_dates([header.date_text for header in headers], later_dates), candidates, _likely_order(headers)
+    )
+    if shape.year_place == "first" and order.name == "year/month/day":
+        order = DateOrder(order.name, is_proven=True)  # no country writes year, day, month
+    if day_first is not None and shape.year_place != "first":
+        wanted = "day/month/year" if day_first else "month/day/year"
+        if num_impossible[wanted] > num_impossible[order.name]:
+            raise ExportError(f"its dates cannot be {wanted}; leave the order of day and month to be found")
+        order = DateOrder(wanted, is_proven=True)
+    numbers = date_numbers(headers[0].date_text)
+    first_day = order.to_date(numbers) if numbers else None
+    if first_day is not None and first_day.year in OTHER_CALENDAR_YEARS:
+        raise ExportError(f"its dates are of another calendar; set the phone to the Gregorian one and {EXPORT_AGAIN}")
+    return order
+
+
+def _distinct_dates(*parts: Iterable[str]) -> Iterator[tuple[int, int, int]]:
+    """Yield the numbers of each date, once for consecutive messages of one day."""
+    previous = ""
+    for texts in parts:
+        for text in texts:
+            if text != previous:
+                previous = text
+                if numbers := date_numbers(text):
+                    yield numbers
+
+
+def _likely_order(headers: list[Header]) -> str:
+    """Return the order that most countries with such headers use, for files whose dates allow several."""
+    shape = headers[0].shape
+    if shape.year_place == "first" or (shape.word_place == "before" and shape.date_kind == "."):
+        return "year/month/day"  # Korea: 22. 9. 30. 오후 6:15
+    # The United States: 9/30/22, 6:15 PM. Their neighbours write the zero, p. m., or pm.
+    is_padded = any(re.search(r"\b0\d/", header.date_text) for header in headers)
+    has_capitals = any(header.match["after"].strip() in ("AM", "PM") for header in headers)
+    return "month/day/year" if shape.date_kind == "/" and has_capitals and not is_padded else "day/month/year"
 
 
 class _Trial:
     """One order tried on the dates of a file."""
 
-    def __init__(self, order: str) -> None:
-        self.order = order
+    def __init__(self, name: str) -> None:
+        self.order = DateOrder(name, is_proven=False)
         self.num_impossible = 0
         self._num_unlikely = 0
         self._num_backward = 0
@@ -67,7 +136,7 @@ class _Trial:
         self._last_year = datetime.date.today().year + 1
 
     def add(self, numbers: tuple[int, int, int]) -> None:
-        day = to_date(numbers, self.order)
+        day = self.order.to_date(numbers)
         if day is None:
             self.num_impossible += 1
             return
@@ -78,29 +147,29 @@ class _Trial:
 
     @property
     def num_failures(self) -> int:
-        """Return how many dates this order makes no day of a WhatsApp chat."""
+        """Return for how many dates this order gives no day on which WhatsApp existed."""
         return self.num_impossible + self._num_unlikely
 
     def faults(self) -> tuple[int, int, int, int]:
-        """Return what speaks against this order, the weightiest first."""
+        """Return what speaks against this order, the most important count first."""
         span_days = (self._days[1] - self._days[0]).days if self._days else 0
         return self.num_impossible, self._num_unlikely, self._num_backward, span_days
 
 
-def find_date_order(
+def _find_best_order(
     dates: Iterable[tuple[int, int, int]], candidates: tuple[str, ...], likely: str
 ) -> tuple[DateOrder, dict[str, int]]:
-    """Return the order that suits `dates` (in file order) best, and how many dates each order makes impossible.
+    """Return the order that fits `dates` (in file order) best, and how many dates are impossible in each order.
 
-    `likely` decides between orders that suit equally well. `dates` is read only as far as needed.
+    `likely` decides between orders that fit equally well. `dates` is read only as far as needed.
     """
-    trials = [_Trial(order) for order in candidates]
+    trials = [_Trial(name) for name in candidates]
     for numbers in dates:
         for trial in trials:
             trial.add(numbers)
         failures = sorted(trial.num_failures for trial in trials)
         if failures[0] == 0 and all(count >= MIN_FAILURES for count in failures[1:]):
             break
-    best, *others = sorted(trials, key=lambda trial: (*trial.faults(), trial.order != likely))
+    best, *others = sorted(trials, key=lambda trial: (*trial.faults(), trial.order.name != likely))
     is_proven = all(trial.num_failures > best.num_failures for trial in others)
-    return DateOrder(best.order, is_proven), {trial.order: trial.num_impossible for trial in trials}
+    return DateOrder(best.order.name, is_proven), {trial.order.name: trial.num_impossible for trial in trials}

@@ -1,32 +1,39 @@
-"""An export on disk (.txt, the phone's .zip, a folder of them) -> its lines of text, one at a time.
+"""An export on disk (.txt, the phone's .zip, a folder of them) -> its lines of text, streamed.
 
-It decides by the first bytes what a file is, never by its name, and refuses what cannot be an export before reading it.
-Encodings are left to `text_encoding`, the inside of a zip to `zip_entries`, the meaning of the lines to `whatsapp_export`.
+Of a zip's entries and a folder's files, exports are those with a line that begins like a message. Opening files and zips
+is left to `export_file`, encodings to `text_encoding`, what the lines mean to `whatsapp_export`.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from export_error import EXPORT_AGAIN, ExportError
-from header_format import read_header
+from export_file import (
+    EXPORT_AGAIN,
+    ExportError,
+    base_name,
+    entry_names,
+    file_state,
+    is_zip,
+    open_entry,
+    open_file,
+    read_up_to,
+    refuse_other_kinds,
+    text_names,
+)
+from message_header import read_header
 from text_encoding import BAD_BYTES, TextDecoder, checked_encoding, guess_encoding
-from zip_entries import base_name, entry_names, open_entry, text_names
-
-from common.file_kinds import LONGEST_START, name_file_kind
 
 __all__ = ["ExportError", "ExportSource", "find_exports", "is_export"]
 
 BLOCK_BYTES = 1 << 16  # larger ones are no faster and cost memory
-SNIFFED_BYTES = 1 << 18  # tell the encoding, and an export from a note that was sent in it
+SNIFFED_BYTES = 1 << 18  # enough to detect the encoding, and whether a .txt is an export or a note sent in the chat
 
-# The longest text WhatsApp sends has 65,536 characters. More than this is no export, and would fill the memory.
+# The longest text WhatsApp sends has 65,536 characters. A longer one than this is no message, and would fill the memory.
 MAX_TEXT_CHARS = 1 << 24
 
 NUM_SHOWN_NAMES = 5
@@ -34,30 +41,26 @@ NUM_SHOWN_LINES = 5
 
 CHAT_OF_IPHONE = "_chat.txt"
 
-READABLE_KINDS = (None, "a zip archive", "UTF-16 text")
-
 
 class ExportSource:
-    """The text of one export. `num_bad_bytes` and `bad_lines` (numbers of the first) describe the latest reading."""
+    """The text of one export. `num_bad_bytes` and `bad_lines` (the first line numbers) describe the latest reading."""
 
     def __init__(self, path: Path, encoding: str | None = None, chat: str | None = None) -> None:
-        """Look at what `path` is; raise ExportError when it cannot be an export.
+        """Check what `path` is; raise ExportError when it cannot be an export.
 
         `encoding` overrides the detection; `chat` names one of several exports in a zip.
         """
         self.path = path
         self.num_bad_bytes = 0
         self.bad_lines: list[int] = []
-        self._state = _file_state(path)
+        self._state = file_state(path)
         self._entry_name: str | None = None
-        with _open_file(path) as file:
-            kind = name_file_kind(_start_of(file))
-            if kind not in READABLE_KINDS:
-                raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
-            if _is_zip(path, file):
+        with open_file(path) as file:
+            refuse_other_kinds(file)
+            if is_zip(path, file):
                 self._entry_name = _choose_entry(file, chat)
         with self._open() as file:
-            sample = _read_up_to(file, SNIFFED_BYTES)
+            sample = read_up_to(file, SNIFFED_BYTES)
         self._encoding = checked_encoding(encoding) if encoding else guess_encoding(sample)
         start = TextDecoder(self._encoding).decode(sample, is_last=False)[0]
         if not start.strip(" \t\r\n\0\ufeff"):
@@ -65,7 +68,7 @@ class ExportSource:
         self._has_bare_returns = "\r" in start and "\n" not in start
 
     def lines(self) -> Generator[str, None, None]:
-        """Yield the lines, from the first on at each call, without their ends (LF or CRLF).
+        """Yield the lines without their ends (LF or CRLF); each call starts at the first line.
 
         Nothing else ends a line: U+2028, U+0085, vertical tabs and form feeds are part of what people write.
         """
@@ -74,11 +77,11 @@ class ExportSource:
                 yield from block[:-1].split("\n")
 
     def blocks(self) -> Generator[str, None, None]:
-        """Yield the same lines many at a time: texts of whole lines, each line ended by LF."""
+        """Yield the same lines as blocks: texts of many whole lines, each ended by LF."""
         self.num_bad_bytes, self.bad_lines = 0, []
         decoder = TextDecoder(self._encoding)
         num_lines = num_open_chars = 0
-        open_parts: list[str] = []  # of a line whose end has not come yet
+        open_parts: list[str] = []  # of the line that goes on in the next block
         with self._open() as file:
             is_last = False
             while not is_last:
@@ -109,13 +112,13 @@ class ExportSource:
     def has_changed(self) -> bool:
         """Tell whether the file grew, shrank or was replaced since this object was made."""
         try:
-            return _file_state(self.path) != self._state
+            return file_state(self.path) != self._state
         except ExportError:
             return True
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        with _open_file(self.path) as file:
+        with open_file(self.path) as file:
             if self._entry_name is None:
                 yield file
             else:
@@ -126,8 +129,8 @@ class ExportSource:
 def find_exports(path: Path) -> list[Path]:
     """Return the exports to read for `path`: itself when it is no folder, else the exports below the folder, sorted.
 
-    Hidden files, `__MACOSX` and linked folders are left out, and so is every file that is no export (the notes and archives
-    that were sent in a chat). Raises ExportError when none is left.
+    Hidden files, `__MACOSX`, linked folders and files that are no export (such as notes sent in a chat) are left out.
+    Raises ExportError when none is left.
     """
     if not path.is_dir():
         return [path]
@@ -145,8 +148,8 @@ def find_exports(path: Path) -> list[Path]:
 def is_export(path: Path) -> bool:
     """Tell whether the file begins like an export, or is a zip that holds one."""
     try:
-        with _open_file(path) as file:
-            if _is_zip(path, file):
+        with open_file(path) as file:
+            if is_zip(path, file):
                 return any(_is_export_entry(file, name) for name in text_names(entry_names(file)))
             return _has_header(file)
     except ExportError:
@@ -168,7 +171,7 @@ def _choose_entry(file: BinaryIO, chat: str | None) -> str:
             num_chats = f"{len(chosen)} chats" if chosen else "no chat"
             raise ExportError(f"holds {num_chats} of that name; choose with --chat NAME{_listed(exports)}")
         return chosen[0]
-    if len(exports) > 1:  # an older export may have been sent in the chat
+    if len(exports) > 1:  # the others may be exports that were sent in the chat
         exports = [name for name in exports if "whatsapp" in base_name(name).casefold()] or exports
     if len(exports) > 1:
         raise ExportError(f"holds {len(exports)} chats; choose one with --chat NAME{_listed(exports)}")
@@ -189,57 +192,10 @@ def _is_export_entry(file: BinaryIO, name: str) -> bool:
 
 
 def _has_header(file: BinaryIO) -> bool:
-    sample = _read_up_to(file, SNIFFED_BYTES)
+    sample = read_up_to(file, SNIFFED_BYTES)
     try:
         encoding = guess_encoding(sample)
-    except ExportError:  # an 8-bit code page: its digits tell as well
+    except ExportError:  # an 8-bit code page: the digits of a header are the same in all of them
         encoding = "latin-1"
     text = sample.decode(encoding, BAD_BYTES)
     return any(map(read_header, text.replace("\r", "\n").split("\n")))
-
-
-def _is_zip(path: Path, file: BinaryIO) -> bool:
-    """Tell a zip by its first bytes; one with other bytes before it only by its name as well."""
-    if _start_of(file).startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return True
-    is_zip = path.suffix.lower() == ".zip" and zipfile.is_zipfile(file)
-    file.seek(0)
-    return is_zip
-
-
-def _start_of(file: BinaryIO) -> bytes:
-    start = file.read(LONGEST_START)
-    file.seek(0)
-    return start
-
-
-def _read_up_to(file: BinaryIO, num_bytes: int) -> bytes:
-    parts = []
-    while num_bytes and (part := file.read(num_bytes)):
-        parts.append(part)
-        num_bytes -= len(part)
-    return b"".join(parts)
-
-
-def _file_state(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file does; raise ExportError for all but regular files, before they are opened."""
-    try:
-        state = path.stat()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise ExportError(f"cannot be read ({getattr(error, 'strerror', 'no such file')}); check the path") from error
-    if stat.S_ISDIR(state.st_mode):
-        raise ExportError("is a folder; name one of the exports in it")
-    if not stat.S_ISREG(state.st_mode):  # a pipe or a device: reading might never end
-        raise ExportError("is not a regular file; name a .txt or .zip")
-    return state.st_size, state.st_mtime_ns, state.st_ino
-
-
-@contextmanager
-def _open_file(path: Path) -> Iterator[BinaryIO]:
-    _file_state(path)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ExportError(f"cannot be read ({error.strerror}); check its permissions") from error
-    with file:
-        yield file

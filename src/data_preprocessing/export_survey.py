@@ -1,29 +1,28 @@
-"""A first look through an export: who wrote how much and when, which format it has, what must be known of all of it.
+"""The first reading of an export: who wrote how much and when, unknown placeholders, samples of phone numbers.
 
-Cleaning, redacting and writing happen in a second look; so nothing of a chat needs to stay in memory between the two.
+Cleaning, redacting and writing happen in a second reading, so that no messages are kept in memory between the two.
 """
 
 from __future__ import annotations
 
 import re
-from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
-from export_error import ExportError
+from export_file import ExportError
 from export_source import ExportSource
-from merged_exports import hash_messages, is_same_chat
 from message_filters import filter_text, is_unknown_placeholder
-from participants import readable_name
+from participants import Participant, readable_name
 from whatsapp_export import Export, Message, parse_export
 
 from common.script import ScriptError, shown_path
 
-# How WhatsApp names an export in the languages of placeholders.json; what follows is the chat's name.
+# How WhatsApp names an export in English, Hebrew and six more languages; what follows is the chat's name. In any other
+# language the whole name of the file is taken for the chat's.
 TITLE_RE = re.compile(
     r"^(?:WhatsApp[ -]Chat(?: with| mit| -)|WhatsApp-chat met|צ['׳’]אט WhatsApp עם|Chat de WhatsApp con|"
     r"Conversa do WhatsApp com|Discussion WhatsApp avec|Чат WhatsApp с)\s+",
@@ -33,25 +32,25 @@ NAMELESS = "_chat"  # how every iOS export is called inside its zip
 NUM_SHAPE_LINES = 3
 NUM_SHAPE_CHARS = 60
 
-# The country of the phone numbers is guessed from the first messages: they tell as much as all.
+# Texts with such numbers tell the country of the chat's phone numbers; those of the first messages are enough.
 NUMBER_LIKE_RE = re.compile(r"\d[\d ().\u2011-]{6,}\d")
 NUM_SAMPLED_MESSAGES = 10_000
 
-MIN_PLACEHOLDER_REPEATS = 3  # fewer may be two people's joke
+MIN_PLACEHOLDER_REPEATS = 3  # fewer may be a joke of two people
 
 
 @dataclass(frozen=True)
 class ExportFile:
-    """One export and how the user wants it read."""
+    """One export, and the flags that say how to read it."""
 
     path: Path
     day_first: bool | None = None
     encoding: str | None = None
-    chat: str | None = None  # one of several in a zip
+    chat: str | None = None  # which one of several in a zip
 
     @property
     def title(self) -> str:
-        """The chat's name as the file's name tells it.
+        """The chat's name, from the name of the file.
 
         >>> ExportFile(Path("WhatsApp Chat with Rut.zip")).title, ExportFile(Path("Rut/_chat.txt")).title
         ('Rut', 'Rut')
@@ -62,7 +61,7 @@ class ExportFile:
         return readable_name(TITLE_RE.sub("", readable_name(name))) or readable_name(name)
 
     def open(self) -> Export:
-        """Start reading; raise ScriptError, with the shape of its first lines, when it is no export."""
+        """Start reading; raise ScriptError, with the shapes of its first lines, when it is no export."""
         try:
             return parse_export(self.path, self.day_first, self.encoding, self.chat)
         except ExportError as error:
@@ -72,27 +71,22 @@ class ExportFile:
             raise ScriptError(f"{shown_path(self.path)}: {error}{shapes}") from error
 
     def read(self, messages: Iterable[Message] | None = None) -> Iterator[Message]:
-        """Yield the messages (of `messages`, when already opened); a fault in the file becomes a ScriptError."""
+        """Yield the messages, from `messages` when it is open already; an ExportError becomes a ScriptError."""
         try:
             yield from self.open() if messages is None else messages
         except ExportError as error:
             raise ScriptError(f"{shown_path(self.path)}: {error}") from error
 
     def _first_line_shapes(self) -> list[str]:
-        shapes = []
         try:
-            for line in ExportSource(self.path, self.encoding, self.chat).lines():
-                if line.strip():
-                    shapes.append(line_shape(line))
-                if len(shapes) == NUM_SHAPE_LINES:
-                    break
-        except ExportError:
-            pass  # the error that brought us here says more
-        return shapes
+            lines = ExportSource(self.path, self.encoding, self.chat).lines()
+            return [line_shape(line) for line in islice(filter(str.strip, lines), NUM_SHAPE_LINES)]
+        except ExportError:  # the caller reports an error already
+            return []
 
 
 def line_shape(line: str) -> str:
-    """Return how a line is built, without what it says.
+    """Return the shape of a line, without its words.
 
     >>> line_shape("30.9.2022 at 18:15 | רות: hi")
     '00.0.0000 xx 00:00 | xxx: xx'
@@ -104,26 +98,16 @@ def line_shape(line: str) -> str:
     return "".join(characters) + ("..." if len(line) > NUM_SHAPE_CHARS else "")
 
 
-@dataclass(slots=True)
-class Participant:
-    """What one sender wrote in one export, `first` and `last` in the order of the file."""
-
-    first: datetime
-    last: datetime
-    num_messages: int = 0
-
-
 @dataclass
 class ExportSurvey:
-    """What a first look through an export found."""
+    """What the first reading of an export found."""
 
     file: ExportFile
     export: Export
-    file_state: tuple[int, int, int]
     num_messages: int = 0
     participants: dict[str, Participant] = field(default_factory=dict)
     placeholder_senders: dict[str, Counter[str]] = field(default_factory=dict)  # an unknown `<...>` -> who sent it
-    number_samples: list[str] = field(default_factory=list)  # texts that may hold phone numbers
+    number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
 
     @property
     def first(self) -> datetime:
@@ -135,25 +119,10 @@ class ExportSurvey:
         """When the latest of the participants' last messages was sent."""
         return max(participant.last for participant in self.participants.values())
 
-    @cached_property
-    def hashes(self) -> array[int]:
-        """One number for each message; made by another reading, which only overlapping exports need."""
-        return hash_messages(self.file.read())
-
-    def has_changed(self) -> bool:
-        """Tell whether the file was changed or replaced since the survey."""
-        return file_state(self.file.path) != self.file_state
-
-
-def file_state(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is written to or replaced."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns, state.st_ino
-
 
 def survey_export(file: ExportFile, messages: Iterable[Message], export: Export) -> ExportSurvey:
-    """Look through the `messages` of `export` once; raise ScriptError when nobody wrote any."""
-    survey = ExportSurvey(file, export, file_state(file.path))
+    """Read the `messages` of `export` once; raise ScriptError when all are notices."""
+    survey = ExportSurvey(file, export)
     participants, samples = survey.participants, survey.number_samples
     num_notices = num_looked_at = 0
     for sent_at, sender, text in messages:
@@ -174,59 +143,13 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
     if not participants:
         raise ScriptError(
-            f"{shown_path(file.path)}: holds WhatsApp's own notices alone, nobody wrote; export another chat"
+            f"{shown_path(file.path)}: holds only WhatsApp's own notices, nobody wrote; export another chat"
         )
     return survey
 
 
-@dataclass(frozen=True)
-class Chat:
-    """One chat: an export of it, or several that overlap."""
-
-    title: str
-    surveys: list[ExportSurvey]
-
-    @property
-    def senders(self) -> set[str]:
-        """Everybody who wrote."""
-        return {sender for survey in self.surveys for sender in survey.participants}
-
-    def is_group(self, imitated: Collection[str]) -> bool:
-        """Tell whether several people besides the imitated one write here."""
-        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
-
-
-def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
-    """Put exports that overlap as exports of one chat do together, in the order given."""
-    groups: list[list[ExportSurvey]] = []
-    for survey in surveys:
-        for group in groups:
-            if any(_is_same_chat(survey, other) for other in group):
-                group.append(survey)
-                break
-        else:
-            groups.append([survey])
-    titles = Counter[str]()
-    chats = []
-    for group in groups:
-        title = group[0].file.title
-        titles[title] += 1
-        chats.append(Chat(title if titles[title] == 1 else f"{title} ({titles[title]})", group))
-    return chats
-
-
-def _is_same_chat(survey: ExportSurvey, other: ExportSurvey) -> bool:
-    names, other_names = survey.participants.keys(), other.participants.keys()
-    # Two chats of the owner with different people share the owner's name alone, and now and then a forwarded message.
-    if len(names & other_names) < 2 and names != other_names:
-        return False
-    if survey.first > other.last or other.first > survey.last:
-        return False
-    return is_same_chat(survey.hashes, other.hashes)
-
-
 def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
-    """Return each unknown `<...>` that several people sent, often enough to be no joke, and how many times they did."""
+    """Return how often each unknown `<...>` was sent, of those that several people sent and often enough."""
     counts: dict[str, Counter[str]] = {}
     for survey in surveys:
         for body, senders in survey.placeholder_senders.items():
@@ -235,36 +158,4 @@ def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
         body: senders.total()
         for body, senders in counts.items()
         if len(senders) >= 2 and senders.total() >= MIN_PLACEHOLDER_REPEATS
-    }
-
-
-def describe_export(
-    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
-) -> dict[str, object]:
-    """Return what the report says of an export."""
-    export = survey.export
-    people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
-    return {
-        "file": survey.file.path.name,
-        "chat": chat,
-        "format": export.format_description,
-        "date_order": export.date_order,
-        "is_order_proven": export.is_order_proven,
-        "num_messages": survey.num_messages,
-        "num_notices": survey.num_messages - sum(person.num_messages for _, person in people),
-        "num_continuation_lines": export.num_continuation_lines,
-        "num_lines_before_the_first_message": export.num_orphan_lines,
-        "num_lines_like_headers_of_another_format": export.num_foreign_header_lines,
-        "num_bad_bytes": export.num_bad_bytes,
-        "warnings": export.warnings,
-        "participants": [
-            {
-                "name": redact(readable_name(sender)),
-                "is_imitated": sender in imitated,
-                "num_messages": person.num_messages,
-                "first": person.first.isoformat(),
-                "last": person.last.isoformat(),
-            }
-            for sender, person in people
-        ],
     }

@@ -1,4 +1,4 @@
-"""What personal identifiers look like: the expressions behind `redaction.py`, which decides what they become.
+"""The patterns of personal identifiers; `redaction` decides what becomes of them.
 
 Every repetition is bounded, so that 60,000 digits, brackets or spaces in a row take linear time.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 
-# What may stand between the digits of one number: spaces, dashes, dots, brackets, direction marks, keycap emoji.
+# Between the digits of one number: spaces, dashes, dots, brackets, direction marks, keycap emoji.
 SEPARATORS = r"[ \xa0\u202f\-\u2010-\u2015.()/\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe0f\u20e3]"
-# A message without five digits in a row has no number to hide, except codes.
+# A message without five such digits in a row has no number to hide but codes.
 FIVE_DIGITS_RE = re.compile(rf"\d(?:{SEPARATORS}{{0,3}}\d){{4}}")
 DIGIT_RE = re.compile(r"\d")
 
-# dan.levi@gmail.com; a Hebrew or Arabic prefix (ל) is not part of it.
+# dan.levi@gmail.com; a Hebrew or Arabic prefix (ל) is not part of the address.
 EMAIL_RE = re.compile(
     r"[^\W\u0590-\u06ff](?:[^\W\u0590-\u06ff]|[.%+'-]){0,63}\s?@\s?(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}"
 )
 
-# A token that is no word: letters and digits mixed. The first forms are known by how they begin.
+# A token of mixed letters and digits that is no word. The first forms are known by their prefix.
 SECRET_RE = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
     r"|(?<![A-Za-z0-9])eyJ[\w-]{8,2000}\.[\w-]{8,4000}(?:\.[\w-]{1,2000})?"
@@ -75,12 +75,12 @@ NUMBER_RE = re.compile(
 )
 
 S = SEPARATORS + "{0,3}"
-# 052-1234567, +972 52 123 4567, 03-1234567, also spelled in pairs; invented ones too, which a table of ranges would miss.
+# 052-1234567, +972 52 123 4567, 03-1234567, also in pairs; also numbers that are not assigned, so not in phonenumbers.
 ISRAELI_PHONE_RE = re.compile(
     rf"(?<!\d)(?:(?:\+{S}|00{S})?9{S}7{S}2{S}(?:0{S})?|\(?0{S})(?:[57]{S}\d|[23489]){S}\d(?:{S}\d){{6}}(?!\d)"
     rf"|(?<!\d)1{S}[78]00(?:{S}\d){{6}}(?!\d)"
 )
-# 020 7946 0958: with a leading zero it is no quantity, in any country.
+# 020 7946 0958: a number with a leading zero is no quantity, in any country.
 NATIONAL_PHONE_RE = re.compile(rf"(?<!\d)\(?0(?:{S}\d){{8,10}}(?!\d)")
 FOREIGN_PHONE_RE = re.compile(rf"\+\d(?:{S}\d){{6,14}}(?!\d)")
 CARD_RE = re.compile(r"(?<!\d)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}|\d{13,19})(?!\d)")
@@ -89,8 +89,9 @@ LONG_RUN_RE = re.compile(r"(?:(?<!\d)\d{1,10}\.)?\d{5,}")
 JOINED_RE = re.compile(r"(?<!\d)\d+(?:[-.\u2010-\u2015]\d+)+(?!\d)")  # 555-0123, 12-345-67
 MIN_JOINED_DIGITS = 7
 
-# The cheap test that comes before the expression below.
-HEBREW_PASSWORD, LATIN_PASSWORDS = "סיסמ", ("pass", "pwd")  # of PASSWORD_RE: a password need not have a digit
+# Cheap tests before the expressions below. A text without any of CODE_WORDS, in lower case, matches neither CODE_WORD_RE
+# nor PASSWORD_RE. A text without a digit can only match PASSWORD_RE, and has one of the first two parts then.
+HEBREW_PASSWORD, LATIN_PASSWORDS = "סיסמ", ("pass", "pwd")
 CODE_WORDS = ("קוד", "סיסמ", "אימות", "כספת", "פין", "code", "pass", "pin", "otp", "cvv", "cvc", "pwd")
 CODE_WORD_RE = re.compile(
     r"(?<!\w)(?:[והבלמשכ]{0,3}(?:קוד|סיסמ[הא]|סיסמת|אימות|כספת|פין)\w{0,3}"

@@ -3,7 +3,7 @@
 Reads   src/data_preprocessing/WhatsappChatOriginal.txt (or .zip), or the exports given: .txt, .zip, folders of them
 Writes  formatted_data.jsonl, and beside it preprocessing_report.json and dropped_messages.jsonl
 Run     python3 src/data_preprocessing/load_whatsapp.py [EXPORT ...] --imitate NAME
-Takes   some seconds for 40,000 messages (the most WhatsApp exports), on any computer, without a network
+Takes   a few seconds for 40,000 messages, the most that WhatsApp exports; needs no GPU and no network
 """
 
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from participants import find_nearest_name, find_senders, readable_name
+from participants import choose_imitated, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
 from common.script import (
@@ -42,6 +42,7 @@ from common.script import (
 
 if TYPE_CHECKING:
     from export_survey import ExportSurvey
+    from preprocessing_report import Ledger
     from redaction import Redactor
 
 OWN_PATH = Path(__file__).resolve()
@@ -52,17 +53,15 @@ DEFAULT_EXPORT_PATHS = (
 )
 PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm": "tqdm"}  # and the modules in them
 REPORT_NAME = "preprocessing_report.json"
-REPORT_FORMAT = 1
 DROPPED_NAME = "dropped_messages.jsonl"
 
-NUM_SHOWN_PARTICIPANTS = 20
-PROGRESS_DELAY_SECONDS = 2  # what takes less needs no bar
+PROGRESS_DELAY_SECONDS = 2  # before the bar appears
 
 T = TypeVar("T")
 
 
 def main(typed: list[str] | None = None) -> None:
-    """Look through the exports twice: to learn who wrote and what is unknown, then to write conversations and ledger."""
+    """Read the exports twice: to learn who wrote and which placeholders are unknown, then to write the outputs."""
     arguments = parse_arguments(__doc__, path_to_data, typed)
     warn_of_other_blocks(OWN_PATH)
     data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
@@ -71,8 +70,10 @@ def main(typed: list[str] | None = None) -> None:
     check_outputs(data_path, export_paths)
     check_packages()
     surveys = survey_exports(export_paths, arguments)
-    imitated = choose_imitated(surveys, arguments.imitate)
-    write_outputs(data_path, surveys, imitated, arguments)
+    imitated = choose_imitated({survey.file.path: survey.participants for survey in surveys}, arguments.imitate)
+    redactor = make_redactor(surveys, arguments)
+    ledger, report = write_outputs(data_path, surveys, imitated, redactor, arguments)
+    print_outcome(ledger, report, data_path)
     print(f"Next: {printable(next_command(arguments))}")
 
 
@@ -81,7 +82,7 @@ def main(typed: list[str] | None = None) -> None:
 
 def find_export_paths(given: list[Path]) -> list[Path]:
     """Return the export files to read, each once; raise ScriptError when one is not there."""
-    from export_error import ExportError
+    from export_file import ExportError
     from export_source import find_exports
 
     if not given:
@@ -89,11 +90,11 @@ def find_export_paths(given: list[Path]) -> list[Path]:
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or name it: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
+                f"More > Export chat > Without media), or give its path: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
             )
     found: dict[tuple[int, int], Path] = {}
     for path in given:
-        path.lstat()  # a missing one: a FileNotFoundError, which names it
+        path.lstat()  # raises FileNotFoundError, which names the path
         try:
             for export_path in find_exports(path):
                 state = export_path.stat()
@@ -107,7 +108,9 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
     """Raise ScriptError unless the three outputs can be written without harm to an export."""
     folder = data_path.parent
     if data_path.name in (REPORT_NAME, DROPPED_NAME):
-        raise ScriptError(f"{shown_path(data_path)}: the ledger has this name; choose another for the data")
+        raise ScriptError(
+            f"{shown_path(data_path)}: is the name of a file of the ledger; choose another --path-to-data"
+        )
     for path in (data_path, folder / REPORT_NAME, folder / DROPPED_NAME):
         if path.exists():
             for export_path in export_paths:
@@ -116,13 +119,15 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
                         f"{shown_path(path)}: would overwrite the export itself; choose another --path-to-data"
                     )
             if not path.is_file():
-                raise ScriptError(f"{shown_path(path)}: is no regular file; choose another --path-to-data")
+                raise ScriptError(f"{shown_path(path)}: is not a regular file; choose another --path-to-data")
         elif path.is_symlink():
-            raise ScriptError(f"{shown_path(path)}: is a link to nothing; remove it, or choose another --path-to-data")
+            raise ScriptError(
+                f"{shown_path(path)}: is a link to a missing file; remove it, or choose another --path-to-data"
+            )
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise ScriptError(f"{shown_path(folder)}: is a file, a folder is needed; choose another --path-to-data")
+        raise ScriptError(f"{shown_path(folder)}: is a file, but a folder is needed; choose another --path-to-data")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ScriptError(f"{shown_path(folder)}: permission denied; choose another --path-to-data, or change its mode")
 
@@ -143,7 +148,7 @@ def check_reason(reason: str | None) -> None:
 
     if reason is not None and reason not in ("all", *REASONS):
         raise ScriptError(
-            f"--show-dropped: there is no reason {printable(reason)}; name one of these, or all"
+            f"--show-dropped: {printable(reason)} is not a reason; name one of these, or all"
             + "".join(f"\n  {name:<24} {description}" for name, description in REASONS.items())
         )
 
@@ -152,7 +157,7 @@ def check_reason(reason: str | None) -> None:
 
 
 def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "list[ExportSurvey]":
-    """Look through each export once and tell what was found."""
+    """Read each export once and print what was found."""
     from export_survey import ExportFile, survey_export
 
     surveys = []
@@ -160,19 +165,19 @@ def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "
         file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
         export = file.open()
         survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
-        order = "proven" if export.is_order_proven else "guessed; --day-first or --month-first decides"
+        order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
         print(
             f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
             f"{export.format_description}, {export.date_order} ({order})"
         )
         for warning in export.warnings:
-            warn(path, printable(warning))
+            print(f"warning: {shown_path(path)}: {printable(warning)}", file=sys.stderr)
         surveys.append(survey)
     return surveys
 
 
 def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """Return `items`, with a progress bar at a terminal when they take long."""
+    """Return `items`, at a terminal with a progress bar that appears when they take long."""
     if not sys.stderr.isatty():
         return items
     from tqdm import tqdm
@@ -183,179 +188,11 @@ def with_progress(items: Iterable[T], what: str, total: int | None = None) -> It
     return bar
 
 
-# ---- Who is imitated -------------------------------------------------------------------------------------------------
-
-
-def choose_imitated(surveys: "list[ExportSurvey]", names: list[str] | None) -> set[str]:
-    """Return every sender name of the person to imitate: of `names`, else asked for at a terminal."""
-    if not names:
-        names = [ask_whom_to_imitate(surveys)]
-    imitated = {sender for name in names for sender in find_imitated(surveys, name)}
-    if all(survey.participants.keys() <= imitated for survey in surveys):
-        raise ScriptError(
-            f"{shown_files(surveys)}: nobody else writes here and a conversation needs two; give another chat"
-        )
-    for survey in surveys:
-        numbers = {
-            readable_name(sender): participant.num_messages
-            for sender, participant in survey.participants.items()
-            if sender in imitated
-        }
-        if numbers:
-            matched = ", ".join(f"{name} ({number:,} messages)" for name, number in numbers.items())
-            print(f"Imitating {matched} of {shown_path(survey.file.path)}")
-        else:
-            warn(survey.file.path, "the imitated person does not write here")
-    print("Imitating anyone but yourself needs their consent.")
-    return imitated
-
-
-def find_imitated(surveys: "list[ExportSurvey]", name: str) -> set[str]:
-    """Return the senders called `name` in any of the exports; raise ScriptError when none is, or it is unclear which."""
-    found: set[str] = set()
-    for survey in surveys:
-        senders = find_senders(name, survey.participants)
-        if len(set(map(readable_name, senders))) > 1:
-            raise ScriptError(
-                f'{shown_path(survey.file.path)}: "{printable(name)}" fits several people; write the name as it stands here'
-                + "".join(f"\n  {readable_name(sender)}" for sender in senders)
-            )
-        found.update(senders)
-    if not found:
-        nearest = find_nearest_name(name, count_by_name(surveys))
-        cure = f'did you mean "{nearest}"?' if nearest else "name one of its participants"
-        raise ScriptError(
-            f'{shown_files(surveys)}: nobody is called "{printable(name)}"; {cure}{listed_participants(surveys)}'
-        )
-    return found
-
-
-def ask_whom_to_imitate(surveys: "list[ExportSurvey]") -> str:
-    """Ask at the terminal until a number or a name of the list is typed; without a terminal raise ScriptError."""
-    names = list(count_by_name(surveys))
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        command = shlex.join([shown_python(), shown_path(OWN_PATH), *sys.argv[1:], "--imitate", names[0]])
-        raise ScriptError(
-            f"{shown_files(surveys)}: whom to imitate is not said; name one of its participants"
-            f"{listed_participants(surveys)}\n  as in: {command}"
-        )
-    print(f"Whom shall the chatbot imitate?{listed_participants(surveys, is_numbered=True)}", file=sys.stderr)
-    while True:
-        print("Number or name: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise ScriptError(f"{shown_files(surveys)}: whom to imitate is not said; run again and choose")
-        answer = line.strip()
-        if answer.isdecimal() and 1 <= int(answer) <= len(names):
-            return names[int(answer) - 1]
-        try:
-            find_imitated(surveys, answer)
-        except ScriptError as error:
-            print(str(error).partition("\n")[0], file=sys.stderr)
-        else:
-            return answer
-
-
-def count_by_name(surveys: "list[ExportSurvey]") -> dict[str, int]:
-    """Return how many messages each participant wrote in all exports together, by readable name, most first."""
-    counts: dict[str, int] = {}
-    for survey in surveys:
-        for sender, participant in survey.participants.items():
-            name = readable_name(sender)
-            counts[name] = counts.get(name, 0) + participant.num_messages
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-
-def listed_participants(surveys: "list[ExportSurvey]", is_numbered: bool = False) -> str:
-    """Return an indented line for each of the most active participants."""
-    counts = count_by_name(surveys)
-    lines = []
-    for number, (name, num_messages) in enumerate(list(counts.items())[:NUM_SHOWN_PARTICIPANTS], start=1):
-        label = f"{number:>2}  " if is_numbered else ""
-        lines.append(f"\n  {label}{num_messages:>7,} messages  {printable(name)}")
-    if len(counts) > NUM_SHOWN_PARTICIPANTS:
-        lines.append(f"\n  and {len(counts) - NUM_SHOWN_PARTICIPANTS:,} more")
-    return "".join(lines)
-
-
 # ---- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_outputs(
-    data_path: Path, surveys: "list[ExportSurvey]", imitated: set[str], arguments: argparse.Namespace
-) -> None:
-    """Write the data, the dropped messages and the report, all or none; print what became of the messages."""
-    from conversation_writer import ConversationWriter, Settings
-    from export_survey import describe_export, find_unknown_placeholders, group_by_chat
-    from preprocessing_report import Ledger, advise, is_at_cap
-
-    redactor = make_redactor(surveys, arguments)
-    redact = redactor.redact if redactor else str
-    settings = Settings(
-        imitated=imitated,
-        unknown_placeholders=find_unknown_placeholders(surveys),
-        turn_gap_seconds=arguments.turn_gap_seconds,
-        conversation_gap_seconds=arguments.conversation_gap_seconds,
-        max_messages_per_chat=arguments.max_messages_per_chat,
-        since=arguments.since,
-        until=arguments.until,
-    )
-    chats = group_by_chat(surveys)
-    folder = data_path.parent
-    with (
-        exclusive_use(folder, "preprocessing"),
-        # They are put in place from the last to the first: the data at the very end.
-        replacing(data_path) as data_file,
-        replacing(folder / DROPPED_NAME) as dropped_file,
-        replacing(folder / REPORT_NAME) as report_file,
-    ):
-        remove_abandoned_files(folder)
-        ledger = Ledger(dropped_file, arguments.show_dropped)
-        writer = ConversationWriter(data_file, ledger, redact, settings)
-        for chat in chats:
-            messages = [
-                with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
-                for survey in chat.surveys
-            ]
-            names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
-            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
-        for survey in surveys:
-            if survey.has_changed():
-                raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
-        ledger.check(sum(survey.num_messages for survey in surveys))
-        if not writer.num_replies:
-            raise ScriptError(
-                f"{shown_files(surveys)}: nothing of the imitated person is left to learn from; see where it went"
-                + "".join(f"\n{line}" for line in ledger.table())
-            )
-        report = {
-            "format": REPORT_FORMAT,
-            "person": sorted({redact(readable_name(sender)) for sender in imitated}),
-            "messages": ledger.totals(),
-            "conversations": writer.totals(),
-            "redactions": dict(redactor.counts) if redactor else None,
-            "unknown_placeholders": {redact(body): number for body, number in settings.unknown_placeholders.items()},
-            "exports": [
-                describe_export(redact(chat.title), survey, imitated, redact)
-                for chat in chats
-                for survey in chat.surveys
-            ],
-            "advice": advise(
-                writer.num_replies, [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
-            ),
-            "data_sha256": writer.data_sha256,
-        }
-        json.dump(report, report_file, ensure_ascii=False, indent=2)
-        for file in (data_file, dropped_file, report_file):  # a full disk shows before anything is put in place
-            file.flush()
-            os.fsync(file.fileno())
-    print(*ledger.table(), sep="\n")
-    print_outcome(report)
-    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
-
-
 def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) -> "Redactor | None":
-    """Return what hides private things, or None when the user wants none of it."""
+    """Return the redactor that the flags ask for, None with `--no-redaction`."""
     from phonenumbers import SUPPORTED_REGIONS
     from redaction import Redactor, guess_phone_region
 
@@ -375,23 +212,92 @@ def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) 
     if region is None:
         region = guess_phone_region(text for survey in surveys for text in survey.number_samples)
     elif region not in SUPPORTED_REGIONS:
-        raise ScriptError(f"--phone-region: there is no country {printable(region)}; give its two letters, such as IL")
+        raise ScriptError(f"--phone-region: {printable(region)} is not a country; give its two letters, such as IL")
     return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
-def print_outcome(report: dict[str, Any]) -> None:
-    """Print what was made, what was hidden, and the advice."""
+def write_outputs(
+    data_path: Path,
+    surveys: "list[ExportSurvey]",
+    imitated: set[str],
+    redactor: "Redactor | None",
+    arguments: argparse.Namespace,
+) -> "tuple[Ledger, dict[str, Any]]":
+    """Write the data, the dropped messages and the report, all or none; return the ledger and the report."""
+    from conversations import ConversationWriter, Settings
+    from export_survey import find_unknown_placeholders
+    from merged_exports import group_by_chat
+    from preprocessing_report import Ledger, make_report
+
+    redact = redactor.redact if redactor else str
+    settings = Settings(
+        imitated=imitated,
+        unknown_placeholders=find_unknown_placeholders(surveys),
+        turn_gap_seconds=arguments.turn_gap_seconds,
+        conversation_gap_seconds=arguments.conversation_gap_seconds,
+        max_messages_per_chat=arguments.max_messages_per_chat,
+        since=arguments.since,
+        until=arguments.until,
+    )
+    chats = group_by_chat(surveys)
+    folder = data_path.parent
+    with (
+        exclusive_use(folder, "preprocessing"),
+        # The last one opened is renamed into place first, so the data comes last.
+        replacing(data_path) as data_file,
+        replacing(folder / DROPPED_NAME) as dropped_file,
+        replacing(folder / REPORT_NAME) as report_file,
+    ):
+        remove_abandoned_files(folder)
+        ledger = Ledger(dropped_file, arguments.show_dropped)
+        writer = ConversationWriter(data_file, ledger, redact, settings)
+        for chat in chats:
+            messages = [
+                with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
+                for survey in chat.surveys
+            ]
+            names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
+            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
+        check_written(surveys, ledger, writer.num_replies)
+        report = make_report(
+            surveys, chats, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
+        ) | {"data_sha256": writer.data_sha256}
+        json.dump(report, report_file, ensure_ascii=False, indent=2)
+        for file in (data_file, dropped_file, report_file):  # a full disk is noticed before any file is replaced
+            file.flush()
+            os.fsync(file.fileno())
+    return ledger, report
+
+
+def check_written(surveys: "list[ExportSurvey]", ledger: "Ledger", num_replies: int) -> None:
+    """Raise ScriptError when an export was changed meanwhile or no reply is left to learn from."""
+    for survey in surveys:
+        if survey.export.has_changed():
+            raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
+    ledger.check(sum(survey.num_messages for survey in surveys))
+    if not num_replies:
+        raise ScriptError(
+            f"{shown_exports([survey.file.path for survey in surveys])}: "
+            "no message of the imitated person is left to learn from; the table shows where they went"
+            + "".join(f"\n{line}" for line in ledger.table())
+        )
+
+
+def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> None:
+    """Print the ledger, what was left out as unknown or hidden, what was written and the advice."""
+    print(*ledger.table(), sep="\n")
     for body, number in report["unknown_placeholders"].items():
-        print(f"Taken for WhatsApp's own words: {printable(body)} ({number:,} times)")
+        print(f"Left out as WhatsApp's own text: {printable(body)} ({number:,} times)")
     if report["redactions"]:
-        numbers = ", ".join(f"{number:,} {kind}" for kind, number in report["redactions"].items())
-        print(f"Hidden, in names and dropped messages as well: {numbers}")
+        numbers = ", ".join(f"{number:,} [{kind}]" for kind, number in report["redactions"].items())
+        print(f"Private data replaced, in kept messages, dropped messages and names: {numbers}")
     made = report["conversations"]
     print(
         f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
         f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters"
     )
     print(*report["advice"], sep="\n")
+    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
 
 
 def next_command(arguments: argparse.Namespace) -> str:
@@ -405,20 +311,6 @@ def next_command(arguments: argparse.Namespace) -> str:
     return shlex.join([shown_python(), shown_path(NEXT_SCRIPT_PATH), *typed])
 
 
-# ---- Wording ---------------------------------------------------------------------------------------------------------
-
-
-def shown_files(surveys: "list[ExportSurvey]") -> str:
-    """Return the name of the export for a message, or of the first of several."""
-    first = shown_path(surveys[0].file.path)
-    return first if len(surveys) == 1 else f"{first} and {len(surveys) - 1} more"
-
-
-def warn(path: Path, problem: str) -> None:
-    """Print a warning about a file."""
-    print(f"warning: {shown_path(path)}: {problem}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    gc.disable()  # nothing here makes cycles: the search for them takes a tenth of the time and finds none
+    gc.disable()  # this stage makes no reference cycles; looking for them took 10 % of the time
     run_script(main)

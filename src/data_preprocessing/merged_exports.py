@@ -1,7 +1,7 @@
-"""Several exports of one chat -> one stream of its messages, each once.
+"""Several exports -> their chats, and for each chat one stream of its messages without duplicates.
 
-Which exports belong together is read from the messages, never from file names: two exports are of one chat when most
-of what lies between their first and last common message is common. It leaves parsing and cleaning to others.
+Messages decide which exports are of one chat, never file names: they are when most messages between the first and the last
+common one are common.
 """
 
 from __future__ import annotations
@@ -9,25 +9,77 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import repeat
-from typing import TypeVar
 
-# Fewer may have been forwarded to two chats within the same minutes, and a few messages twice do no harm.
+from export_survey import ExportSurvey
+from participants import readable_name
+from whatsapp_export import Message
+
+# Fewer may have been forwarded to two chats within a minute; and a few duplicates do no harm.
 MIN_COMMON_MESSAGES = 10
-MIN_COMMON_SHARE = 0.5  # of the messages between the first and the last common one; of one chat it is nearly all
-
-MessageT = TypeVar("MessageT", bound=tuple[datetime, "str | None", str])  # (sent_at, sender, text)
+MIN_COMMON_SHARE = 0.5  # of the messages between the first and the last common one; in one chat nearly all are common
 
 
-def hash_messages(messages: Iterable[MessageT]) -> array[int]:
-    """Return 8 bytes for each message, in order."""
-    return array("q", (hash(message) for message in messages))
+@dataclass(frozen=True)
+class Chat:
+    """One chat: its export, or several that overlap."""
+
+    title: str
+    surveys: list[ExportSurvey]
+
+    @property
+    def senders(self) -> set[str]:
+        """Everybody who wrote."""
+        return {sender for survey in self.surveys for sender in survey.participants}
+
+    def is_group(self, imitated: Collection[str]) -> bool:
+        """Tell whether more than one person besides the imitated one writes here."""
+        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
 
 
-def is_same_chat(hashes: array[int], other_hashes: array[int]) -> bool:
-    """Tell whether two exports overlap as two exports of one chat do."""
+def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
+    """Group the exports by chat, in the order given."""
+
+    @cache
+    def hashes_of(number: int) -> array[int]:
+        """Return a hash of 8 bytes for each message; it needs another reading, so only exports that may overlap get it."""
+        return array("q", (hash(message) for message in surveys[number].file.read()))
+
+    groups: list[list[int]] = []
+    for number, survey in enumerate(surveys):
+        for group in groups:
+            candidates = [other for other in group if _may_be_same_chat(survey, surveys[other])]
+            if any(_is_same_chat(hashes_of(number), hashes_of(other)) for other in candidates):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    titles = Counter[str]()
+    chats = []
+    for group in groups:
+        title = surveys[group[0]].file.title
+        titles[title] += 1
+        chats.append(
+            Chat(title if titles[title] == 1 else f"{title} ({titles[title]})", [surveys[number] for number in group])
+        )
+    return chats
+
+
+def _may_be_same_chat(survey: ExportSurvey, other: ExportSurvey) -> bool:
+    """Tell whether two exports have people and days in common."""
+    names, other_names = survey.participants.keys(), other.participants.keys()
+    # Two chats with different people share the owner's name, and sometimes a forwarded message.
+    if len(names & other_names) < 2 and names != other_names:
+        return False
+    return survey.first <= other.last and other.first <= survey.last
+
+
+def _is_same_chat(hashes: array[int], other_hashes: array[int]) -> bool:
+    """Tell whether two exports, given by the hashes of their messages, are of one chat."""
     common = set(hashes) & set(other_hashes)
     return len(common) >= MIN_COMMON_MESSAGES and all(
         _share_between(common, side) >= MIN_COMMON_SHARE for side in (hashes, other_hashes)
@@ -39,15 +91,15 @@ def _share_between(common: set[int], hashes: array[int]) -> float:
     return len(positions) / (positions[-1] - positions[0] + 1)
 
 
-def merge_exports(exports: list[Iterable[MessageT]]) -> Iterator[tuple[MessageT, bool]]:
-    """Return (message, whether another export already gave it) by time, the order inside each export untouched.
+def merge_exports(exports: list[Iterable[Message]]) -> Iterator[tuple[Message, bool]]:
+    """Yield (message, whether it is a duplicate) by time; the order inside each export stays.
 
-    A message that stands twice in one export stays twice: it is a duplicate only as often as another export gave it.
+    A message that stands twice in one export is kept twice: only its copies in other exports are duplicates.
     """
     return zip(exports[0], repeat(False)) if len(exports) == 1 else _merge_several(exports)  # noqa: B905 - endless
 
 
-def _merge_several(exports: list[Iterable[MessageT]]) -> Iterator[tuple[MessageT, bool]]:
+def _merge_several(exports: list[Iterable[Message]]) -> Iterator[tuple[Message, bool]]:
     num_yielded: Counter[int] = Counter()
     num_in_export = [Counter[int]() for _ in exports]
     streams = [_with_time_so_far(number, export) for number, export in enumerate(exports)]
@@ -60,8 +112,8 @@ def _merge_several(exports: list[Iterable[MessageT]]) -> Iterator[tuple[MessageT
         yield message, is_duplicate
 
 
-def _with_time_so_far(number: int, export: Iterable[MessageT]) -> Iterator[tuple[datetime, int, MessageT]]:
-    """Yield (latest time so far, number of the export, message): a clock set back does not reorder an export."""
+def _with_time_so_far(number: int, export: Iterable[Message]) -> Iterator[tuple[datetime, int, Message]]:
+    """Yield (latest time so far, number of the export, message), so that a clock set back does not reorder an export."""
     latest = datetime.min
     for message in export:
         latest = max(latest, message[0])

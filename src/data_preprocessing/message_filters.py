@@ -1,20 +1,27 @@
-"""A message -> the words a person wrote, or the named reason why there are none.
+"""A message -> the words a person wrote, or the reason why it is left out.
 
-What WhatsApp itself writes (data: placeholders.json) is recognised on the whole body, never inside a sentence. Links are
-taken out of sentences, captions kept without their attachment, code recognised by several signals together. Private
-things are left in: `redaction.py` hides them. What needs other messages is left to the script (`is_unknown_placeholder`).
+WhatsApp's own texts are recognised as a whole body, never inside a sentence. Links are removed from sentences, a caption is
+kept without its attachment. Private data stays in: `redaction` hides it. Reasons that depend on other messages are left to
+`export_survey` and `conversations`.
 """
 
 from __future__ import annotations
 
 import re
 
-from code_recognition import is_code
-from whatsapp_texts import is_poll, is_shared_location, placeholder_reason, split_attachment, strip_edited_mark
+from program_code import is_code
+from whatsapp_texts import (
+    LEFT_TO_RIGHT_MARK,
+    is_poll,
+    is_shared_location,
+    placeholder_reason,
+    split_attachment,
+    strip_edited_mark,
+)
 
 DROP_REASONS = {
     "notice": "a notice of WhatsApp about the chat or the group",
-    "system_text": "another text that WhatsApp wrote, not a person",
+    "system_text": "another text that WhatsApp wrote",
     "media": "an image, voice memo, sticker or document without a caption",
     "contact": "a contact card",
     "deleted": "a message that was deleted",
@@ -28,22 +35,21 @@ DROP_REASONS = {
 }
 
 BEFORE_THE_MARK = " \n\ufeff\u200f"
-LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
-# ESC or its one-character form, then a colour, a title, a link, ... : a terminal would obey it.
+# ESC or its one-character form, then a colour, a title, a link, ...: a terminal would act on it.
 ESCAPE_SEQUENCE_RE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}[@-~]?"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]{0,4096}(?:\x07|\x1b\\|\x9c)?"
 )
-# Controls, direction marks and overrides, lone surrogates, the byte order mark, what stands for a lost character (U+FFFD).
+# Controls, direction marks and overrides, lone surrogates, the byte order mark, the replacement character U+FFFD.
 # Joiners and variation selectors stay.
 INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff"
 INVISIBLE_RE = re.compile(f"[{INVISIBLE}]")
 LINE_ENDS = r"\r\x0b\x0c\x85\u2028\u2029"
 LINE_END_RE = re.compile(rf"\r\n|[{LINE_ENDS}]")
 UNCLEAN_RE = re.compile(f"[{INVISIBLE}{LINE_ENDS}]")
-# What links, attachments, polls and code in one line have. A text without any may still be one that WhatsApp wrote, but
-# needs no other step: that is most messages, and spares them most of the filter's time.
+# Links, attachments, polls and one-line code have one of these characters. A text without them is only compared with
+# WhatsApp's own texts: that is most messages, and saves most of the filter's time.
 MARKUP_RE = re.compile(rf"[(){{}}\[\];=<>|\"$_\-&.:•{INVISIBLE}{LINE_ENDS}]")
 NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e\ufe0f"
 
@@ -51,7 +57,7 @@ NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e
 def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     """Return the words of a message and None, or None and the reason (a key of DROP_REASONS) why it is left out.
 
-    `text` as the parser gives it, direction marks included: a U+200E at its start tells that WhatsApp wrote it.
+    `text` is as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E.
 
     >>> filter_text("look https://example.com/a at this", "Rut")
     ('look at this', None)
@@ -104,17 +110,17 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
 
 
 def clean_text(text: str, sender: str | None) -> str | None:
-    """Return what a person wrote in this message, or None when it is to be left out."""
+    """Return what a person wrote in this message, None when it is left out."""
     return filter_text(text, sender)[0]
 
 
 def drop_reason(text: str, sender: str | None) -> str | None:
-    """Return why this message is left out (a key of DROP_REASONS), or None when it is kept."""
+    """Return why this message is left out (a key of DROP_REASONS), None when it is kept."""
     return filter_text(text, sender)[1]
 
 
 def is_unknown_placeholder(text: str) -> bool:
-    """Return whether the whole body has the shape `<...>`: not prose when several senders repeat it.
+    """Tell whether the whole body has the form `<...>`; when several senders repeat it, no person wrote it.
 
     >>> is_unknown_placeholder("<Media mellőzve>"), is_unknown_placeholder("I <3 you"), is_unknown_placeholder("<3>")
     (True, False, False)
@@ -129,15 +135,15 @@ def is_unknown_placeholder(text: str) -> bool:
 def remove_invisible(text: str) -> str:
     """Remove control characters, terminal escapes and direction marks; every end of line becomes `\\n`.
 
-    Zero-width joiners and variation selectors stay, so emoji and words remain byte-exact.
+    Zero-width joiners and variation selectors stay, so emoji and words keep their bytes.
     """
-    if UNCLEAN_RE.search(text) is None:  # a tenth of the time of the rest
+    if UNCLEAN_RE.search(text) is None:  # 10 % of the time of the rest
         return text
     text = ESCAPE_SEQUENCE_RE.sub("", text)
     return LINE_END_RE.sub("\n", INVISIBLE_RE.sub("", text))
 
 
-# A link, the spaces around it, and the punctuation of the sentence it ends. Bounded, so that long runs stay linear.
+# A link with the spaces around it and the punctuation at its end. Bounded, so that long runs take linear time.
 LINK_RE = re.compile(
     r"""
     [ \t]{0,4}
@@ -150,17 +156,17 @@ LINK_RE = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-# A line that is a domain and nothing else. Inside a sentence "booking.com" is the name of a shop.
+# A line that is only a domain. Inside a sentence, "booking.com" is the name of a shop.
 BARE_DOMAIN_RE = re.compile(
     r"(?:[a-z0-9-]{1,63}\.){1,4}(?:com|net|org|info|edu|gov|io|dev|app|(?:co|org|ac|gov)\.[a-z]{2})/?", re.IGNORECASE
 )
 SENTENCE_END = ".,!?;:)]}'\"*_~…"
-LEFTOVERS = " \t()[]<>{}'\"*_~-–—:;,.|•"  # of a line that was a link: no words
+LEFTOVERS = " \t()[]<>{}'\"*_~-–—:;,.|•"  # what may remain of a line that was only a link
 EMPTY_BRACKETS_RE = re.compile(r" ?(?:\(\s?\)|\[\s?\]|\"\s?\")")
 
 
 def remove_links(body: str) -> str:
-    """Take links out of `body`: one space stays in a sentence, no line stays where a link stood alone.
+    """Remove links from `body`: inside a sentence one space stays, a line that was only a link goes.
 
     >>> remove_links("so https://example.com/a, and\\nwww.example.com\\nbye")
     'so, and\\nbye'
@@ -179,7 +185,7 @@ def remove_links(body: str) -> str:
         if kept.strip(LEFTOVERS):
             lines.append(kept)
         elif lines and not lines[-1]:
-            lines.pop()  # of the empty lines before and after a link only one stays
+            lines.pop()  # one of the empty lines before and after the link is enough
     return "\n".join(lines).strip()
 
 

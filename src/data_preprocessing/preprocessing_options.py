@@ -1,15 +1,16 @@
-"""The command line of stage 1: flags, their defaults and examples. Nothing is read or checked here but numbers and dates."""
+"""The command line of stage 1: flags, their defaults and examples. It checks numbers and dates, and opens no file."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from common.command_line import make_parser, whole_number
 
-TURN_GAP_SECONDS = 600  # ten minutes: what one person writes in a row is one thought
-CONVERSATION_GAP_SECONDS = 3600  # an hour: what follows is rarely an answer to what stood before
+TURN_GAP_SECONDS = 600  # messages that follow faster belong to one burst
+CONVERSATION_GAP_SECONDS = 3600  # a message after a longer silence rarely answers what stood before
 
 EXAMPLES = """examples:
   bash preprocess_start.sh
@@ -17,9 +18,9 @@ EXAMPLES = """examples:
   bash preprocess_start.sh "WhatsApp Chat with Ruth.zip" other_chats/ --imitate Noam --imitate "Noam (work)"
       several exports, and one person under two names
   bash preprocess_start.sh --imitate Noam --since 2023-01-01 --show-dropped all
-      leave out what is old; show a message of each kind that was dropped
+      leave out older messages; print one dropped message for each reason
   python3 src/data_preprocessing/load_whatsapp.py --imitate Noam
-      the same without the shell script
+      the same stage without the shell script
 """
 
 
@@ -37,59 +38,43 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
         "--imitate",
         action="append",
         metavar="NAME",
-        help="whose style to learn; again for another name of the same person",
+        help="whose style to learn; repeat it for the person's other names",
     )
-    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help=f"the conversations; default: {path_to_data}")
+    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help=f"where to write; default: {path_to_data}")
 
     reading = parser.add_argument_group("reading the exports")
     reading.add_argument("--chat", metavar="NAME", help="which chat of a zip that holds several")
-    reading.add_argument("--encoding", help="such as cp1255; default: found by its bytes")
+    reading.add_argument("--encoding", help="such as cp1255; default: detected")
     order = reading.add_mutually_exclusive_group()
     order.add_argument(
-        "--day-first",
-        action="store_true",
-        default=None,
-        help="01/02 is the first of February, where the export leaves it open",
+        "--day-first", action="store_true", default=None, help="01/02 is 1 February, where the dates allow both orders"
     )
-    order.add_argument("--month-first", action="store_false", dest="day_first", help="01/02 is the second of January")
+    order.add_argument("--month-first", action="store_false", dest="day_first", help="01/02 is 2 January")
 
     making = parser.add_argument_group("making conversations")
+    number: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
     making.add_argument(
         "--turn-gap-seconds",
-        type=whole_number(1),
+        **number,
         default=TURN_GAP_SECONDS,
-        metavar="N",
-        help="a longer pause ends a burst: in a group the name is said again; default: %(default)s",
+        help="in a group, a name is repeated after a longer pause; default: %(default)s",
     )
     making.add_argument(
         "--conversation-gap-seconds",
-        type=whole_number(1),
+        **number,
         default=CONVERSATION_GAP_SECONDS,
-        metavar="N",
         help="a longer silence ends a conversation; default: %(default)s",
     )
-    making.add_argument(
-        "--max-messages-per-chat",
-        type=whole_number(1),
-        metavar="N",
-        help="keep the latest N of each chat; default: all",
-    )
-    making.add_argument(
-        "--since",
-        type=date.fromisoformat,
-        default=date.min,
-        metavar="DATE",
-        help="leave out what is older than this day, such as 2024-01-31",
-    )
-    making.add_argument(
-        "--until", type=date.fromisoformat, default=date.max, metavar="DATE", help="leave out what is newer"
-    )
+    making.add_argument("--max-messages-per-chat", **number, help="keep the latest N of each chat; default: all")
+    day: dict[str, Any] = {"type": date.fromisoformat, "metavar": "DATE"}
+    making.add_argument("--since", **day, default=date.min, help="leave out earlier messages, such as 2024-01-31")
+    making.add_argument("--until", **day, default=date.max, help="leave out later messages")
 
-    private = parser.add_argument_group("hiding private things")
+    private = parser.add_argument_group("hiding private data")
     private.add_argument(
         "--no-redaction", action="store_true", help="keep phone numbers, e-mail addresses, codes and the like"
     )
-    private.add_argument("--hide", type=Path, metavar="FILE", help="words to hide as well, one a line")
+    private.add_argument("--hide", type=Path, metavar="FILE", help="further words to hide, one per line")
     private.add_argument(
         "--phone-region",
         metavar="CODE",
@@ -98,8 +83,8 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     )
 
     parser.add_argument(
-        "--show-dropped", metavar="REASON", help="print dropped messages of a reason, or one of each for all"
+        "--show-dropped", metavar="REASON", help="print dropped messages of this reason; all: one of each"
     )
-    parser.add_argument("--base-model-id", metavar="ID", help="only handed on to the next command")
-    parser.add_argument("--saved-model-path", metavar="DIR", help="only handed on to the next command")
+    parser.add_argument("--base-model-id", metavar="ID", help="only passed on to the next command")
+    parser.add_argument("--saved-model-path", metavar="DIR", help="only passed on to the next command")
     return parser.parse_args(typed)

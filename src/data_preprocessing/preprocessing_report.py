@@ -1,34 +1,40 @@
-"""The ledger: every parsed message counted in exactly one class, kept or dropped under one reason.
+"""The ledger, which counts every parsed message once, as kept or under the reason it was dropped; and the report.
 
-It writes each dropped message with its reason as it comes, checks the sums at the end, and words the report and the
-advice. It leaves to the script when a message is dropped, and where the files go.
+The ledger writes each dropped message with its reason and checks the totals at the end. Which messages are dropped is left
+to `conversations`, where the files lie to the script.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
-from typing import IO
+from typing import IO, Any
 
+from export_survey import ExportSurvey
+from merged_exports import Chat
 from message_filters import DROP_REASONS
+from participants import readable_name
+from redaction import Redactor
 
 from common.script import printable
 
-# WhatsApp cuts an export at about this many messages, without and with media (its help pages; rounded there).
+REPORT_FORMAT = 1
+
+# WhatsApp exports at most about this many messages, without and with media (its help pages, which round).
 EXPORT_CAPS = (40_000, 10_000)
 CAP_TOLERANCE = 0.01  # "about"
 
-# Replies needed, from the project's own measurements of how many held-out replies tell an imitation from the person
-# (a tenth to a fifth is held out): 50 held out show length only, 300 to 500 show emoji and laughter too.
+# How many replies are needed, from the project's own measurements of how many held-out replies tell an imitation from the
+# person: 50 show the length of replies only, 300 to 500 show emoji and laughter too. 10 to 20 % are held out.
 NUM_REPLIES_SKETCH = 250
 NUM_REPLIES_ENOUGH = 2_500
 
-NUM_EXAMPLES = 20  # shown of one reason; dropped_messages.jsonl has them all
+NUM_EXAMPLES = 20  # printed for one reason; dropped_messages.jsonl has all
 NUM_EXAMPLE_CHARS = 100
 
-# Reasons that need the neighbours of a message; those that need its text alone are message_filters' own.
+# Reasons that depend on other messages or on flags. Those that depend on the text alone are in message_filters.
 DUPLICATE = "duplicate"
 OUTSIDE_DATES = "outside_dates"
 UNKNOWN_PLACEHOLDER = "unknown_placeholder"  # described with the reasons of message_filters
@@ -41,19 +47,19 @@ REASONS = {
     OUTSIDE_DATES: "outside --since and --until",
     OVER_CAP: "older than the latest of --max-messages-per-chat",
     NO_REPLY_IN_CONVERSATION: "a conversation in which the imitated person wrote nothing",
-    AFTER_LAST_REPLY: "what nobody answered at the end of a conversation",
+    AFTER_LAST_REPLY: "unanswered messages at the end of a conversation",
 }
 
 
 class LedgerError(AssertionError):
-    """The sums do not add up: a mistake of ours, never of the user."""
+    """The totals do not add up: a bug of this program."""
 
 
 class Ledger:
     """Counts kept and dropped messages, and writes the dropped ones to `dropped_file`, one JSON a line."""
 
     def __init__(self, dropped_file: IO[str], shown_reason: str | None = None) -> None:
-        """Gather examples of `shown_reason`, or one of each reason when it is "all"."""
+        """Collect examples for `shown_reason`, or one for each reason when it is "all"."""
         self.num_kept = 0
         self.num_dropped: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}  # by reason
@@ -61,14 +67,14 @@ class Ledger:
         self._shown_reason = shown_reason
 
     def keep(self, num_messages: int) -> None:
-        """Count messages that stand in the training data."""
+        """Count messages that were written to the training data."""
         self.num_kept += num_messages
 
     def drop(self, reason: str, chat: str, sent_at: datetime, sender: str | None, text: str) -> None:
-        """Count and write a message that is left out; `sender` and `text` as they may be shown."""
+        """Count and write a message that is left out; `sender` and `text` are redacted already."""
         self.num_dropped[reason] += 1
         shown_sender = "null" if sender is None else encode_basestring(sender)
-        self._dropped_file.write(  # as json.dumps would with ensure_ascii=False, in half its time
+        self._dropped_file.write(  # what json.dumps returns with ensure_ascii=False, in half the time
             f'{{"reason": "{reason}", "chat": {encode_basestring(chat)}, "sent_at": "{sent_at.isoformat()}", '
             f'"sender": {shown_sender}, "text": {encode_basestring(text)}}}\n'
         )
@@ -78,7 +84,7 @@ class Ledger:
                 examples.append(text)
 
     def check(self, num_parsed: int) -> None:
-        """Raise LedgerError unless every parsed message is in exactly one class."""
+        """Raise LedgerError unless every parsed message was counted exactly once."""
         num_accounted = self.num_kept + self.num_dropped.total()
         if num_accounted != num_parsed:
             raise LedgerError(f"{num_parsed:,} messages were read but {num_accounted:,} are accounted for")
@@ -92,7 +98,7 @@ class Ledger:
         }
 
     def table(self) -> list[str]:
-        """Return the indented lines of the printed table, the most frequent reason first, with the examples asked for."""
+        """Return the lines of the printed table, the commonest reason first, with the examples asked for."""
         num_parsed = self.num_kept + self.num_dropped.total()
         lines = [f"  {'kept':<24} {self.num_kept:>9,} {self.num_kept / num_parsed:>6.1%}"]
         for reason, number in self.num_dropped.most_common():
@@ -101,8 +107,69 @@ class Ledger:
         return lines
 
 
+def make_report(
+    surveys: Sequence[ExportSurvey],
+    chats: Sequence[Chat],
+    imitated: Collection[str],
+    unknown_placeholders: Mapping[str, int],
+    ledger: Ledger,
+    conversations: Mapping[str, int],
+    redactor: Redactor | None,
+) -> dict[str, Any]:
+    """Return the report: what became of the messages, what was found in each export, and advice.
+
+    `conversations` are the totals of the writer.
+    """
+    redact = redactor.redact if redactor else str
+    capped_exports = [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
+    return {
+        "format": REPORT_FORMAT,
+        "person": sorted({redact(readable_name(sender)) for sender in imitated}),
+        "messages": ledger.totals(),
+        "conversations": conversations,
+        "redactions": dict(redactor.counts) if redactor else None,
+        "unknown_placeholders": {redact(body): number for body, number in unknown_placeholders.items()},
+        "exports": [
+            _describe_export(redact(chat.title), survey, imitated, redact) for chat in chats for survey in chat.surveys
+        ],
+        "advice": advise(conversations["num_replies"], capped_exports),
+    }
+
+
+def _describe_export(
+    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
+) -> dict[str, object]:
+    """Return the part of the report about one export."""
+    export = survey.export
+    people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
+    return {
+        "file": survey.file.path.name,
+        "chat": chat,
+        "format": export.format_description,
+        "date_order": export.date_order,
+        "is_order_proven": export.is_order_proven,
+        "num_messages": survey.num_messages,
+        "num_notices": survey.num_messages - sum(person.num_messages for _, person in people),
+        "num_continuation_lines": export.num_continuation_lines,
+        "num_lines_before_the_first_message": export.num_orphan_lines,
+        "num_lines_like_headers_of_another_format": export.num_foreign_header_lines,
+        "num_bad_bytes": export.num_bad_bytes,
+        "warnings": export.warnings,
+        "participants": [
+            {
+                "name": redact(readable_name(sender)),
+                "is_imitated": sender in imitated,
+                "num_messages": person.num_messages,
+                "first": person.first.isoformat(),
+                "last": person.last.isoformat(),
+            }
+            for sender, person in people
+        ],
+    }
+
+
 def is_at_cap(num_messages: int) -> bool:
-    """Tell whether an export has as many messages as WhatsApp writes at most, so that older ones are missing.
+    """Tell whether an export has about as many messages as WhatsApp writes at most, so that older ones are missing.
 
     >>> is_at_cap(39_870), is_at_cap(31_000)
     (True, False)
@@ -111,7 +178,7 @@ def is_at_cap(num_messages: int) -> bool:
 
 
 def advise(num_replies: int, capped_exports: Sequence[str]) -> list[str]:
-    """Return plain sentences: is that enough data, and what would give more."""
+    """Return sentences that say whether the data is enough and how to get more."""
     advice = []
     if num_replies < NUM_REPLIES_SKETCH:
         advice.append(

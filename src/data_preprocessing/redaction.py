@@ -1,8 +1,8 @@
-"""Personal identifiers in a message -> typed placeholders such as [PHONE], for both speakers.
+"""Personal identifiers in a message -> placeholders such as [PHONE], in the messages of both people.
 
-Recall first: a check digit chooses the label, not whether to hide, and any other run of five or more digits that is no
-time, date or price becomes [NUMBER]. Times, dates, prices, years and scores stay, and so do names: there is no model
-here that would know them; a user's own word list hides those that matter. Addresses are found only by street and number.
+It rather hides too much than too little: a check digit decides the label, not whether to hide, and any other run of five or
+more digits that is no time, date or price becomes [NUMBER]. Times, dates, prices, years and scores stay. Names stay too,
+because finding them would need a model; the user's own word list can hide them. Addresses are found by street and number.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from itertools import islice
 import identifier_patterns as patterns
 from message_filters import LINK_RE
 
-MAX_REGION_SAMPLES = 200  # numbers; more do not change a majority
+MAX_REGION_SAMPLES = 200  # phone numbers; more would not change the majority
 
 
 def guess_phone_region(samples: Iterable[str]) -> str | None:
-    """Return the country ("IL", "US") most phone numbers in `samples` belong to, None when there are none.
+    """Return the country ("IL", "US") of most phone numbers in `samples`, None when there are none.
 
     >>> guess_phone_region(["call me: +44 20 7946 0958", "+44 20 7946 0018", "052-1234567"])
     'GB'
@@ -45,11 +45,11 @@ def guess_phone_region(samples: Iterable[str]) -> str | None:
 
 
 class Redactor:
-    """Hides personal identifiers; `counts` tells how many of each kind, never which."""
+    """Hides personal identifiers; `counts` holds the number of each kind, never the values."""
 
     def __init__(self, phone_region: str | None = None, hidden_words: Iterable[str] = ()) -> None:
-        """Prepare for local numbers of `phone_region` ("IL", None for no country) and the user's own `hidden_words`."""
-        import phonenumbers  # here, not above: 0.15 s that `--help` need not wait for
+        """Hide local numbers of `phone_region` ("IL"; None: of no country) and the user's own `hidden_words` too."""
+        import phonenumbers  # here, not above: it takes 0.15 s, and `--help` does not need it
         from stdnum import iban, luhn
         from stdnum.il import idnr
 
@@ -98,7 +98,7 @@ class Redactor:
             return number
         if match["place"] is not None:
             return self._hide("ADDRESS")
-        if not number.isascii():  # native digits; the marks and dashes of the original come back when nothing is hidden
+        if not number.isascii():  # other scripts' digits and dashes; the original is returned when nothing is hidden
             plain = "".join(str(int(character)) if character.isdecimal() else character for character in number)
             redacted = self._redact_digits(plain)
             return number if redacted == plain else redacted
@@ -136,7 +136,7 @@ class Redactor:
         return self._hide("NUMBER")
 
     def _redact_iban(self, match: re.Match[str]) -> str:
-        """Hide the longest beginning that is a valid IBAN; a wrong one that is mostly digits is hidden as a number."""
+        """Hide the longest start that is a valid IBAN; an invalid one of 12 digits or more is hidden as a number."""
         candidate = match[0]
         for end in range(len(candidate), 14, -1):
             if candidate[end - 1].isalnum() and self._iban.is_valid(candidate[:end]):
@@ -181,13 +181,13 @@ class Redactor:
 
 
 def _has_password_word(text: str) -> bool:
-    """Tell whether a word for password may stand in `text`; most Hebrew messages need no lower-case copy for that."""
+    """Tell whether `text` may contain a word for password, for most Hebrew texts without a lower-case copy."""
     has_p = "p" in text or "P" in text
     return patterns.HEBREW_PASSWORD in text or (has_p and _has_one_of(patterns.LATIN_PASSWORDS, text.lower()))
 
 
 def _has_one_of(words: tuple[str, ...], lowered: str) -> bool:
-    for word in words:  # noqa: SIM110  any() with a generator costs three times as much
+    for word in words:  # noqa: SIM110  any() with a generator takes three times as long
         if word in lowered:
             return True
     return False

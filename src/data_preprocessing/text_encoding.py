@@ -1,18 +1,18 @@
-"""Bytes -> text: which encoding an export has, and decoding that leaves out, and counts, the bytes that are no text."""
+"""Bytes -> text: detects the encoding of an export, and decodes without the bytes that are not valid, which it counts."""
 
 from __future__ import annotations
 
 import codecs
 import re
 
-from export_error import ExportError
+from export_file import ExportError
 
 SNIFFED_FOR_ZEROS_BYTES = 4096
 
-# A file cut inside its last character ends with at most three bytes that are no text.
+# A file that was cut inside its last character ends with at most three invalid bytes.
 MAX_CUT_BYTES = 3
 
-BYTE_ORDER_MARKS = {  # the longer first: UTF-32 LE begins like UTF-16 LE
+BYTE_ORDER_MARKS = {  # the longest first: that of UTF-32 LE begins like that of UTF-16 LE
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -20,7 +20,7 @@ BYTE_ORDER_MARKS = {  # the longer first: UTF-32 LE begins like UTF-16 LE
     codecs.BOM_UTF8: "utf-8-sig",
 }
 
-# Bytes that are no text are decoded to U+DC00 + byte, half a surrogate pair, which no correct text holds.
+# An invalid byte is decoded to the lone surrogate U+DC00 + byte, which never occurs in correct text.
 BAD_BYTES = "bad-bytes-to-surrogates"
 BAD_CHARACTER_RE = re.compile("[\udc00-\udcff]")
 
@@ -37,12 +37,12 @@ codecs.register_error(BAD_BYTES, _to_surrogates)
 def guess_encoding(sample: bytes) -> str:
     """Return the encoding of a file that begins with `sample`: by its mark, by the zero bytes of UTF-16, else UTF-8.
 
-    Raise ExportError for an 8-bit code page: which one, only the user can know.
+    Raises ExportError for an 8-bit code page: only the user can know which one it is.
     """
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if sample.startswith(mark):
             return encoding
-    # The digits and punctuation of UTF-16 headers have a zero byte each, always the first or always the second of two.
+    # In UTF-16 every digit and punctuation mark has one zero byte: always the first of two, or always the second.
     start = sample[:SNIFFED_FOR_ZEROS_BYTES]
     num_first, num_second = start[0::2].count(0), start[1::2].count(0)
     if max(num_first, num_second) > len(start) / 20 > 10 * min(num_first, num_second):
@@ -58,7 +58,7 @@ def guess_encoding(sample: bytes) -> str:
 
 
 def checked_encoding(name: str) -> str:
-    """Return the encoding called `name`; raise ExportError when there is none for text."""
+    """Return the encoding called `name`; raise ExportError when no text encoding has this name."""
     try:
         "".encode(name)  # refuses hex, rot13 and the like
         is_utf_8 = codecs.lookup(name).name == "utf-8"
@@ -68,16 +68,16 @@ def checked_encoding(name: str) -> str:
 
 
 class TextDecoder:
-    """Decodes a stream block by block, without the bytes that are no text."""
+    """Decodes a stream block by block and leaves out invalid bytes."""
 
     def __init__(self, encoding: str) -> None:
-        """Prepare for `encoding`, one that `guess_encoding` or `checked_encoding` gave."""
+        """Take an `encoding` as returned by `guess_encoding` or `checked_encoding`."""
         self.num_bad_bytes = 0
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("strict")
 
     def decode(self, block: bytes, is_last: bool) -> tuple[str, list[int]]:
-        """Return the text of `block` and, for every byte left out, how many line feeds precede it in the text."""
+        """Return the text of `block` and, for each invalid byte, the number of line feeds before it in that text."""
         state = self._decoder.getstate()
         try:
             return self._decoder.decode(block, is_last), []

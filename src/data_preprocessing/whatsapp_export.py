@@ -1,11 +1,11 @@
-"""A WhatsApp export -> its messages, in file order, streamed: when each was sent, by whom, and its text.
+"""A WhatsApp export -> its messages, streamed in file order: when each was sent, by whom, and its text.
 
     for message in parse_export("WhatsApp Chat with Rut.zip"):
         print(message.sent_at, message.sender, message.text)
 
-Standard library alone, and memory that does not grow with the file. What a file is and how its bytes are read is left to
-`export_source`, the formats of headers to `header_format`, WhatsApp's own notices to `system_notices`, dropping
-placeholders to the cleaner, and merging several exports to the script.
+It needs the standard library alone, and its memory does not grow with the file. Opening and decoding files is left to
+`export_source`, header formats to `header_format`, recognising notices to `whatsapp_texts`, dropping placeholders to
+`message_filters`, and merging several exports to `merged_exports`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 from date_order import FIRST_YEAR
-from export_error import EXPORT_AGAIN, ExportError
+from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
-from header_format import find_format, read_header
-from system_notices import is_encryption_notice, is_notice, is_quoting_notice
+from header_format import find_format
+from message_header import read_header
+from whatsapp_texts import LEFT_TO_RIGHT_MARK, is_encryption_notice, is_notice, is_quoting_notice
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
 
-LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it what WhatsApp wrote itself
-
-# What may stand around a name, mostly unseen: direction marks and isolates, spaces that do not break.
+# Characters, mostly invisible, that may stand around a name.
 NAME_MARGIN = (
     " \u00a0\u2009\u202f"  # space, no-break, thin, narrow no-break
     "\u061c\u200e\u200f"  # Arabic letter mark, left-to-right mark, right-to-left mark
@@ -35,15 +34,15 @@ NAME_MARGIN = (
     "\u2066\u2067\u2068\u2069\ufeff"  # isolates, around names; byte order mark
 )
 
-MAX_CACHED = 10_000  # distinct days, minutes or names; no chat comes near
+MAX_CACHED = 10_000  # distinct days, minutes or names; more than any chat has
 
 Value = TypeVar("Value")
 
 
 class Message(NamedTuple):
-    """One message as exported. A named tuple: frozen dataclasses would double the time of the whole parser."""
+    """One message as exported. A named tuple, because frozen dataclasses would double the time of the parser."""
 
-    sent_at: datetime.datetime  # the phone's wall clock, no zone
+    sent_at: datetime.datetime  # of the phone's clock, without time zone
     sender: str | None  # None: a notice that WhatsApp wrote itself
     text: str
 
@@ -53,9 +52,9 @@ def parse_export(
 ) -> Export:
     """Return the messages of the export at `path` (.txt or .zip), to be iterated once.
 
-    `day_first` settles the order of day and month, where the file leaves it open; `encoding` overrides the detection;
-    `chat` names one of several exports in a zip. For a folder, call it with each of `find_exports(folder)`.
-    Raises ExportError for a file that is no readable export, in the worst case (a zip damaged at its end) while iterating.
+    `day_first` decides the order of day and month where the dates allow both; `encoding` overrides the detection; `chat`
+    names one of several exports in a zip. For a folder, call it with each of `find_exports(folder)`.
+    Raises ExportError for a file that is not a readable export; for a zip damaged at its end only while iterating.
     """
     return Export(ExportSource(Path(path), encoding, chat), day_first)
 
@@ -64,7 +63,7 @@ class Export:
     """An iterator over the messages of one export; counts and warnings are complete once it is exhausted."""
 
     def __init__(self, source: ExportSource, day_first: bool | None = None) -> None:
-        """Find the format of the headers, which raises ExportError when there is none."""
+        """Find the format of the headers; raise ExportError when there is none."""
         self._source = source
         with closing(source.lines()) as lines:
             self._format = find_format(lines, day_first)
@@ -74,7 +73,7 @@ class Export:
         self.num_messages = 0
         self.num_continuation_lines = 0
         self.num_orphan_lines = 0  # before the first message
-        self.num_foreign_header_lines = 0  # look like headers of another format: pasted text
+        self.num_foreign_header_lines = 0  # headers of another format, in pasted text
         self.num_bad_bytes = 0
         self.warnings: list[str] = []
         self._latest_split: tuple[str, list[str]] = ("", [])
@@ -86,10 +85,14 @@ class Export:
     def __next__(self) -> Message:  # noqa: D105
         return next(self._messages)
 
+    def has_changed(self) -> bool:
+        """Tell whether the file was changed or replaced since it was opened."""
+        return self._source.has_changed()
+
     def _read_messages(self) -> Iterator[Message]:
-        # The one hot loop of stage 1. Measured: the pattern of just this file, which takes many lines apart at once, caches
-        # for the few distinct days, minutes and seconds, partition, and tuple.__new__ for Message make it twice as fast as
-        # a match for each line and groups turned into numbers.
+        # The hot loop of stage 1. Five measures make it twice as fast as one match per line with groups turned into numbers:
+        # a pattern of this file alone, applied to many lines at once; caches for the few distinct days, minutes and
+        # seconds; str.partition; tuple.__new__ for Message.
         take_lines_apart = re.compile(rf"(?:{self._format.header_re.pattern}|(?P<other>.*))\n").findall
         is_time_first = self._format.shape.is_time_first
         tail_chars, has_marks = self._format.tail_chars, self._format.shape.end != "-"  # iPhones mark notices
@@ -97,7 +100,7 @@ class Export:
         senders: dict[str, str] = {}  # as written: cleaned
         find_sender, mark = senders.get, LEFT_TO_RIGHT_MARK
         new_tuple, combine = tuple.__new__, datetime.datetime.combine
-        waiting: Message | None = None  # until the next header: more lines may belong to it
+        waiting: Message | None = None  # for the next header: until then more lines may belong to it
         more_lines: list[str] = []
         num_messages = num_more_chars = 0
         with closing(self._source.blocks()) as blocks:
@@ -113,7 +116,7 @@ class Export:
                                 sent_at = combine(days[date_text], minute) + tail
                             else:
                                 sent_at = combine(days[date_text], times[time_text])
-                        except TypeError:  # one is None: no such day or time
+                        except TypeError:  # one of them is None: no such day or time
                             line = self._line_of(block, number)
                     if sent_at is None:
                         header = self._read_unusual_header(line)
@@ -156,14 +159,14 @@ class Export:
         return self._latest_split[1][number]
 
     def _with_lines(self, message: Message, more_lines: list[str]) -> Message:
-        """Return `message` with the lines that follow its header; empties `more_lines`."""
+        """Return `message` with the lines that follow its header, and empty `more_lines`."""
         self.num_continuation_lines += len(more_lines)
         text = "\n".join([message.text, *more_lines])
         more_lines.clear()
         return Message(message.sent_at, message.sender, text)
 
     def _read_unusual_header(self, line: str) -> tuple[datetime.datetime, str] | None:
-        """Return time and rest of a line in this file's shape but another writing; count headers of other shapes."""
+        """Return time and rest of a header in this file's shape but another spelling; count headers of other shapes."""
         header = read_header(line)
         if header is None:
             return None
@@ -190,14 +193,14 @@ class Export:
             self.warnings.append(
                 f"dates from {min(years)} to {max(years)}: the phone's clock or the order of dates is wrong"
             )
-        if self._source.has_changed():
+        if self.has_changed():
             self.warnings.append("the file changed while it was read; run again")
 
 
 class _Cache(dict[str, Value]):
-    """Remembers what `convert` made of each text: a whole chat has a few thousand days, minutes and seconds.
+    """Caches the results of `convert`: a whole chat has a few thousand distinct days, minutes and seconds.
 
-    What `convert` refuses is None here, against the annotation: the loop asks by the TypeError of using it.
+    For a text that `convert` refuses the value is None, against the annotation; using it raises the loop's TypeError.
     """
 
     def __init__(self, convert: Callable[[str], Value | None]) -> None:
@@ -212,16 +215,16 @@ class _Cache(dict[str, Value]):
 
 
 def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
-    """Split what follows a header into sender and text; the sender of WhatsApp's own notices is None.
+    """Split what follows a header into sender and text; the sender of a notice is None.
 
-    `has_marks`: an iPhone wrote it, which begins notices with U+200E and puts the group or an actor before them.
+    `has_marks`: an iPhone wrote it, which puts a group or person and U+200E before notices.
 
     >>> split_sender("Rut: hi: you")
     ('Rut', 'hi: you')
     >>> split_sender('Rut changed the subject from "A: B" to "C"')
     (None, 'Rut changed the subject from "A: B" to "C"')
     """
-    if has_marks:  # `Trip: Eilat: <U+200E>Dan left`: the name of a group may hold a colon
+    if has_marks:  # `Trip: Eilat: <U+200E>Dan left`: a group's name may hold a colon
         attributed_to, mark, notice = rest.partition(f": {LEFT_TO_RIGHT_MARK}")
         if mark and is_notice(notice, clean_sender(attributed_to)):
             return None, LEFT_TO_RIGHT_MARK + notice
@@ -232,13 +235,13 @@ def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
         raw_sender = rest[:-1]
     if is_quoting_notice(raw_sender, text):
         return None, rest
-    if is_encryption_notice(text):  # some iOS exports lack the mark
+    if is_encryption_notice(text):  # some iPhones write it without the mark
         return None, text
     return clean_sender(raw_sender), text
 
 
 def clean_sender(text: str) -> str:
-    """Return a sender's name without the `~` of an unsaved contact and without the invisible marks around it.
+    """Return a sender's name without the `~` of an unsaved contact and the invisible characters around it.
 
     >>> clean_sender("~\\u202fRut")
     'Rut'

@@ -1,6 +1,8 @@
-"""Recognise the texts that WhatsApp itself writes in place of a message (data: placeholders.json).
+"""The texts that WhatsApp itself writes: placeholders for what a person sent, and notices about the chat.
 
-A text is compared with the whole body, so the same words inside a person's sentence never match.
+A placeholder (media, a call, a deleted message; data: placeholders.json) has a sender. It is compared with the whole body,
+so the same words inside a person's sentence never match. A notice (somebody left) has no sender; the parser asks here where
+the form of the line could mislead it.
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ import re
 from functools import cache, lru_cache
 from pathlib import Path
 
+LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
+
 PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
     kind: texts
     for kind, texts in json.loads(Path(__file__).with_name("placeholders.json").read_text(encoding="utf-8")).items()
     if kind != "about"
 }
 WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
-IGNORED_AROUND = " .。<>"  # the final period and the brackets differ between versions
+IGNORED_AROUND = " .。<>"  # final period and brackets differ between versions of WhatsApp
 MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
-INDEX_CHARS = 3  # a body is compared only when it begins, or ends, with the same as a text: most need no more
+INDEX_CHARS = 3  # at the start or the end; a body with other characters there is compared with no text
 
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
 # IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
@@ -46,7 +50,7 @@ def _edges(text: str) -> tuple[str, str]:
 
 
 def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
-    """Sort the whole-body texts into exact ones, and templates by how they begin or else by how they end."""
+    """Return the texts without `*`, the templates by their first characters, and the others by their last ones."""
     exact: dict[str, str] = {}
     by_start: dict[str, dict[str, str]] = {}
     by_end: dict[str, dict[str, str]] = {}
@@ -72,7 +76,7 @@ POLL_QUESTIONS = tuple(_texts_of("poll_question"))
 POLL_OPTIONS = tuple(_texts_of("poll_option"))
 
 
-@lru_cache(maxsize=4096)  # a chat's messages begin in some thousand ways; folding each anew takes three times as long
+@lru_cache(maxsize=4096)  # messages begin in a few thousand ways; without the cache this takes three times as long
 def _is_start(characters: str) -> bool:
     return characters.casefold()[:INDEX_CHARS] in STARTS
 
@@ -89,7 +93,7 @@ def _template_re(template: str) -> re.Pattern[str]:
 
 
 def placeholder_reason(body: str) -> str | None:
-    """Return the drop reason when `body`, free of direction marks, is as a whole a text of WhatsApp.
+    """Return the drop reason when the whole `body`, without direction marks, is a text of WhatsApp, else None.
 
     >>> placeholder_reason("<Media omitted>"), placeholder_reason("why does it say <Media omitted>")
     ('media', None)
@@ -122,10 +126,10 @@ def strip_edited_mark(body: str) -> str:
 
 
 def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] | None:
-    """Return (drop reason, caption or "") when the message is an attachment, None when it is not.
+    """Return (drop reason, caption or "") when the message is an attachment, else None.
 
-    `text` still has the direction marks that `body` has lost. `is_marked`: it began with U+200E, so what stands before
-    the attachment is WhatsApp's title of the file, not a caption.
+    `text` is `body` with its direction marks. `is_marked`: it began with U+200E, so what stands before the attachment is
+    the file's title, not a caption.
 
     >>> line = "IMG-20220930-WA0001.jpg (file attached)\\nour new dog"
     >>> split_attachment(line, line, is_marked=False)
@@ -147,7 +151,7 @@ def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] |
                 before, after = body[: match.start()].strip(), body[match.end() :].strip()
                 title = before if is_marked or FILE_TITLE_RE.match(before) else ""
                 return _attachment(match["file"], before[len(title) :] or after)
-    for marked_part in text.split("\u200e")[1:]:  # iPhones: a caption, then U+200E and "image omitted"
+    for marked_part in text.split(LEFT_TO_RIGHT_MARK)[1:]:  # iPhones: a caption, then U+200E and "image omitted"
         part = marked_part.strip()
         reason = placeholder_reason(part)
         if reason in ("media", "contact"):
@@ -163,12 +167,12 @@ def _attachment(file_name: str, caption: str) -> tuple[str, str]:
     is_title = caption != "" and caption in (
         file_name,
         file_name.rpartition(".")[0],
-    )  # Android repeats a document's name
+    )  # Android repeats the name of a document
     return reason, "" if is_title else caption
 
 
 def is_shared_location(body: str) -> bool:
-    """Return whether the whole body is a place on a map.
+    """Tell whether the whole body is a place on a map.
 
     >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
     True
@@ -181,8 +185,103 @@ def is_shared_location(body: str) -> bool:
 
 
 def is_poll(body: str) -> bool:
-    """Return whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is none."""
+    """Tell whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is not one."""
     first_line, _, following_lines = body.partition("\n")
     return first_line.casefold().startswith(POLL_QUESTIONS) and any(
         line.lstrip().casefold().startswith(POLL_OPTIONS) for line in following_lines.split("\n")
     )
+
+
+# ---- Notices ---------------------------------------------------------------------------------------------------------
+
+# A quoted group name may hold `: `.   Dan changed the subject from "Trip: Eilat" to "Trip"
+_BEFORE_QUOTE_RE = re.compile(
+    r"""
+    (?: changed\ the\ (?:subject|group\ name) | created\ (?:the\ |this\ )?group
+      | נושא\ הקבוצה | שם\ הקבוצה | (?:יצר|פתח)\S{0,4}\ (?:את\ ה)?קבוצה
+      | cambi(?:ó|aste)\ el\ (?:asunto|nombre) | cre(?:ó|aste)\ el\ grupo
+      | (?:mudou|alterou)\ o\ (?:assunto|nome) | criou\ o\ grupo
+      | den\ (?:Betreff|Gruppennamen) | die\ Gruppe | changé\ le\ (?:sujet|nom) | créé\ le\ groupe
+      | cambiato\ (?:l['’]oggetto|il\ nome) | creato\ il\ gruppo | het\ onderwerp | de\ groep
+      | (?:тему|название)\ группы | создал\S{0,5}\ группу | konuyu | grup\ adını | grubu | موضوع | اسم\ المجموعة | مجموعة
+    )
+    [^:]{0,60} ["“”„«»]
+    """,
+    re.VERBOSE,
+)
+
+# Messages and calls are end-to-end encrypted. No one outside of this chat, not even WhatsApp, can read ...
+_ENCRYPTION_RE = re.compile(
+    r"""
+    \u200e? (?:
+      Messages\ (?:and\ calls|you\ send\ to\ this\ (?:group|chat)).{0,40}end-to-end\ encrypt
+      | (?:ה?הודעות\ וה?שיחות)\ מוצפנות\ מקצה[ -]לקצה
+      | Los\ mensajes.{0,60}cifrados\ de\ extremo\ a\ extremo | As\ mensagens.{0,60}(?:ponta\ a\ ponta)
+      | Nachrichten.{0,60}Ende-zu-Ende-verschlüsselt | Les\ messages.{0,60}chiffrés\ de\ bout\ en\ bout
+      | I\ messaggi.{0,60}crittografia\ end-to-end | Berichten.{0,60}end-to-end\ versleuteld
+      | Сообщения.{0,60}сквозным\ шифрованием | Mesajlar.{0,60}uçtan\ uca\ şifreli
+      | الرسائل.{0,60}مشفرة\ تمامًا
+    )
+    """,
+    re.VERBOSE,
+)
+
+# Dan added Rut   (asked only about texts that begin with U+200E)
+_EVENT_RE = re.compile(
+    r"""
+    \b(?:created|added|removed|left|joined|pinned|blocked|unblocked)\b | \b(?:was|were)\ added
+    | changed\ (?:the|this|their|to|your|from)\b | deleted\ (?:the|this)\ group | \bnow\ an?\ admin | no\ longer\ an?\ admin
+    | end-to-end\ encrypt | security\ code | disappearing\ messages | message\ timer | business\ account | turned\ o(?:n|ff)
+    | requested\ to\ join | reset\ this | community | is\ a\ contact\b | this\ group
+
+    | מקצה[ -]לקצה | קוד\ האבטחה | הודעות\ (?:ש?נעלמות|זמניות) | הטיימר | הצמיד | הצמדת | נעץ | הקבוצה | לקבוצה | מהקבוצה
+    | (?:יצר|הוסיף|הוסיפ|צירף|צירפ|הסיר|החליף|החליפ|שינ)\S{0,4}\ (?:את|אותך)
+    | (?:^|\ )(?:יצא|עזב|הוסר|הצטרף|הצטרפ|צורף|נוסף)(?:/?[הת]+)?(?:[\ .]|$)
+    | ^(?:יצרת|צירפת|הסרת|הצטרפת|נוספת|צורפת|הוספת|יצאת|החלפת|הפכת|שינית|חסמת)\b
+
+    | \b(?:creó|añadió|agregó|eliminó\ a|salió|se\ unió|cambió) | \b(?:criou|adicionou|removeu|saiu|entrou|mudou|alterou)\b
+    | \bhat\b.{0,80}\b(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)\b | \bist\b.{0,80}\bbeigetreten
+    | \ba\ (?:créé|ajouté|retiré|quitté|changé|modifié|rejoint)\b
+    | \bha\ (?:creato|aggiunto|rimosso|abbandonato|cambiato|modificato)\b
+    | \bheeft\b.{0,80}\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
+    | (?:создал|добавил|покинул|вышел|вышла|изменил|присоединил)
+    | (?:oluşturdu|ekledi|çıkardı|ayrıldı|katıldı|değiştirdi)\b | (?:أنشأ|أضاف|أزال|غادر|انضم|غيّر)
+    """,
+    re.VERBOSE,
+)
+
+# Notices are short; of a longer text only the start is compared.
+MAX_NOTICE_CHARS = 400
+
+# <attached: 00000042-PHOTO.jpg>   Location: https://...   report.pdf • 2 pages <U+200E>document omitted
+_STANDS_FOR_MEDIA_RE = re.compile(r"<|.*(?:://|\u200e|•|omitted)")
+
+
+def is_notice(text: str, attributed_to: str) -> bool:
+    """Tell whether `text`, before which iOS wrote U+200E, is a notice; `attributed_to` is a person or the group.
+
+    >>> is_notice("Dan added Rut", "Family"), is_notice("image omitted", "Dan")
+    (True, False)
+    """
+    return _is_notice(text[:MAX_NOTICE_CHARS], attributed_to)
+
+
+@lru_cache(maxsize=1024)  # iPhones mark every placeholder, and most are the same few texts
+def _is_notice(text: str, attributed_to: str) -> bool:
+    if _STANDS_FOR_MEDIA_RE.match(text):
+        return False
+    return text.startswith(f"{attributed_to} ") or bool(_ENCRYPTION_RE.match(text) or _EVENT_RE.search(text))
+
+
+def is_encryption_notice(text: str) -> bool:
+    """Tell whether `text` is the notice that messages are encrypted, with which chats begin."""
+    return _ENCRYPTION_RE.match(text) is not None
+
+
+def is_quoting_notice(sender: str, text: str) -> bool:
+    """Tell whether a notice was split into `sender` and `text` at a `: ` inside a quoted group name.
+
+    >>> is_quoting_notice('Dan changed the subject from "A', 'B" to "C"')
+    True
+    """
+    return _BEFORE_QUOTE_RE.search(sender) is not None and any(quote in text for quote in '"“”„«»')

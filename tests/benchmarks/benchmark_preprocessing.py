@@ -150,7 +150,7 @@ def floor(path: Path) -> Iterator[tuple[datetime, str | None, str]]:
 
 def parse(path: Path) -> Iterator[object]:
     """Parse with the project's own parser."""
-    sys.path.insert(0, str(STAGE_DIR))
+    sys.path[:0] = [str(STAGE_DIR), str(STAGE_DIR.parent)]
     from whatsapp_export import parse_export
 
     return iter(parse_export(path))

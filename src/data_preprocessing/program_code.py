@@ -1,8 +1,8 @@
 """Tell program code from what people write to each other.
 
-No word is ever a reason. A line is searched for six signals: how it begins, how it ends, calls, operators, quotes and
-brackets, and names as programs spell them. One signal is nothing; two in one line are code. The tests measure how
-much code of several languages is found, and that plain sentences are kept.
+A word alone never decides. There are six signals in a line: how it begins, how it ends, calls, operators, quotes and
+brackets, and names as programs spell them. Two signals in one line make it code, one does not. The tests measure the share
+of code that is found in several languages, and of plain sentences that are kept.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 
 MIN_SIGNALS = 2  # in one line, for it to be a line of code
-MIN_SHARE = 0.5  # of the lines of a message: below, people are talking about a line of code
-MAX_LINES = 100  # a longer message is judged by its beginning,
-MAX_LINE_CHARS = 200  # and so is a longer line
+MIN_SHARE = 0.5  # of the lines of a message; with fewer, it is a message about code
+MAX_LINES = 100  # further lines of a message are ignored
+MAX_LINE_CHARS = 200  # and further characters of a line
 
-# How lines of code begin, after a prompt or a closing brace. The languages share most of it.
+# How lines of code begin, after a prompt or a closing brace. Most forms occur in several languages.
 BEGINS_RE = re.compile(
     r"""\s*(?:[$>]\s|>>>\s|[\w~/-]{1,40}\$\s|\}\s?)?(?:
     (?:async\s)?def\s\w+\s?\( | lambda\s\w*:                                             # def area(width):
@@ -53,7 +53,7 @@ BEGINS_RE = re.compile(
     )""",
     re.VERBOSE,
 )
-# How they end. Read from the last four characters on.
+# How they end. Applied to the last four characters.
 ENDS_RE = re.compile(r"(?:[\w)\]}\"'+-];|(?<!\})[{}][;,)]{0,3}|\)\s?;|;;|[(\[]|[)\]],|&&|\|\||\\)\s*$")
 # name(value), but not friend(s); matrix](, ).then(, println!(, list<int>(
 CALL_RE = re.compile(r"[A-Za-z_]\w*\((?!e?s\)|'s\))(?:[\w\"'\[{(&*\-.@:<]|\))|\]\(|\)\.\w+\(|\w!\(|\w<\w+>\(")
@@ -83,23 +83,23 @@ NAME_RE = re.compile(
 )
 INSIDE_RES = (CALL_RE, OPERATOR_RE, STRUCTURE_RE, NAME_RE)
 
-# A message of one line without any of these is not searched further.
+# A message of one line without any of these is no code.
 HINT_RE = re.compile(r"[(){}\[\];=<>|\"$_]|\s--?\w|&&|\w\.\w")
-# Nor is one of several lines without any of these: of two signals in a line at least one holds one of them. (Four
-# patterns, because each alone lets the engine skip to its first characters: a third of the time of one for all.)
+# Nor is one of several lines without any of these: of two signals in a line at least one contains one of them. Four
+# patterns take a third of the time of one for all, because for each the engine can skip to its first characters.
 SYMBOL_RE = re.compile(r"[(){}\[\];=<>|\"$_&.:+*/\\%-]")
 QUOTE_RE = re.compile(r"'\s?[,)\]]")
 INNER_CAPITAL_RE = re.compile(r"[A-Z](?<=[a-z][A-Z])")
 CODE_WORD_RE = re.compile(r"0x|None|True|False|NULL|nullptr|undefined")
 HINTS_OF_LINES = (SYMBOL_RE, QUOTE_RE, INNER_CAPITAL_RE, CODE_WORD_RE)
-# Comments and bare assignments say nothing, for or against.
+# Comments and bare assignments count neither for nor against.
 NEUTRAL_RE = re.compile(
     r"(?:\#(?!\s?(?:include|define|undef|if|el|endif|pragma))|//|/?\*|--\s|<!--|```|\w+\s?=\s?[-\w.]+;?$)"
 )
 
 
 def is_code(body: str) -> bool:
-    """Return whether `body` is program code, by several signals together.
+    """Tell whether `body` is program code.
 
     >>> is_code("for (int i = 0; i < 10; i++) {"), is_code("if you import a class from git, null is omitted")
     (True, False)
@@ -122,9 +122,9 @@ def is_code(body: str) -> bool:
 
 
 def _num_signals(line: str) -> int:
-    """Count the signals of a line; one that neither begins nor ends like code has none, whatever stands inside.
+    """Count the signals of a line; 0 when it neither begins nor ends like code, whatever stands inside.
 
-    A sentence may well name `main.py`, a call or an arrow; it then is about code.
+    A sentence about code may name `main.py`, a call or an arrow.
     """
     num_signals = (BEGINS_RE.match(line) is not None) + (ENDS_RE.search(line, len(line) - 4) is not None)
     return num_signals and num_signals + sum(inside.search(line) is not None for inside in INSIDE_RES)
