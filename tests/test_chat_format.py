@@ -3,7 +3,9 @@
 import json
 import re
 from copy import deepcopy
+from datetime import date
 
+import base_families
 import make_small_base
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from common.chat_format import PERSON_TEMPLATE, ChatFormatError, encode_conversation, find_end_of_turn_id
+from common.chat_format import (
+    PERSON_TEMPLATE,
+    ChatFormatError,
+    encode_conversation,
+    find_end_of_turn_id,
+    fix_template,
+)
 
 INST_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
@@ -215,3 +223,92 @@ def test_a_tokenizer_without_special_tokens_is_refused(tiny_tokenizer):
     bare.chat_template = PERSON_TEMPLATE
     with pytest.raises(ChatFormatError):
         find_end_of_turn_id(bare)
+
+
+# --- Every family: what is prompted is what was trained, here and in other programs ------------------------------------
+
+
+def make_fixed(family, day=date(2026, 11, 27)):
+    """A tokenizer of this family as stage 2 saves it."""
+    tokenizer = base_families.make_tokenizer(family, make_small_base.neutral_texts(40, seed=0))
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PERSON_TEMPLATE
+    fix_template(tokenizer, day)
+    return tokenizer
+
+
+@pytest.mark.parametrize("num_messages", [2, 4])
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_the_ids_before_each_reply_of_a_row_are_those_of_its_prompt_in_every_program(family, num_messages):
+    tokenizer = make_fixed(family)
+    row = encode_conversation(tokenizer, MESSAGES[:num_messages])
+    for number in range(1, num_messages, 2):
+        prompt = encode_conversation(tokenizer, MESSAGES[:number], add_generation_prompt=True).input_ids
+        assert row.input_ids[: len(prompt)] == prompt
+        assert row.is_supervised[len(prompt)]
+        assert not any(row.is_supervised[row.turn_ends[number - 1] : len(prompt)])
+        elsewhere = tokenizer.apply_chat_template(MESSAGES[:number], add_generation_prompt=True, return_dict=False)
+        assert elsewhere == prompt
+    assert "think" not in tokenizer.decode(row.input_ids)
+
+
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_a_reply_ends_where_the_template_ends_it_whatever_the_tokenizer_calls_its_end(family):
+    wanted = {"llama": "<|eot_id|>", "mistral": "</s>", "gemma4": "<turn|>", "phi3": "<|end|>", "smollm": "<|im_end|>"}
+    wanted |= {"qwen2.5": "<|im_end|>", "qwen3": "<|im_end|>", "gemma2": "<end_of_turn>", "gemma3": "<end_of_turn>"}
+    tokenizer = make_fixed(family)
+    assert tokenizer.decode([find_end_of_turn_id(tokenizer)]) == wanted.get(family, "<|endoftext|>")
+
+
+def test_the_date_of_the_training_stays_in_the_template(tmp_path):
+    make_fixed("llama").save_pretrained(tmp_path)
+    loaded = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    for text in (
+        loaded.apply_chat_template(MESSAGES, tokenize=False),
+        loaded.decode(encode_conversation(loaded, MESSAGES).input_ids),
+    ):
+        assert "Today Date: 27 Nov 2026\n" in text
+    assert "Today Date: 02 Mar 2024\n" in make_fixed("llama", date(2024, 3, 2)).apply_chat_template(
+        MESSAGES, tokenize=False
+    )
+
+
+def test_fixing_a_template_that_asks_for_nothing_leaves_it_as_it_is():
+    tokenizer = base_families.make_tokenizer("gemma2", make_small_base.neutral_texts(40, seed=0))
+    own_template = tokenizer.chat_template
+    fix_template(tokenizer, date(2026, 11, 27))
+    assert tokenizer.chat_template == own_template
+
+
+# An empty thought in the prompt, whatever is asked for, and none in earlier replies.
+THOUGHT_IN_THE_PROMPT = CHATML_TEMPLATE.replace(
+    "'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n\n</think>\n\n'"
+)
+
+
+def test_an_empty_thought_of_the_prompt_stands_before_every_reply(tokenizers):
+    tokenizer = deepcopy(tokenizers["chatml-bytes"])
+    tokenizer.chat_template = THOUGHT_IN_THE_PROMPT
+    row = encode_conversation(tokenizer, MESSAGES)
+    for number in (1, 3):
+        prompt = encode_conversation(tokenizer, MESSAGES[:number], add_generation_prompt=True).input_ids
+        assert row.input_ids[: len(prompt)] == prompt
+        assert not row.is_supervised[len(prompt) - 1] and row.is_supervised[len(prompt)]
+    assert tokenizer.decode(row.input_ids).count("</think>") == 2
+    assert "think" not in supervised_text(tokenizer, row)
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'"), "makes the model think"),
+        (("'<|im_start|>assistant\n'", "'<|im_start|>bot\n'"), "something else before a reply"),
+    ],
+)
+def test_a_template_whose_replies_do_not_follow_their_prompt_is_refused(tokenizers, changed, what):
+    tokenizer = deepcopy(tokenizers["chatml-bytes"])
+    tokenizer.chat_template = CHATML_TEMPLATE.replace(*changed)
+    with pytest.raises(ChatFormatError, match=what):
+        encode_conversation(tokenizer, MESSAGES)
+    with pytest.raises(ChatFormatError, match=what):
+        fix_template(tokenizer, date(2026, 11, 27))

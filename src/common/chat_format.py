@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -31,6 +33,11 @@ PERSON_TEMPLATE = (
 MAX_TEMPLATE_CHARS = 100_000  # the longest published templates have about 30,000
 MAX_STRUCTURE_CHARS_PER_TURN = 20_000  # a template that writes more around one message is not a chat template
 RENDER_LIMIT_SECONDS = 10.0  # the sandbox stops attribute tricks but not nested loops
+
+# How a template asks for the date, and how some ask whether to think before a reply.
+DATE_CALL_RE = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)""")
+THINKING_NAME = "enable_thinking"
+OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])", re.DOTALL)
 
 WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")  # two private-use characters around the message's number
 
@@ -82,6 +89,30 @@ def encode_conversation(
     return EncodedConversation(input_ids, is_supervised, turn_ends)
 
 
+def fix_template(tokenizer: Any, day: date) -> None:
+    """Fix in the chat template of `tokenizer` what else would change from day to day or from tool to tool.
+
+    The date that the template asks for is `day`, and thinking is off: then every program that renders the saved template
+    gets the ids of the training. What is fixed stands in lines before the template. Raises ChatFormatError when a
+    reply cannot follow its prompt.
+    """
+    own_template = tokenizer.chat_template
+    if not isinstance(own_template, str):
+        return  # encoding refuses it
+    formats = dict.fromkeys(match["format"] for match in DATE_CALL_RE.finditer(own_template))
+    dates = "".join(f"{{% if format == {name!r} %}}{day.strftime(name)}{{% endif %}}" for name in formats)
+    date_line = f"{{% macro strftime_now(format) %}}{dates}{{% endmacro %}}\n" if formats else ""
+    # Some templates write an empty thought before the next reply but not before earlier ones, only when thinking is
+    # switched off; then not to mention it is better: all replies look alike, in every program.
+    choices = [f"{{% set {THINKING_NAME} = false %}}\n", ""] if THINKING_NAME in own_template else [""]
+    candidates = [choice + date_line + own_template for choice in choices]
+    for candidate in candidates:
+        tokenizer.chat_template = candidate
+        if not _find_prompt_ending(tokenizer):
+            return
+    tokenizer.chat_template = candidates[0]
+
+
 def find_end_of_turn_id(tokenizer: Any) -> int:
     """Return the id of the special token that the template writes right after a reply: where generation stops."""
     exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -95,14 +126,16 @@ def _split_into_pieces(
     reply_ids: Mapping[int, Sequence[int]],
     add_generation_prompt: bool,
 ) -> list[_Piece]:
-    parts = WORDS_MARK_RE.split(_render(tokenizer, messages, add_generation_prompt))
-    structures, numbers = parts[0::2], [int(number) for number in parts[1::2]]
-    if numbers != list(range(len(messages))):
-        raise ChatFormatError("this chat template drops, repeats or rewrites messages; choose another base model")
+    structures = _split_at_words(tokenizer, messages, add_generation_prompt)
+    if messages and messages[-1]["role"] == "assistant":
+        # Some templates write a thought before the last reply, but not in its prompt: it gets the header that it has
+        # when the conversation goes on.
+        following = [*messages, {"role": "user", "content": ""}]
+        structures = [*_split_at_words(tokenizer, following, False)[: len(messages)], structures[-1]]
     special_re = _special_tokens_re(tokenizer)
-    opening = _find_reply_opening(tokenizer)
+    opening, prompt_ending = _find_reply_opening(tokenizer), _find_prompt_ending(tokenizer)
     pieces = [_Piece(structures[0])]
-    for number, structure in zip(numbers, structures[1:], strict=True):
+    for number, structure in enumerate(structures[1:]):
         is_reply = messages[number]["role"] == "assistant"
         ending = special_re.search(structure)
         if ending is None and is_reply:
@@ -117,6 +150,8 @@ def _split_into_pieces(
             pieces[-1] = _Piece(pieces[-1].text.removesuffix(opening))
             if given is None:  # ids that were generated begin with it
                 pieces.append(_Piece(opening, is_supervised=True))
+        if is_reply and prompt_ending:
+            pieces.append(_Piece(prompt_ending))
         pieces += [
             _Piece(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
             _Piece(structure[:end], is_supervised=is_reply, ends_turn=True),
@@ -125,13 +160,46 @@ def _split_into_pieces(
     return pieces
 
 
+def _split_at_words(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> list[str]:
+    """Return what the template writes before, between and after the words of `messages`: one text more than these."""
+    parts = WORDS_MARK_RE.split(_render(tokenizer, messages, add_generation_prompt))
+    if parts[1::2] != list(map(str, range(len(messages)))):
+        raise ChatFormatError("this chat template drops, repeats or rewrites messages; choose another base model")
+    return parts[0::2]
+
+
+@lru_cache(maxsize=8)  # rendered once for a tokenizer, not once for a conversation
+def _find_headers(tokenizer: Any, _template: str) -> tuple[str, str]:
+    """Return what stands between a user's words and a reply: in the reply's prompt, and once the conversation went on."""
+    user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    in_prompt = _split_at_words(tokenizer, [user], True)[-1]
+    in_history = _split_at_words(tokenizer, [user, reply, user], False)[1]
+    return in_prompt, in_history
+
+
 def _find_reply_opening(tokenizer: Any) -> str:
     """Return the space that the template writes before a reply but not in a prompt: the model has to write it itself."""
-    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    prompt = WORDS_MARK_RE.split(_render(tokenizer, exchange[:1], add_generation_prompt=True))[-1]
-    header = WORDS_MARK_RE.split(_render(tokenizer, exchange, add_generation_prompt=False))[2]
-    opening = header.removeprefix(prompt)
+    in_prompt, in_history = _find_headers(tokenizer, tokenizer.chat_template)
+    opening = in_history.removeprefix(in_prompt)
     return opening if opening.isspace() else ""
+
+
+def _find_prompt_ending(tokenizer: Any) -> str:
+    """Return what the template writes at the end of a prompt but not before earlier replies (an empty thought).
+
+    Every reply gets it here, in training and in the chat. Raises ChatFormatError when a reply does not go on where its
+    prompt ended.
+    """
+    in_prompt, in_history = _find_headers(tokenizer, tokenizer.chat_template)
+    if OPEN_THOUGHT_RE.search(in_prompt):
+        raise ChatFormatError("this chat template makes the model think before each reply; choose another base model")
+    if in_prompt.startswith(in_history):
+        return in_prompt.removeprefix(in_history)
+    if in_history.removeprefix(in_prompt).isspace():
+        return ""  # the opening
+    raise ChatFormatError(
+        "this chat template writes something else before a reply than in its prompt; choose another base model"
+    )
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
