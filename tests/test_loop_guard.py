@@ -1,7 +1,7 @@
 """Loops are noticed, laughter and ordinary talk are not."""
 
 import pytest
-from loop_guard import is_looping
+from reply_stream import is_looping
 
 
 def looks_looping(text):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from loop_guard import is_looping
+from wcwidth import iter_graphemes
 
 from common.text_safety import remove_unsafe_characters
 
@@ -27,6 +28,11 @@ ROLE_MARKER_PREFIX_RE = re.compile(r"<(p(e(r(s(o(n[12]?)?)?)?)?)?)?$")
 # at the limit of its length.
 ENDINGS = ("complete", "bubbles", "marker", "loop", "interrupted", "limit")
 CUT_ENDINGS = ENDINGS[3:]
+
+BLOCK_TOKENS = range(4, 21)  # shorter blocks occur in good replies, longer ones are stopped by the reply's length
+NUM_REPEATS = 4
+LAUGHTER_GRAPHEMES = 25  # how long a run such as "חחחחח", "hahaha" or one emoji again and again may get
+LAUGHTER_LETTERS = 2
 
 
 class ReplyStream:
@@ -127,3 +133,23 @@ class ReplyStream:
         if bubble:
             self.bubbles.append(bubble)
             self._on_bubble(bubble, cut_by)
+
+
+def is_looping(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> bool:
+    """Return whether `ids` end with one block of 4 to 20 tokens, 4 times in a row.
+
+    A run of one or two different letters (or emoji) is laughter and may last for 25 of them.
+    """
+    for size in BLOCK_TOKENS:
+        tail = list(ids[-size * NUM_REPEATS :])
+        if len(tail) == size * NUM_REPEATS and tail == tail[:size] * NUM_REPEATS:
+            return not _is_laughter(decode(tail), decode(ids))
+    return False
+
+
+def _is_laughter(tail: str, text: str) -> bool:
+    letters = set(iter_graphemes(tail.strip("\N{REPLACEMENT CHARACTER}")))  # a cut through the bytes of a letter
+    if len(letters) > LAUGHTER_LETTERS:
+        return False
+    run = takewhile(letters.__contains__, reversed(list(iter_graphemes(text))))
+    return sum(1 for _ in run) <= LAUGHTER_GRAPHEMES
