@@ -11,8 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
-from ollama_modelfile import write_modelfile
+from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model, write_modelfile
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model

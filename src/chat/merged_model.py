@@ -5,21 +5,22 @@ It leaves choosing and renaming the folder to `export_model`.
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from ollama_modelfile import write_modelfile
 from peft import PeftModel
 from saved_model_checks import SavedModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import read_json_object
-from common.chat_format import encode_conversation
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
 from common.model_folder import ADAPTER_CONFIG_NAME
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, replacing, shown_path
 
 # Encoded by the tokenizer that trained and by the exported one: scripts, emoji, laughter, line breaks, numbers, what
 # looks like structure. Each stands once as the user's words and once as a reply.
@@ -27,6 +28,23 @@ PROBE_TEXTS = (
     "שלום, מה נשמע?", "see you at 5 :)", "👨\u200d👩\u200d👧 ❤️ 🙏🏽", "חחחחחח", "שורה\nועוד שורה", "<person1>", "?!",
     "١٢٣ café 你好", "10:30 - 12:00", "  spaces  ",
 )  # fmt: skip
+
+GGUF_NAME = "model-q8_0.gguf"  # 8 bits: half of the memory, and no loss that shows in the replies
+
+# PERSON_TEMPLATE in Ollama's language (Go templates). The first `{bos}` is the GGUF file's own affair.
+OLLAMA_PERSON_TEMPLATE = (
+    '{{ range .Messages }}{{ if eq .Role "assistant" }}<person1>{{ else }}<person2>{{ end }}'
+    "{{ .Content }}END_OF_TURN{{ end }}<person1>"
+)
+# Ollama's name for each value of generation_config.json.
+PARAMETERS = {
+    "temperature": "temperature",
+    "min_p": "min_p",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "repetition_penalty": "repeat_penalty",
+    "max_new_tokens": "num_predict",
+}
 
 
 def write_merged_model(saved: SavedModel, folder: Path) -> int:
@@ -103,3 +121,23 @@ def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
                     f"{shown_path(exported_dir)}: the exported tokenizer encodes prompts differently; "
                     "please report it with the name of the base model"
                 )
+
+
+def write_modelfile(path: Path, tokenizer: Any, generation: Mapping[str, Any]) -> None:
+    """Write the Modelfile for the model whose tokenizer and sampling values are given."""
+    lines = [
+        f"# python3 convert_hf_to_gguf.py THIS_FOLDER --outtype q8_0 --outfile {GGUF_NAME}   (llama.cpp's converter)",
+        "# ollama create me -f Modelfile",
+        f"FROM ./{GGUF_NAME}",
+    ]
+    if tokenizer.chat_template == PERSON_TEMPLATE:
+        template = OLLAMA_PERSON_TEMPLATE.replace("END_OF_TURN", tokenizer.eos_token)
+        lines.append(f'TEMPLATE """{template}"""')
+    else:
+        lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
+    lines += [
+        f"PARAMETER {ollama_name} {generation[name]}" for name, ollama_name in PARAMETERS.items() if name in generation
+    ]
+    lines.append(f"PARAMETER stop {json.dumps(tokenizer.eos_token)}")
+    with replacing(path) as file:
+        file.write("\n".join(lines) + "\n")
