@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from chat_screen import PipedScreen
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
 from live_conversation import Conversation
+from terminal import PipedScreen
 
 
 class Lines:

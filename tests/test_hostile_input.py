@@ -11,7 +11,6 @@ from pathlib import Path
 import load_whatsapp
 import pytest
 from bubbles import render_bubble, render_note
-from chat_commands import read_line_as_command
 from code_recognition import is_code
 from conversation_log import read_conversation
 from export_survey import NUMBER_LIKE_RE, line_shape
@@ -22,6 +21,7 @@ from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
 from system_notices import is_encryption_notice, is_notice, is_quoting_notice
+from terminal import read_line_as_command
 from whatsapp_export import split_sender
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 

@@ -24,9 +24,18 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from chat_commands import help_text
-from chat_screen import PipedScreen, TerminalScreen, VisualScreen, showing_progress, tell
 from saved_model_checks import SavedModel, check_saved_model
+from terminal import (
+    OneMessage,
+    PipedInput,
+    PipedScreen,
+    TerminalInput,
+    TerminalScreen,
+    VisualScreen,
+    help_text,
+    showing_progress,
+    tell,
+)
 
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
@@ -35,7 +44,6 @@ from common.script import PROJECT_ROOT, printable, run_script, shown_path, warn_
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
-    from terminal_input import OneMessage, PipedInput, TerminalInput
 
 DEFAULT_LOG_PATH = "src/chat/conversation.txt"  # counted from the project, like the block
 EXAMPLES = """examples:
@@ -169,10 +177,8 @@ def open_screen(options: argparse.Namespace, is_terminal: bool) -> PipedScreen |
 
 def open_input(
     options: argparse.Namespace, log: "ConversationLog", is_terminal: bool
-) -> "TerminalInput | PipedInput | OneMessage":
+) -> TerminalInput | PipedInput | OneMessage:
     """Choose where the user's lines come from."""
-    from terminal_input import OneMessage, PipedInput, TerminalInput
-
     if options.prompt is not None:
         return OneMessage(options.prompt)
     if not is_terminal:

@@ -1,6 +1,6 @@
 """One sitting at the chat: each line is said or carried out, shown, and logged before anything else happens.
 
-It leaves the model to `live_conversation`, the files to `conversation_log`, the terminal to its two modules.
+It leaves the model to `live_conversation`, the files to `conversation_log`, the terminal to `terminal`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,21 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from chat_commands import COMMANDS, Command, help_text, read_line_as_command
-from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
 from conversation_log import ConversationLog, read_conversation, save_conversation
 from live_conversation import Conversation, FinishedReply, MessageTooLong
-from terminal_input import OneMessage, PipedInput, TerminalInput
+from terminal import (
+    COMMANDS,
+    REMARKS,
+    Command,
+    OneMessage,
+    PipedInput,
+    PipedScreen,
+    TerminalInput,
+    TerminalScreen,
+    help_text,
+    read_line_as_command,
+    tell,
+)
 from turns import Messages, take_back_reply
 
 from common.command_line import check_folder_of, typed_path
