@@ -74,7 +74,7 @@ def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversa
     ]
     for line in lines:
         sit(line)
-        assert read_conversation(log.twin_path) == contents(conversation), line
+        assert read_conversation(log.jsonl_path) == contents(conversation), line
     assert conversation.messages == []
 
 
@@ -117,7 +117,7 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     before = contents(conversation)
     assert "2 messages" in told and "exists; choose another name" in told
     _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
-    assert contents(conversation) == before == read_conversation(log.twin_path)
+    assert contents(conversation) == before == read_conversation(log.jsonl_path)
     assert "the conversation goes on" in told and "none: not read, No such file or directory" in told
 
 
@@ -140,13 +140,13 @@ def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversatio
 def test_too_long_a_line_is_refused_and_not_logged(sit, conversation, log):
     _status, shown, told = sit("word " * 300, "x" * 1_800_000)
     assert "this message has" in told and "this line has 1,800,000 characters" in told
-    assert shown == "" and conversation.messages == [] and read_conversation(log.twin_path) == []
+    assert shown == "" and conversation.messages == [] and read_conversation(log.jsonl_path) == []
 
 
 def test_what_acts_on_a_terminal_is_neither_said_nor_logged(sit, conversation, log):
     sit("a\x1b[2J\u202eb\x00")
     assert conversation.messages[0]["content"] == "a[2Jb"
-    assert "\x1b" not in log.path.read_text(encoding="utf-8") + log.twin_path.read_text(encoding="utf-8")
+    assert "\x1b" not in log.path.read_text(encoding="utf-8") + log.jsonl_path.read_text(encoding="utf-8")
 
 
 def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
@@ -154,7 +154,7 @@ def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
 
     class WatchingScreen(PipedScreen):
         def begin_reply(self):
-            seen.append(read_conversation(log.twin_path))
+            seen.append(read_conversation(log.jsonl_path))
 
     ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
     assert seen == [[{"role": "user", "content": "hi"}]]

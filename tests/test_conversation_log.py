@@ -57,14 +57,14 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
         "🟩 \u2068שלום\u2069 🟩",
         "🟦 \u2068היי [interrupted]\u2069 🟦",
     ]
-    records = [json.loads(line) for line in log.twin_path.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in log.jsonl_path.read_text(encoding="utf-8").splitlines()]
     assert all(datetime.fromisoformat(record.pop("at")).utcoffset() is not None for record in records)
     assert records == [
         {"event": "start", "settings": {"temperature": 0.5}},
         {"role": "user", "text": "שלום"},
         {"role": "assistant", "text": "היי", "remark": "interrupted"},
     ]
-    assert [path.stat().st_mode & 0o777 for path in (log.path, log.twin_path)] == [0o600, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in (log.path, log.jsonl_path)] == [0o600, 0o600]
 
 
 def test_a_log_that_others_could_read_becomes_private(open_log, tmp_path):
@@ -80,7 +80,7 @@ def test_a_torn_last_line_is_closed_before_anything_follows(open_log, tmp_path, 
     log = open_log()
     log.add_bubble("user", "hi")
     assert log.path.read_bytes().startswith(torn + b"\n")
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "hi"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "hi"}]
 
 
 def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
@@ -88,7 +88,7 @@ def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
     first.add_bubble("user", "first")
     second.add_bubble("user", "second")
     assert second.path == tmp_path / f"conversation-{os.getpid()}.txt"
-    assert second.twin_path == tmp_path / f"conversation-{os.getpid()}.jsonl"
+    assert second.jsonl_path == tmp_path / f"conversation-{os.getpid()}.jsonl"
     assert "another chat writes here" in open_log.warnings[0]
     assert "second" not in first.path.read_text(encoding="utf-8")
 
@@ -97,10 +97,10 @@ def test_a_log_deleted_or_moved_meanwhile_is_made_again(open_log):
     log = open_log()
     log.add_bubble("user", "before")
     log.path.unlink()
-    log.twin_path.rename(log.twin_path.with_name("moved.jsonl"))
+    log.jsonl_path.rename(log.jsonl_path.with_name("moved.jsonl"))
     log.add_bubble("user", "after")
     assert "after" in log.path.read_text(encoding="utf-8")
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
     assert not log.has_unwritten
 
 
@@ -110,7 +110,7 @@ def test_a_folder_deleted_meanwhile_is_made_again(tmp_path):
     log.add_bubble("user", "after")
     log.close()
     assert not log.has_unwritten
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path):
@@ -168,8 +168,8 @@ log.close()
 """
     writers = [run_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    for twin_path in tmp_path.glob("*.jsonl"):
-        assert all(json.loads(line) for line in twin_path.read_text(encoding="utf-8").splitlines())
+    for jsonl_path in tmp_path.glob("*.jsonl"):
+        assert all(json.loads(line) for line in jsonl_path.read_text(encoding="utf-8").splitlines())
 
 
 TALKING_PROGRAM = """
@@ -217,18 +217,18 @@ def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_lo
     log.add_bubble("assistant", "zwei")
     log.add_bubble("user", "three")
     log.add_event("undo")
-    assert read_conversation(log.twin_path) == [
+    assert read_conversation(log.jsonl_path) == [
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "1\nuno"},
         {"role": "user", "content": "two\nlines"},
         {"role": "assistant", "content": "zwei"},
     ]
     log.add_event("swap")
-    assert [message["role"] for message in read_conversation(log.twin_path)] == ["assistant", "user"] * 2
+    assert [message["role"] for message in read_conversation(log.jsonl_path)] == ["assistant", "user"] * 2
     log.add_event("load", [{"role": "user", "content": "loaded"}])
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "loaded"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "loaded"}]
     log.add_event("reset")
-    assert read_conversation(log.twin_path) == []
+    assert read_conversation(log.jsonl_path) == []
 
 
 def test_damaged_lines_of_a_twin_are_left_out(tmp_path):

@@ -33,8 +33,8 @@ from terminal import (
     TerminalScreen,
     VisualScreen,
     help_text,
+    show_notice,
     showing_progress,
-    tell,
 )
 
 from common.base_model_files import prepare_environment, work_offline
@@ -132,7 +132,7 @@ def open_log(options: argparse.Namespace) -> "ConversationLog":
     from conversation_log import ConversationLog
 
     check_folder_of(options.conversation_path)
-    return ConversationLog(options.conversation_path, tell)
+    return ConversationLog(options.conversation_path, show_notice)
 
 
 def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log: "ConversationLog") -> int:
@@ -146,21 +146,23 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
 
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
     if is_slow(trained.device, saved.base_dir):
-        tell(
+        show_notice(
             "a base of this size takes minutes for a reply without a GPU; src/chat/export_model.py makes a faster file"
         )
-    twin_path = options.conversation_path.with_suffix(".jsonl")
+    jsonl_path = options.conversation_path.with_suffix(".jsonl")
     conversation = Conversation(
         trained,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
         sampling=sampling,
-        messages=read_saved(twin_path) if options.resume else [],
-        on_forget=lambda: tell("the conversation is longer than the model's memory: its oldest turns are forgotten"),
+        messages=read_saved(jsonl_path) if options.resume else [],
+        on_forget=lambda: show_notice(
+            "the conversation is longer than the model's memory: its oldest turns are forgotten"
+        ),
     )
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
         person = printable(str(saved.settings.get("person") or "the person of the chat"))
-        tell(
+        show_notice(
             f"imitating {person} on {trained.device}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
         )
     lines = open_input(options, log, is_terminal)
@@ -185,7 +187,7 @@ def open_input(
         return PipedInput()
     # The name is covered by the same line of .gitignore as the log itself.
     history_path = log.path.with_name(f"{options.conversation_path.stem}_history.txt")
-    return TerminalInput(None if options.no_history else history_path, tell)
+    return TerminalInput(None if options.no_history else history_path)
 
 
 if __name__ == "__main__":

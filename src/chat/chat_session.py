@@ -26,7 +26,7 @@ from terminal import (
     TerminalScreen,
     help_text,
     read_line_as_command,
-    tell,
+    show_notice,
 )
 from turns import Messages, take_back_reply
 
@@ -56,7 +56,7 @@ class ChatSession:
         is_typed = isinstance(lines, TerminalInput)
         while (line := lines.read()) is not None:
             if len(line) > MAX_LINE_CHARS:
-                tell(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} can be taken")
+                show_notice(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} can be taken")
                 continue
             meaning = read_line_as_command(remove_unsafe_characters(line))
             if isinstance(meaning, Command):
@@ -69,14 +69,14 @@ class ChatSession:
                 return 130
         else:
             if is_typed:
-                tell("")  # Ctrl-D leaves the cursor behind the prompt
+                show_notice("")  # Ctrl-D leaves the cursor behind the prompt
         return 0
 
     def _say(self, text: str) -> None:
         try:
             self._conversation.add(text)
         except MessageTooLong as error:
-            tell(str(error))
+            show_notice(str(error))
             return
         self._log.add_bubble("user", text)
         self._answer()
@@ -102,10 +102,10 @@ class ChatSession:
 
     def _carry_out(self, command: Command) -> None:
         if command.name not in COMMANDS:
-            tell(f"no command /{command.name}; /help lists them, // sends a line that begins with a slash")
+            show_notice(f"no command /{command.name}; /help lists them, // sends a line that begins with a slash")
             return
         actions: dict[str, Callable[[str], None]] = {
-            "help": lambda _: tell(help_text()),
+            "help": lambda _: show_notice(help_text()),
             "undo": self._undo,
             "regenerate": self._regenerate,
             "reset": self._reset,
@@ -118,20 +118,20 @@ class ChatSession:
         }
         wanted_argument = COMMANDS[command.name][0]
         if wanted_argument and not command.argument:
-            tell(f"usage: /{command.name} {wanted_argument}")
+            show_notice(f"usage: /{command.name} {wanted_argument}")
             return
         actions[command.name](command.argument)
 
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
             self._log.add_event("undo")
-            tell("last turn taken back")
+            show_notice("last turn taken back")
         else:
-            tell("nothing was said yet")
+            show_notice("nothing was said yet")
 
     def _regenerate(self, _argument: str) -> None:
         if not any(message["role"] == "user" for message in self._conversation.messages):
-            tell("nothing was said yet")
+            show_notice("nothing was said yet")
             return
         if take_back_reply(self._conversation.messages):
             self._log.add_event("regenerate")
@@ -140,12 +140,12 @@ class ChatSession:
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
         self._log.add_event("reset")
-        tell("a new conversation")
+        show_notice("a new conversation")
 
     def _swap(self, _argument: str) -> None:
         self._conversation.swap()
         self._log.add_event("swap")
-        tell("seats changed")
+        show_notice("seats changed")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
             self._answer()
 
@@ -154,9 +154,9 @@ class ChatSession:
         try:
             self._conversation.sampling = self._conversation.sampling.changed(name, value.strip())
         except ValueError as error:
-            tell(str(error))
+            show_notice(str(error))
         else:
-            tell(f"{name} {getattr(self._conversation.sampling, name)}")
+            show_notice(f"{name} {getattr(self._conversation.sampling, name)}")
 
     def _show_params(self, _argument: str) -> None:
         trained = self._conversation.trained
@@ -165,15 +165,15 @@ class ChatSession:
             "context_tokens": trained.context_tokens,
             "computed_on": str(trained.device),
         }
-        tell("\n".join(f"{name} {value}" for name, value in values.items()))
+        show_notice("\n".join(f"{name} {value}" for name, value in values.items()))
 
     def _show_stats(self, _argument: str) -> None:
         reply = self._last_reply
         if reply is None:
-            tell("no reply yet")
+            show_notice("no reply yet")
             return
         seconds_writing = max(reply.seconds - reply.first_token_seconds, 1e-9)
-        tell(
+        show_notice(
             f"first token after {reply.first_token_seconds:.2f} s: {counted(reply.num_prompt_tokens, 'token')} of conversation, "
             f"{reply.num_reused_tokens:,} of them read before\n"
             f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
@@ -185,16 +185,16 @@ class ChatSession:
         path = typed_path(argument)
         try:
             if path.exists():
-                tell(f"{shown_path(path)}: exists; choose another name")
+                show_notice(f"{shown_path(path)}: exists; choose another name")
                 return
             check_folder_of(path)
             save_conversation(path, self._conversation.messages)
         except ScriptError as error:
-            tell(str(error))
+            show_notice(str(error))
         except OSError as error:
-            tell(f"{shown_path(path)}: not written, {error.strerror}")
+            show_notice(f"{shown_path(path)}: not written, {error.strerror}")
         else:
-            tell(f"{shown_path(path)}: {counted(len(self._conversation.messages), 'message')}")
+            show_notice(f"{shown_path(path)}: {counted(len(self._conversation.messages), 'message')}")
 
     def _load(self, argument: str) -> None:
         path = typed_path(argument)
@@ -202,7 +202,7 @@ class ChatSession:
         if messages:
             self._conversation.reset(messages)
             self._log.add_event("load", messages)
-            tell(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation goes on")
+            show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation goes on")
 
 
 def read_saved(path: Path) -> Messages:
@@ -210,10 +210,10 @@ def read_saved(path: Path) -> Messages:
     try:
         messages = read_conversation(path)
     except OSError as error:
-        tell(f"{shown_path(path)}: not read, {error.strerror}")
+        show_notice(f"{shown_path(path)}: not read, {error.strerror}")
         return []
     if not messages:
-        tell(f"{shown_path(path)}: holds no conversation")
+        show_notice(f"{shown_path(path)}: holds no conversation")
     return messages
 
 

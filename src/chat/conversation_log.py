@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bubbles import render_bubble, render_note
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
+from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
@@ -47,8 +47,8 @@ class ConversationLog:
         self._warn = warn
         self._has_warned = False
         self.path, self._text_file = _open_unshared(path, warn)
-        self.twin_path = self.path.with_suffix(".jsonl")
-        self._twin_file = _AppendedFile(self.twin_path)
+        self.jsonl_path = self.path.with_suffix(".jsonl")
+        self._jsonl_file = _AppendedFile(self.jsonl_path)
 
     def start(self, settings: Mapping[str, Any]) -> None:
         """Record the beginning of a chat: a centred date line, and in the twin the settings it runs with."""
@@ -71,18 +71,18 @@ class ConversationLog:
     @property
     def has_unwritten(self) -> bool:
         """Whether something that was said is not on disk yet."""
-        return bool(self._text_file.pending or self._twin_file.pending)
+        return bool(self._text_file.pending or self._jsonl_file.pending)
 
     def close(self) -> None:
         """Try once more to write what is left, and let the files go."""
         self._append("", [])
         self._text_file.close()
-        self._twin_file.close()
+        self._jsonl_file.close()
 
     def _append(self, text: str, records: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(_json_line({"at": _now().isoformat(timespec="seconds"), **record}) for record in records)
         with _signals_deferred():
-            for file, addition in ((self._text_file, text), (self._twin_file, lines)):
+            for file, addition in ((self._text_file, text), (self._jsonl_file, lines)):
                 try:
                     file.append(addition.encode("utf-8"))
                 except (OSError, ScriptError) as error:
@@ -185,13 +185,13 @@ def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _Appe
     return own_path, own_file
 
 
-def read_conversation(twin_path: Path) -> Messages:
+def read_conversation(jsonl_path: Path) -> Messages:
     """Return the last conversation that a twin (or a saved file) holds, as messages; damaged lines are left out.
 
     Raises OSError.
     """
     messages: Messages = []
-    for record in _read_records(twin_path):
+    for record in _read_records(jsonl_path):
         role, text, event = record.get("role"), record.get("text"), record.get("event")
         if role in ("user", "assistant") and isinstance(text, str):
             add_to_turn(messages, role, remove_unsafe_characters(text))
@@ -202,7 +202,7 @@ def read_conversation(twin_path: Path) -> Messages:
         elif event == "regenerate":
             take_back_reply(messages)
         elif event == "swap":
-            messages = with_seats_swapped(messages)
+            messages = with_roles_swapped(messages)
     return messages
 
 

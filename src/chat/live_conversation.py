@@ -17,7 +17,7 @@ import torch
 from reply_stream import ReplyStream
 from trained_model import TrainedModel
 from transformers import DynamicCache
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
+from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.model_folder import Sampling
 
@@ -135,7 +135,7 @@ class Conversation:
 
     def swap(self) -> None:
         """Change seats: what the user said becomes the imitated person's, the replies become the user's."""
-        self.messages = with_seats_swapped(self.messages)
+        self.messages = with_roles_swapped(self.messages)
 
     def reset(self, messages: Messages | None = None) -> None:
         """Begin anew, or go on from `messages`."""

@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,10 +88,9 @@ def help_text() -> str:
 class TerminalInput:
     """Lines typed at a terminal. A paste of several lines is one line with line breaks in it."""
 
-    def __init__(self, history_path: Path | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, history_path: Path | None) -> None:
         """`history_path` is where the history of earlier chats lies, None for one that ends with this chat."""
         self._history_path = history_path
-        self._tell = tell
         self._line_at_interrupt = ""
         if readline is None:
             return
@@ -115,7 +114,7 @@ class TerminalInput:
             except KeyboardInterrupt:
                 if not self._line_at_interrupt:
                     raise
-                self._tell("\nline cleared; Ctrl-C on an empty line leaves, /help shows what else there is")
+                show_notice("\nline cleared; Ctrl-C on an empty line leaves, /help shows what else there is")
             else:
                 self._add_to_history(line)
                 return line
@@ -131,7 +130,7 @@ class TerminalInput:
             readline.write_history_file(self._history_path)
             self._history_path.chmod(0o600)
         except OSError as error:
-            self._tell(f"the history of typed lines was not written: {error.strerror}")
+            show_notice(f"the history of typed lines was not written: {error.strerror}")
 
     def _interrupt(self, _signal_number: int, _frame: FrameType | None) -> NoReturn:
         self._line_at_interrupt = readline.get_line_buffer() if readline is not None else ""
@@ -188,12 +187,12 @@ class PipedScreen:
         """Write one finished bubble as a line."""
         print(text, flush=True)
         if remark:
-            tell(remark)
+            show_notice(remark)
 
     def end_reply(self, num_bubbles: int) -> None:
         """Close the turn with an empty line."""
         if num_bubbles == 0:
-            tell("(no reply)")
+            show_notice("(no reply)")
         print(flush=True)
 
 
@@ -249,10 +248,10 @@ class VisualScreen(TerminalScreen):
             print(f"{mark}{get_display(line)}", flush=True)
         self._is_line_open = False
         if remark:
-            tell(f"[{remark}]")
+            show_notice(f"[{remark}]")
 
 
-def tell(message: str) -> None:
+def show_notice(message: str) -> None:
     """Show something that is no part of the conversation."""
     print(message, file=sys.stderr, flush=True)
 
@@ -261,7 +260,7 @@ def tell(message: str) -> None:
 def showing_progress(what: str) -> Iterator[None]:
     """Show that `what` is going on: a turning sign at a terminal, one line elsewhere."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        tell(f"{what} ...")
+        show_notice(f"{what} ...")
         yield
         return
     is_done = threading.Event()

@@ -35,7 +35,7 @@ def take_back_turn(messages: Messages) -> bool:
     return has_taken
 
 
-def with_seats_swapped(messages: Messages) -> Messages:
+def with_roles_swapped(messages: Messages) -> Messages:
     """Return `messages` with each of them the other role's; `"ids"` go, since they are of a reply's place."""
     other = {"user": "assistant", "assistant": "user"}
     return [{"role": other[message["role"]], "content": message["content"]} for message in messages]
