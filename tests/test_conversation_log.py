@@ -113,6 +113,14 @@ def test_a_folder_deleted_meanwhile_is_made_again(tmp_path):
     assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
 
 
+def test_a_chat_in_which_nothing_was_said_leaves_no_new_file(tmp_path):
+    ConversationLog(tmp_path / "conversation.txt", print).close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "conversation.txt").touch()
+    ConversationLog(tmp_path / "conversation.txt", print).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["conversation.txt"]
+
+
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "folder.txt").mkdir()

@@ -1,10 +1,16 @@
 """The trained model: its adapter, its prompt, and how it is asked."""
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
+from merged_model import load_merged_model
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
+
+from common.script import ScriptError
 
 
 def write_reply(trained, messages, sampling):
@@ -48,3 +54,13 @@ def test_repetition_penalty_looks_at_the_reply_alone(trained):
     one_token = replace(trained.sampling, do_sample=False, max_new_tokens=1)
     plain = write_reply(trained, messages, one_token)
     assert write_reply(trained, messages, replace(one_token, repetition_penalty=5.0)) == plain
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("load", [load_trained_model, load_merged_model])
+def test_weights_that_are_not_finite_are_refused(tiny_saved_model_dir, tmp_path, load, number):
+    saved_dir = shutil.copytree(tiny_saved_model_dir, tmp_path / "saved")
+    path = saved_dir / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + np.float32(number).tobytes())
+    with pytest.raises(ScriptError, match=r"adapter_model.safetensors: .* not finite \(the training diverged\); train"):
+        load(check_saved_model(saved_dir))

@@ -74,10 +74,11 @@ class ConversationLog:
         return bool(self._text_file.pending or self._jsonl_file.pending)
 
     def close(self) -> None:
-        """Try once more to write what is left, and let the files go."""
+        """Try once more to write what is left, and close the files."""
         self._append("", [])
-        self._text_file.close()
-        self._jsonl_file.close()
+        for file in (self._text_file, self._jsonl_file):
+            file.remove_if_unused()
+            file.close()
 
     def _append(self, text: str, records: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(_json_line({"at": _now().isoformat(timespec="seconds"), **record}) for record in records)
@@ -128,17 +129,22 @@ class _AppendedFile:
             return False
         return True
 
+    def remove_if_unused(self) -> None:
+        """Remove the file when it was created here and nothing was said: a chat whose model could not be loaded."""
+        if self._is_new and not self.pending and not os.fstat(self._handle).st_size and self._is_still_in_place():
+            self.path.unlink()
+
     def close(self) -> None:
         os.close(self._handle)
 
     def _open(self) -> int:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # deleted meanwhile: the chat goes on
-        is_new = not self.path.exists()
+        self._is_new = not self.path.exists()
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: a pipe does not make us wait
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise ScriptError(f"{shown_path(self.path)}: is no ordinary file; choose another with --conversation-path")
-        if is_new:
+        if self._is_new:
             flush_folder(self.path.parent)
         with suppress(PermissionError):  # another owner's file that we may write all the same
             os.fchmod(handle, 0o600)

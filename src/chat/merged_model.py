@@ -6,14 +6,13 @@ It leaves choosing and renaming the folder to `export_model`.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from saved_model_checks import SavedModel
+from trained_model import load_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -77,9 +76,7 @@ def load_merged_model(saved: SavedModel) -> Any:
         head = base.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         base.config.tie_word_embeddings = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
-        return PeftModel.from_pretrained(base, saved.folder).merge_and_unload(safe_merge=True)
+    return load_adapter(base, saved).merge_and_unload(safe_merge=True)
 
 
 def targets_output_layer(saved: SavedModel, base: Any) -> bool:

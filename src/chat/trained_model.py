@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
 from common.compute_device import Device, choose_chat_device, look_at_machine, make_quantization_config
-from common.model_folder import Sampling
+from common.model_folder import ADAPTER_NAME, Sampling
 from common.script import ScriptError, shown_path
 
 
@@ -111,7 +111,7 @@ class TrainedModel:
 def load_trained_model(
     saved: SavedModel, device: str = "auto", dtype: str = "auto", is_merged: bool = False
 ) -> TrainedModel:
-    """Load the checked folder onto `device`; raise ScriptError when device, numbers or chat template do not go.
+    """Load the checked folder onto `device`; raise ScriptError when device, weights or chat template do not go.
 
     `is_merged` folds the adapter into the weights where that is exact enough (float32), which is a fifth faster on a
     processor; `disable_adapter()` still works.
@@ -130,9 +130,7 @@ def load_trained_model(
         use_safetensors=True,
     )
     base.generation_config = GenerationConfig()  # whatever the base's own says: the trained folder decides
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
-        model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+    model = load_adapter(base, saved)
     model.eval()
     if is_merged and chosen.dtype == torch.float32 and not base.config.tie_word_embeddings:
         model.merge_adapter()
@@ -150,3 +148,17 @@ def load_trained_model(
         context_tokens=min(saved.settings["max_length"], positions),
         device=chosen,
     )
+
+
+def load_adapter(base: Any, saved: SavedModel) -> Any:
+    """Return `base` with the adapter of the checked folder as a PeftModel; raise ScriptError unless it is finite."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
+        model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+    weights = (weight for name, weight in model.named_parameters() if "lora_" in name)
+    if not all(torch.isfinite(weight).all() for weight in weights):
+        raise ScriptError(
+            f"{shown_path(saved.folder / ADAPTER_NAME)}: holds numbers that are not finite (the training diverged); "
+            "train again"
+        )
+    return model

@@ -317,9 +317,10 @@ def list_weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def check_safetensors_file(path: Path) -> None:
-    """Raise BaseModelError unless the header of a safetensors file is sound and the file exactly as long as it says."""
+def check_safetensors_file(path: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file; raise BaseModelError unless it is sound and the file as long as it says."""
     size = path.stat().st_size
+    header: dict[str, Any] = {}
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         is_whole = 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES)
@@ -332,6 +333,7 @@ def check_safetensors_file(path: Path) -> None:
                 is_whole = False
     if not is_whole:
         raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
+    return header
 
 
 def base_fingerprint(folder: Path) -> str:
