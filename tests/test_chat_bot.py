@@ -163,7 +163,7 @@ def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tm
     assert terminal.wait() == 0
     assert not (tmp_path / "conversation_history.txt").exists()
     assert shown_lines(log_path).count("🟦 סבבה 🟦") == 3
-    assert "── a saved conversation goes on ──" in shown_lines(log_path)
+    assert "── a saved conversation continues ──" in shown_lines(log_path)
 
 
 @pytest.mark.slow
@@ -226,9 +226,9 @@ def test_help_needs_no_library_and_no_time():
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--temperature", "0"], "temperature is a number from 0.01 to 5"),
-        (["--top-k", "many"], "top_k is a whole number"),
-        (["--seed", "-1"], "argument --seed: is a whole number from 0, not"),
+        (["--temperature", "0"], "temperature must be a number from 0.01 to 5"),
+        (["--top-k", "many"], "top_k must be a whole number"),
+        (["--seed", "-1"], "argument --seed: must be a whole number from 0, not"),
         (["--device", "tpu"], "invalid choice"),
         (["--unknown"], "unrecognized arguments"),
     ],

@@ -1,4 +1,4 @@
-"""A sitting at the chat, line by line: what is shown, what is logged, what the conversation then holds."""
+"""One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ def test_stdout_carries_the_replies_alone_a_line_a_bubble(sit, conversation):
     assert shown == "".join(f"{reply}\n\n" for reply in replies)
 
 
-def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversation, log):
+def test_the_jsonl_log_holds_the_conversation_after_every_line(sit, conversation, log):
     lines = [
         "one",
         "two",
@@ -81,7 +81,7 @@ def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversa
 def test_commands_on_an_empty_conversation_do_nothing(sit, conversation):
     _status, shown, told = sit("/undo", "/regenerate", "/reset", "/swap", "/stats")
     assert shown == ""
-    assert told == "nothing was said yet\nnothing was said yet\na new conversation\nseats changed\nno reply yet\n"
+    assert told == "no message yet\nno message yet\nnew conversation\nroles swapped\nno reply yet\n"
     assert conversation.messages == []
 
 
@@ -89,14 +89,14 @@ def test_values_change_live_and_nonsense_is_refused(sit, conversation):
     _status, _shown, told = sit("/set temperature 0.9", "/set temperature much", "/set", "/params")
     assert conversation.sampling.temperature == 0.9
     assert told.startswith(
-        "temperature 0.9\ntemperature is a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
+        "temperature 0.9\ntemperature must be a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
     )
     assert "seed 0\ncontext_tokens 160\ncomputed_on cpu, float32\n" in told
 
 
-def test_stats_tell_what_was_read_before(sit):
+def test_stats_tell_what_came_from_the_cache(sit):
     _status, _shown, told = sit("hello there", "again", "/stats")
-    assert "tokens of conversation" in told and "of them read before" in told and "memory:" in told
+    assert "; prompt: " in told and " of them from the cache\n" in told and "\ncontext: " in told
 
 
 def test_help_and_unknown_commands(sit):
@@ -118,7 +118,7 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     assert "2 messages" in told and "exists; choose another name" in told
     _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
     assert contents(conversation) == before == read_conversation(log.jsonl_path)
-    assert "the conversation goes on" in told and "none: not read, No such file or directory" in told
+    assert "the conversation continues" in told and "none: not read, No such file or directory" in told
 
 
 @pytest.mark.parametrize(

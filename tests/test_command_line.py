@@ -44,5 +44,5 @@ def test_a_tilde_is_the_home_folder_and_that_of_nobody_a_name(monkeypatch, tmp_p
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "١", "9" * 19, "9" * 10_000])
 def test_what_is_no_number_of_the_range_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is a whole number from 1, not"):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a whole number from 1, not"):
         whole_number(1)(text)

@@ -128,7 +128,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         ConversationLog(tmp_path / "pipe.txt", print)
     with pytest.raises(IsADirectoryError):
         ConversationLog(tmp_path / "folder.txt", print)
-    with pytest.raises(ScriptError, match="needed for the log's twin"):
+    with pytest.raises(ScriptError, match="needed for the JSONL log"):
         ConversationLog(tmp_path / "conversation.jsonl", print)
 
 
@@ -211,10 +211,10 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(tmp_path):
         assert shown.splitlines()[-1].endswith("🟩 \u2068again\u2069 🟩")
 
 
-def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_log):
+def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(open_log):
     log = open_log()
     log.start({})
-    log.add_bubble("user", "of an earlier sitting")
+    log.add_bubble("user", "of an earlier chat")
     log.start({})
     log.add_bubble("user", "one")
     log.add_bubble("assistant", "1")
@@ -239,7 +239,7 @@ def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_lo
     assert read_conversation(log.jsonl_path) == []
 
 
-def test_damaged_lines_of_a_twin_are_left_out(tmp_path):
+def test_damaged_lines_of_a_jsonl_log_are_left_out(tmp_path):
     path = tmp_path / "conversation.jsonl"
     hostile = [
         "[" * 100_000,

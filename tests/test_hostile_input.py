@@ -220,7 +220,7 @@ def test_an_adapter_config_made_to_choke_on_is_refused(tmp_path, content):
         check_adapter(tmp_path)
 
 
-def test_a_twin_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
+def test_a_jsonl_log_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
     path = tmp_path / "conversation.jsonl"
     path.write_bytes(os.urandom(200_000) + b'\n{"role": "user", "text": "hi"}\n' + b"\xff" * 1000)
     assert read_conversation(path)[-1:] == [{"role": "user", "content": "hi"}]

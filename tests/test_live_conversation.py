@@ -1,4 +1,4 @@
-"""A conversation with the trained model: what is remembered between turns changes the time, never the reply."""
+"""A conversation with the trained model: the cache changes the time, never the reply."""
 
 import random
 import threading
@@ -19,7 +19,7 @@ def conversation(trained):
     return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=12))
 
 
-class InterruptedReading(Exception):
+class InterruptedGeneration(Exception):
     """Stands for anything that breaks off `generate` in the middle."""
 
 
@@ -39,9 +39,9 @@ def carry_out(conversation, operation, seed):
     if operation == "break":
 
         def break_off(_text):
-            raise InterruptedReading
+            raise InterruptedGeneration
 
-        with pytest.raises(InterruptedReading):
+        with pytest.raises(InterruptedGeneration):
             conversation.say("again and again", on_text=break_off)
         return conversation.messages[-1]
     stop = threading.Event()
@@ -60,20 +60,20 @@ def carry_out(conversation, operation, seed):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_greedy_replies_are_the_same_with_and_without_reuse(trained, seed):
     greedy = replace(trained.sampling, do_sample=False, max_new_tokens=16)
-    reusing, rereading = (Conversation(trained, seed=0, sampling=greedy) for _ in range(2))
+    reusing, encoding_again = (Conversation(trained, seed=0, sampling=greedy) for _ in range(2))
     rng = random.Random(seed)
     for step in range(30):
         operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])
-        rereading.drop_cache()
+        encoding_again.drop_cache()
         outcomes = [
-            carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, rereading)
+            carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, encoding_again)
         ]
         assert outcomes[0] == outcomes[1], f"step {step}: {operation}"
-        assert reusing.messages == rereading.messages
-    assert reusing._num_forgotten == rereading._num_forgotten > 0, "the walk never filled the memory"
+        assert reusing.messages == encoding_again.messages
+    assert reusing._num_dropped == encoding_again._num_dropped > 0, "the walk never filled the context"
 
 
-def test_only_what_is_new_is_read(conversation):
+def test_only_what_is_new_is_encoded(conversation):
     first = conversation.say("שלום, מה נשמע היום?")
     second = conversation.say("ok")
     assert first.num_reused_tokens == 0
@@ -92,27 +92,29 @@ def test_the_prompt_is_what_was_trained(trained, conversation):
     assert trained.tokenizer.decode(prompt_ids).endswith("<person1>")
 
 
-def test_a_full_memory_forgets_whole_old_turns_down_to_half_and_says_so_once(trained):
+def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(trained):
     said = []
     conversation = Conversation(
         trained,
         seed=0,
         sampling=replace(trained.sampling, do_sample=False, max_new_tokens=4),
-        on_forget=lambda: said.append("forgot"),
+        on_context_full=lambda: said.append("full"),
     )
     room = trained.context_tokens - 4
     lengths = [conversation.say("one two three four").num_prompt_tokens for _ in range(20)]
     assert max(lengths) <= room
     drops = [(before, after) for before, after in zip(lengths, lengths[1:], strict=False) if after < before]
     assert drops and all(after <= room / 2 + 1 for _before, after in drops)
-    assert said == ["forgot"]
+    assert said == ["full"]
     assert len(conversation.messages) == 40  # the conversation itself is whole
 
 
-def test_a_message_longer_than_the_memory_is_refused_and_leaves_nothing(conversation):
+def test_a_message_longer_than_the_context_is_refused_and_leaves_nothing(conversation):
     conversation.say("hi")
     before = list(conversation.messages)
-    with pytest.raises(MessageTooLong, match="this message has .* tokens, the model's memory 148; shorten it"):
+    with pytest.raises(
+        MessageTooLong, match="this message has .* tokens, the model's context has room for 148; shorten it"
+    ):
         conversation.say("word " * 500)
     assert conversation.messages == before
     assert conversation.say("still here").num_new_tokens > 0

@@ -48,13 +48,13 @@ def test_a_good_folder_is_accepted_with_its_base(saved_dir, tiny_base_dir):
 def test_a_value_out_of_range_is_named(saved_dir):
     change_json(saved_dir / "generation_config.json", temperature=-1)
     error = refusal(saved_dir)
-    assert error.endswith("generation_config.json: temperature is a number from 0.01 to 5; correct it")
+    assert error.endswith("generation_config.json: temperature must be a number from 0.01 to 5; correct it")
 
 
 def test_no_model_yet(tmp_path):
     assert "no trained model yet; run src/training/fine_tuning_model.py" in refusal(tmp_path / "missing")
     (tmp_path / "file").touch()
-    assert "is a file, the folder of a trained model is needed" in refusal(tmp_path / "file")
+    assert "is a file, not the folder of a trained model" in refusal(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     assert "holds no finished training" in refusal(tmp_path / "empty")
 
@@ -111,7 +111,7 @@ def test_a_folder_of_a_base_that_is_gone_is_named(saved_dir, tmp_path):
 
 def test_a_typed_base_that_is_not_there_is_not_taken_for_the_one_trained_on(saved_dir, tiny_base_dir):
     error = refusal(saved_dir, "nobody/no-such-base")
-    assert error.startswith("nobody/no-such-base: this base model is not on this disk; leave --base-model-id out")
+    assert error.startswith("nobody/no-such-base: this base model is not on this disk; omit --base-model-id")
     assert error.endswith(f"give the folder of {tiny_base_dir}")
 
 

@@ -329,7 +329,7 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
             "style_report: none/style_quiz_key.json: not found; make a blind",
         ),
         ("--plant-canaries no/x.jsonl", 1, "style_report: no: no such folder; make it, or choose another place"),
-        ("--prompts 0", 2, "argument --prompts: is a whole number from 1, not '0'"),
+        ("--prompts 0", 2, "argument --prompts: must be a whole number from 1, not '0'"),
         ("--set validation", 2, "argument --set: invalid choice"),
     ],
 )

@@ -1,6 +1,6 @@
-"""One sitting at the chat: each line is said or carried out, shown, and logged before anything else happens.
+"""One run of the chat: each line is a message or a command, and is logged before anything else happens.
 
-It leaves the model to `live_conversation`, the files to `conversation_log`, the terminal to `terminal`.
+The model is left to `live_conversation`, the files to `conversation_log`, input and output to `terminal`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from common.command_line import check_folder_of, typed_path
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
-MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens
+MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing megabytes
 
 
 class ChatSession:
-    """Connects a conversation with its log, its screen and what is typed."""
+    """Connects a conversation with its log, its screen and the user's lines."""
 
     def __init__(self, conversation: Conversation, log: ConversationLog, screen: PipedScreen | TerminalScreen) -> None:
-        """Begin the log; `conversation` may hold messages of an earlier sitting."""
+        """Begin the log; `conversation` may hold messages of an earlier chat."""
         self._conversation = conversation
         self._log = log
         self._screen = screen
@@ -52,11 +52,11 @@ class ChatSession:
             log.add_event("load", conversation.messages)
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
-        """Take `lines` until they end or one says to leave; return the exit status."""
+        """Process `lines` until they end or one is `exit`; return the exit status."""
         is_typed = isinstance(lines, TerminalInput)
         while (line := lines.read()) is not None:
             if len(line) > MAX_LINE_CHARS:
-                show_notice(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} can be taken")
+                show_notice(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} are accepted")
                 continue
             meaning = read_line_as_command(remove_unsafe_characters(line))
             if isinstance(meaning, Command):
@@ -65,11 +65,11 @@ class ChatSession:
                 self._carry_out(meaning)
             elif meaning:
                 self._say(meaning)
-            if self._was_interrupted and not is_typed:  # who stops a script means all of it
+            if self._was_interrupted and not is_typed:  # Ctrl-C during piped input stops the whole chat
                 return 130
         else:
             if is_typed:
-                show_notice("")  # Ctrl-D leaves the cursor behind the prompt
+                show_notice("")  # Ctrl-D leaves the cursor after the prompt
         return 0
 
     def _say(self, text: str) -> None:
@@ -95,7 +95,7 @@ class ChatSession:
         with _stopping_on_interrupt() as stop:
             try:
                 self._last_reply = self._conversation.answer(self._screen.add_text, end_bubble, stop)
-            except KeyboardInterrupt:  # pressed twice: not even the next token is waited for
+            except KeyboardInterrupt:  # pressed twice: do not wait for the next token
                 self._last_reply = None
         self._was_interrupted = stop.is_set()
         self._screen.end_reply(num_bubbles)
@@ -127,11 +127,11 @@ class ChatSession:
             self._log.add_event("undo")
             show_notice("last turn taken back")
         else:
-            show_notice("nothing was said yet")
+            show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
         if not any(message["role"] == "user" for message in self._conversation.messages):
-            show_notice("nothing was said yet")
+            show_notice("no message yet")
             return
         if take_back_reply(self._conversation.messages):
             self._log.add_event("regenerate")
@@ -140,12 +140,12 @@ class ChatSession:
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
         self._log.add_event("reset")
-        show_notice("a new conversation")
+        show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
         self._conversation.swap()
         self._log.add_event("swap")
-        show_notice("seats changed")
+        show_notice("roles swapped")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
             self._answer()
 
@@ -174,11 +174,11 @@ class ChatSession:
             return
         seconds_writing = max(reply.seconds - reply.first_token_seconds, 1e-9)
         show_notice(
-            f"first token after {reply.first_token_seconds:.2f} s: {counted(reply.num_prompt_tokens, 'token')} of conversation, "
-            f"{reply.num_reused_tokens:,} of them read before\n"
-            f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
-            f"ending: {reply.ending}\n"
-            f"memory: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
+            f"first token after {reply.first_token_seconds:.2f} s; prompt: {counted(reply.num_prompt_tokens, 'token')}, "
+            f"{reply.num_reused_tokens:,} of them from the cache\n"
+            f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} "
+            f"tokens/s, ending: {reply.ending}\n"
+            f"context: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
         )
 
     def _save(self, argument: str) -> None:
@@ -202,11 +202,11 @@ class ChatSession:
         if messages:
             self._conversation.reset(messages)
             self._log.add_event("load", messages)
-            show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation goes on")
+            show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation continues")
 
 
 def read_saved(path: Path) -> Messages:
-    """Return the conversation in `path`; say why when there is none."""
+    """Return the conversation in `path`; show a notice when there is none."""
     try:
         messages = read_conversation(path)
     except OSError as error:
@@ -219,7 +219,7 @@ def read_saved(path: Path) -> Messages:
 
 @contextmanager
 def _stopping_on_interrupt() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C sets the event, and a second one raises KeyboardInterrupt."""
+    """Within the block, Ctrl-C sets the event; a second Ctrl-C raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def on_interrupt(_signal_number: int, _frame: FrameType | None) -> None:

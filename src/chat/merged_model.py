@@ -1,6 +1,6 @@
-"""Base and adapter as one ordinary model folder, checked against what the chat uses.
+"""Base and adapter merged into one ordinary model folder that encodes prompts as the chat does.
 
-It leaves choosing and renaming the folder to `export_model`.
+Choosing and renaming the folder is left to `export_model`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from common.chat_format import PERSON_TEMPLATE, encode_conversation
 from common.model_folder import ADAPTER_CONFIG_NAME
 from common.script import ScriptError, replacing, shown_path
 
-# Encoded by the tokenizer that trained and by the exported one: scripts, emoji, laughter, line breaks, numbers, what
-# looks like structure. Each stands once as the user's words and once as a reply.
+# Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
+# role markers. Each is used once as the user's message and once as a reply.
 PROBE_TEXTS = (
     "שלום, מה נשמע?", "see you at 5 :)", "👨\u200d👩\u200d👧 ❤️ 🙏🏽", "חחחחחח", "שורה\nועוד שורה", "<person1>", "?!",
     "١٢٣ café 你好", "10:30 - 12:00", "  spaces  ",
 )  # fmt: skip
 
-GGUF_NAME = "model-q8_0.gguf"  # 8 bits: half of the memory, and no loss that shows in the replies
+GGUF_NAME = "model-q8_0.gguf"  # 8 bits: half the memory, and no visible loss in the replies
 
-# PERSON_TEMPLATE in Ollama's language (Go templates). The first `{bos}` is the GGUF file's own affair.
+# PERSON_TEMPLATE in Ollama's language (Go templates), without the first `{bos}`: the GGUF file's settings add it.
 OLLAMA_PERSON_TEMPLATE = (
     '{{ range .Messages }}{{ if eq .Role "assistant" }}<person1>{{ else }}<person2>{{ end }}'
     "{{ .Content }}END_OF_TURN{{ end }}<person1>"
@@ -72,7 +72,7 @@ def load_merged_model(saved: SavedModel) -> Any:
         saved.base_dir, dtype="auto", trust_remote_code=False, use_safetensors=True
     )
     if base.config.tie_word_embeddings and targets_output_layer(saved, base):
-        # One matrix serves as embeddings and as head; the adapter changes the head alone.
+        # Embeddings and head share one matrix; the adapter changes only the head, so the head gets its own copy.
         head = base.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         base.config.tie_word_embeddings = False
@@ -87,7 +87,7 @@ def targets_output_layer(saved: SavedModel, base: Any) -> bool:
 
 
 def fill_up_vocabulary(tokenizer: Any, num_rows: int, folder: Path) -> None:
-    """Name the rows that no token uses, as llama.cpp does, because it loads no model with fewer tokens than rows."""
+    """Add a token for each row without one, as llama.cpp does: it loads no model with fewer tokens than rows."""
     if len(tokenizer) > num_rows:
         raise ScriptError(
             f"{shown_path(folder / 'tokenizer.json')}: has {len(tokenizer):,} tokens, the base model only "
@@ -97,7 +97,7 @@ def fill_up_vocabulary(tokenizer: Any, num_rows: int, folder: Path) -> None:
 
 
 def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
-    """Raise ScriptError unless both folders' tokenizers render and encode the same conversations to the same ids."""
+    """Raise ScriptError unless both folders' tokenizers encode the same conversations to the same ids."""
     trained, exported = (
         AutoTokenizer.from_pretrained(folder, trust_remote_code=False) for folder in (trained_dir, exported_dir)
     )
@@ -121,7 +121,7 @@ def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
 
 
 def write_modelfile(path: Path, tokenizer: Any, generation: Mapping[str, Any]) -> None:
-    """Write the Modelfile for the model whose tokenizer and sampling values are given."""
+    """Write the Modelfile (for Ollama, after llama.cpp's converter) for this tokenizer and these sampling values."""
     lines = [
         f"# python3 convert_hf_to_gguf.py THIS_FOLDER --outtype q8_0 --outfile {GGUF_NAME}   (llama.cpp's converter)",
         "# ollama create me -f Modelfile",

@@ -1,8 +1,8 @@
-"""The terminal side of the chat: reading lines, telling commands from words, showing replies and notices.
+"""The terminal side of the chat: reading lines, parsing commands, showing replies and notices.
 
-Standard input is a terminal (with editing, history and pasted lines) or a pipe. Replies go to standard output, everything
-else to standard error. Standard library only until a reply is shown: `--help` lists the commands.
-It leaves carrying commands out to `chat_session`, and the log's layout to `bubbles`.
+Input is a terminal (with editing, history and pasted lines) or a pipe. Replies go to standard output, everything else
+to standard error. Standard library only at import, because `--help` lists the commands.
+Carrying out commands is left to `chat_session`, the layout of the log to `bubbles`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 try:
-    # Its mere import gives `input` editing, and lines beyond 4,096 bytes, whole letters when deleting, whole pastes.
+    # Importing it is enough: `input` then edits lines, deletes whole letters, takes pastes and lines over 4,096 bytes.
     import readline
 except ImportError:  # a Python built without it
     readline = None  # type: ignore[assignment]
@@ -38,26 +38,26 @@ COMMANDS = {
     "undo": ("", "take back your last message and the reply to it"),
     "regenerate": ("", "another reply to your last message"),
     "reset": ("", "begin a new conversation"),
-    "swap": ("", "change seats: your messages become the imitated person's, the replies yours"),
+    "swap": ("", "swap roles: your messages become the imitated person's, the replies yours"),
     "set": ("NAME VALUE", "change a value of /params"),
-    "params": ("", "the values replies are written with"),
+    "params": ("", "the sampling values, seed and device"),
     "stats": ("", "what the last reply cost"),
     "save": ("FILE", "write this conversation to FILE"),
-    "load": ("FILE", "go on with a saved conversation (or another chat's .jsonl)"),
-    "exit": ("", "leave, as exit or Ctrl-D do"),
+    "load": ("FILE", "continue a saved conversation (or another chat's .jsonl)"),
+    "exit": ("", "leave; exit and Ctrl-D do the same"),
 }
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command and what was typed behind it; an unknown name is kept as it is."""
+    """A typed command and its argument; the name may be unknown."""
 
     name: str
     argument: str
 
 
 def read_line_as_command(line: str) -> Command | str:
-    """Return the command that `line` is, or the words that it says.
+    """Return `line` as a command, or as the text of a message.
 
     >>> read_line_as_command("//etc is a folder")
     '/etc is a folder'
@@ -80,16 +80,16 @@ def help_text() -> str:
     heads = {name: f"/{name} {argument}".rstrip() for name, (argument, _what) in COMMANDS.items()}
     width = max(map(len, heads.values()))
     lines = [f"{heads[name]:{width}}  {what}" for name, (_argument, what) in COMMANDS.items()]
-    lines.append(f"{'//words':{width}}  words that begin with a slash")
+    lines.append(f"{'//words':{width}}  send words that begin with a slash")
     lines.append("Ctrl-C stops a reply, or clears the line you type.")
     return "\n".join(lines)
 
 
 class TerminalInput:
-    """Lines typed at a terminal. A paste of several lines is one line with line breaks in it."""
+    """Lines typed at a terminal. A paste of several lines is one line that contains line breaks."""
 
     def __init__(self, history_path: Path | None) -> None:
-        """`history_path` is where the history of earlier chats lies, None for one that ends with this chat."""
+        """`history_path` keeps the history between chats; None keeps it for this chat only."""
         self._history_path = history_path
         self._line_at_interrupt = ""
         if readline is None:
@@ -114,7 +114,7 @@ class TerminalInput:
             except KeyboardInterrupt:
                 if not self._line_at_interrupt:
                     raise
-                show_notice("\nline cleared; Ctrl-C on an empty line leaves, /help shows what else there is")
+                show_notice("\nline cleared; Ctrl-C on an empty line leaves, /help lists the commands")
             else:
                 self._add_to_history(line)
                 return line
@@ -122,7 +122,7 @@ class TerminalInput:
                 signal.signal(signal.SIGINT, previous_handler)
 
     def close(self) -> None:
-        """Write the history, private, for the next chat."""
+        """Write the history (0600) for the next chat."""
         if readline is None or self._history_path is None:
             return
         readline.set_history_length(HISTORY_LINES)
@@ -146,7 +146,7 @@ class PipedInput:
     """Lines from a pipe or a file, each one a turn."""
 
     def __init__(self) -> None:
-        """Take standard input; bytes that are no UTF-8 are replaced."""
+        """Read standard input as UTF-8; invalid bytes are replaced."""
         if sys.stdin is not None:
             sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
 
@@ -160,7 +160,7 @@ class PipedInput:
 
 
 class OneMessage:
-    """A message given on the command line, as the only line there is."""
+    """The message given by --prompt, as the only line."""
 
     def __init__(self, text: str) -> None:
         """Hold `text` until it is read."""
@@ -175,13 +175,13 @@ class OneMessage:
 
 
 class PipedScreen:
-    """For a pipe or a file: whole lines, nothing but what the reply says."""
+    """For a pipe or a file: each finished bubble is a line, each turn ends with an empty line."""
 
     def begin_reply(self) -> None:
-        """Nothing to show yet."""
+        """Show nothing yet."""
 
     def add_text(self, text: str) -> None:
-        """Parts of a line wait until it is whole."""
+        """Show nothing: the line is written when it is finished."""
 
     def end_bubble(self, text: str, remark: str | None) -> None:
         """Write one finished bubble as a line."""
@@ -190,25 +190,25 @@ class PipedScreen:
             show_notice(remark)
 
     def end_reply(self, num_bubbles: int) -> None:
-        """Close the turn with an empty line."""
+        """End the turn with an empty line."""
         if num_bubbles == 0:
             show_notice("(no reply)")
         print(flush=True)
 
 
 class TerminalScreen:
-    """For a terminal: characters as they come, in logical order (the terminal turns Hebrew itself)."""
+    """For a terminal: text as it is generated, in logical order (the terminal reorders Hebrew)."""
 
     def __init__(self) -> None:
         """Begin with nothing shown."""
         self._is_line_open = False
 
     def begin_reply(self) -> None:
-        """Show at once whose turn it is."""
+        """Show the mark of the reply."""
         self._open_line()
 
     def add_text(self, text: str) -> None:
-        """Show a piece of the bubble that is being written."""
+        """Show the next piece of the current bubble."""
         self._open_line()
         print(text, end="", flush=True)
 
@@ -218,7 +218,7 @@ class TerminalScreen:
         self._is_line_open = False
 
     def end_reply(self, num_bubbles: int) -> None:
-        """Leave the cursor at the start of a line."""
+        """Move the cursor to the start of a line."""
         if num_bubbles == 0:
             print("(no reply)", flush=True)
         elif self._is_line_open:
@@ -232,13 +232,13 @@ class TerminalScreen:
 
 
 class VisualScreen(TerminalScreen):
-    """For a terminal that cannot turn right-to-left text: finished lines, turned here, for the eye alone."""
+    """For a terminal that does not reorder right-to-left text: finished lines, reordered here for display only."""
 
     def add_text(self, text: str) -> None:
-        """A line can be turned only when it is whole."""
+        """Show nothing: only a whole line can be reordered."""
 
     def end_bubble(self, text: str, remark: str | None) -> None:
-        """Wrap the bubble to the terminal and show each line in the order of the eye."""
+        """Wrap the bubble to the terminal's width and show each line in visual order."""
         from bidi import get_display
         from wcwidth import wrap
 
@@ -252,27 +252,30 @@ class VisualScreen(TerminalScreen):
 
 
 def show_notice(message: str) -> None:
-    """Show something that is no part of the conversation."""
+    """Show a message that is not part of the conversation."""
     print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def showing_progress(what: str) -> Iterator[None]:
-    """Show that `what` is going on: a turning sign at a terminal, one line elsewhere."""
+    """Show that `what` is in progress: a spinner with seconds at a terminal, one line elsewhere.
+
+    By hand: it is one call of unknown length, and tqdm redraws only between steps.
+    """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         show_notice(f"{what} ...")
         yield
         return
     is_done = threading.Event()
 
-    def turn() -> None:
+    def spin() -> None:
         for seconds, sign in zip(itertools.count(0, 0.1), itertools.cycle("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"), strict=False):
             print(f"\r{sign} {what}, {seconds:.0f} s ", end="", file=sys.stderr, flush=True)
             if is_done.wait(0.1):
                 break
         print("\r" + " " * (len(what) + 12) + "\r", end="", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=turn, daemon=True)
+    thread = threading.Thread(target=spin, daemon=True)
     thread.start()
     try:
         yield
