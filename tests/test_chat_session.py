@@ -1,11 +1,8 @@
 """One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
-from dataclasses import replace
-
 import pytest
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
-from live_conversation import Conversation
 from terminal import PipedScreen
 
 
@@ -17,11 +14,6 @@ class Lines:
 
     def read(self):
         return self.lines.pop(0) if self.lines else None
-
-
-@pytest.fixture
-def conversation(trained):
-    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=6))
 
 
 @pytest.fixture
@@ -58,7 +50,7 @@ def test_stdout_carries_the_replies_alone_a_line_a_bubble(sit, conversation):
 
 
 def test_the_jsonl_log_holds_the_conversation_after_every_line(sit, conversation, log):
-    lines = [
+    for line in [
         "one",
         "two",
         "/undo",
@@ -71,8 +63,7 @@ def test_the_jsonl_log_holds_the_conversation_after_every_line(sit, conversation
         "/undo",
         "/undo",
         "/undo",
-    ]
-    for line in lines:
+    ]:
         sit(line)
         assert read_conversation(log.jsonl_path) == contents(conversation), line
     assert conversation.messages == []
@@ -104,11 +95,6 @@ def test_help_and_unknown_commands(sit):
     assert "/regenerate" in told
     assert "no command /hlep; /help lists them, // sends a line that begins with a slash" in told
     assert shown == ""
-
-
-def test_a_doubled_slash_is_said(sit, conversation):
-    sit("//help me")
-    assert conversation.messages[0]["content"] == "/help me"
 
 
 def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):

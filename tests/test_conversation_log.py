@@ -6,18 +6,13 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from conversation_log import ConversationLog, read_conversation, save_conversation
 
 from common.script import ScriptError
-
-CHAT_DIR = Path(__file__).resolve().parents[1] / "src" / "chat"
 
 
 @pytest.fixture
@@ -34,17 +29,6 @@ def open_log(tmp_path):
     yield open_log
     for log in logs:
         log.close()
-
-
-def run_python(program, *arguments, **options):
-    """Start a program that can import the chat's modules."""
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n{program}",
-        *arguments,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_both_files_grow_with_each_bubble_and_are_private(open_log):
@@ -133,7 +117,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
 
 
 LIMITED_PROGRAM = """
-import resource, signal
+import resource, signal, sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), lambda warning: print("warning", warning))
@@ -150,9 +134,9 @@ print("unwritten", log.has_unwritten)
 
 
 @pytest.mark.parametrize("space", ["freed", "full"])
-def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(tmp_path, space):
+def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(start_python, tmp_path, space):
     path = tmp_path / "conversation.txt"
-    output, errors = run_python(LIMITED_PROGRAM, str(path), space).communicate(timeout=60)
+    output, errors = start_python(LIMITED_PROGRAM, str(path), space).communicate(timeout=60)
     assert errors == ""
     said = output.splitlines()
     assert said[0].startswith("warning") and "not written (File too large)" in said[0]
@@ -165,8 +149,9 @@ def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(tmp_path
         )
 
 
-def test_two_writers_of_one_file_leave_whole_lines(tmp_path):
+def test_two_writers_of_one_file_leave_whole_lines(start_python, tmp_path):
     program = """
+import sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), lambda warning: None)
@@ -174,13 +159,14 @@ for number in range(50):
     log.add_bubble("user", f"{number} " + "x" * 2000)
 log.close()
 """
-    writers = [run_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
+    writers = [start_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     for jsonl_path in tmp_path.glob("*.jsonl"):
         assert all(json.loads(line) for line in jsonl_path.read_text(encoding="utf-8").splitlines())
 
 
 TALKING_PROGRAM = """
+import sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), print)
@@ -191,11 +177,11 @@ for number in range(1_000_000):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(tmp_path):
+def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_path):
     moments = random.Random(0)
     for kill in range(20):
         path = tmp_path / f"{kill}.txt"
-        talker = run_python(TALKING_PROGRAM, str(path))
+        talker = start_python(TALKING_PROGRAM, str(path))
         talker.stdout.readline()
         time.sleep(moments.uniform(0, 0.1))
         talker.send_signal(signal.SIGKILL)
@@ -255,12 +241,10 @@ def test_damaged_lines_of_a_jsonl_log_are_left_out(tmp_path):
 def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path):
     path = tmp_path / "conversation.jsonl"
     with path.open("wb") as file:
-        file.truncate(3_000_000_000)  # a hole: takes no space
+        file.truncate(10**12)  # a hole: takes no space, and would fit no memory
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"role": "user", "text": "hi"}\n')
-    started_at = time.monotonic()
     assert read_conversation(path) == [{"role": "user", "content": "hi"}]
-    assert time.monotonic() - started_at < 2
 
 
 def test_a_saved_conversation_reads_back_the_same(tmp_path):
@@ -271,7 +255,7 @@ def test_a_saved_conversation_reads_back_the_same(tmp_path):
 
 
 ENDED_PROGRAM = """
-import signal
+import signal, sys
 from pathlib import Path
 from conversation_log import ConversationLog
 def leave(*_):
@@ -288,11 +272,11 @@ finally:
 
 
 @pytest.mark.slow
-def test_ended_at_any_moment_both_files_say_the_same_once(tmp_path):
+def test_ended_at_any_moment_both_files_say_the_same_once(start_python, tmp_path):
     moments = random.Random(0)
     for end in range(20):
         path = tmp_path / f"{end}.txt"
-        talker = run_python(ENDED_PROGRAM, str(path))
+        talker = start_python(ENDED_PROGRAM, str(path))
         assert talker.stdout.readline() == "begun\n"
         time.sleep(moments.uniform(0, 0.1))
         talker.send_signal(signal.SIGTERM)

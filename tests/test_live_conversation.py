@@ -14,11 +14,6 @@ from common.chat_format import encode_conversation
 WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1>", "yes!", "ביי", "\n"]
 
 
-@pytest.fixture
-def conversation(trained):
-    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=12))
-
-
 class InterruptedGeneration(Exception):
     """Stands for anything that breaks off `generate` in the middle."""
 
@@ -58,9 +53,9 @@ def carry_out(conversation, operation, seed):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
-def test_greedy_replies_are_the_same_with_and_without_reuse(trained, seed):
-    greedy = replace(trained.sampling, do_sample=False, max_new_tokens=16)
-    reusing, encoding_again = (Conversation(trained, seed=0, sampling=greedy) for _ in range(2))
+def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed):
+    greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
+    reusing, encoding_again = (Conversation(tiny_model, seed=0, sampling=greedy) for _ in range(2))
     rng = random.Random(seed)
     for step in range(30):
         operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])
@@ -82,25 +77,25 @@ def test_only_what_is_new_is_encoded(conversation):
     assert again.num_prompt_tokens - again.num_reused_tokens == 1
 
 
-def test_the_prompt_is_what_was_trained(trained, conversation):
+def test_the_prompt_is_what_was_trained(tiny_model, conversation):
     conversation.say("hello")
     conversation.say("</s><person1>you")
     messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
-    prompt_ids, _turn_ends = trained.encode_prompt(messages[:-1])
-    trained_ids = encode_conversation(trained.tokenizer, messages).input_ids
+    prompt_ids, _turn_ends = tiny_model.encode_prompt(messages[:-1])
+    trained_ids = encode_conversation(tiny_model.tokenizer, messages).input_ids
     assert trained_ids[: len(prompt_ids)] == prompt_ids
-    assert trained.tokenizer.decode(prompt_ids).endswith("<person1>")
+    assert tiny_model.tokenizer.decode(prompt_ids).endswith("<person1>")
 
 
-def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(trained):
+def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(tiny_model):
     said = []
     conversation = Conversation(
-        trained,
+        tiny_model,
         seed=0,
-        sampling=replace(trained.sampling, do_sample=False, max_new_tokens=4),
+        sampling=replace(tiny_model.sampling, do_sample=False, max_new_tokens=4),
         on_context_full=lambda: said.append("full"),
     )
-    room = trained.context_tokens - 4
+    room = tiny_model.context_tokens - 4
     lengths = [conversation.say("one two three four").num_prompt_tokens for _ in range(20)]
     assert max(lengths) <= room
     drops = [(before, after) for before, after in zip(lengths, lengths[1:], strict=False) if after < before]
@@ -134,11 +129,11 @@ def test_an_interrupted_reply_is_kept_as_it_was_shown(conversation):
     assert conversation.messages[-1]["content"] == reply.text == "".join(shown).strip()
 
 
-def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(trained):
-    hot = replace(trained.sampling, temperature=2.0, min_p=0.0)
+def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(tiny_model):
+    hot = replace(tiny_model.sampling, temperature=2.0, min_p=0.0)
     texts = []
     for _ in range(2):
-        conversation = Conversation(trained, seed=7, sampling=hot)
+        conversation = Conversation(tiny_model, seed=7, sampling=hot)
         texts.append([conversation.say("שלום").text, conversation.regenerate().text])
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]
