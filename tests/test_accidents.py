@@ -108,10 +108,8 @@ def test_stage_2_refuses_a_read_only_folder_before_a_library_loads(run_unprivile
         path.chmod(0o755)
     (shared_dir / "locked").mkdir(mode=0o555)
     flags = ("--base-model-id", "base", "--path-to-data", "data.jsonl", "--saved-model-path", "locked/model")
-    started_at = time.monotonic()
-    finished = run_unprivileged(shared_dir, STAGE_2, *flags)
+    finished = run_unprivileged(shared_dir, "-S", STAGE_2, *flags)  # -S leaves the installed libraries out
     assert_refused(finished, "locked/model: permission denied")
-    assert time.monotonic() - started_at < 20
     assert list((shared_dir / "locked").iterdir()) == []
 
     (shared_dir / "data.jsonl").chmod(0o000)
