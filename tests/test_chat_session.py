@@ -112,7 +112,6 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     [
         ("no_such/kept.jsonl", "no_such: no such folder; make it, or choose another place"),
         ("x" * 300, ": not written, File name too long"),
-        ("~nobody-of-this-name/kept.jsonl", "~nobody-of-this-name: no such folder"),
     ],
 )
 def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversation, tmp_path, monkeypatch, typed, told):

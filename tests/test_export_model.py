@@ -143,12 +143,6 @@ def test_a_taken_folder_is_refused_and_untouched(tmp_path, saved_dir):
     assert list(tmp_path.rglob("*")) == [tmp_path / "taken"]
 
 
-def test_no_trained_model_yet_names_the_script_that_makes_one(tmp_path):
-    done = export("--saved-model-path", tmp_path / "nothing", "--export-path", tmp_path / "exported")
-    assert done.returncode == 1
-    assert "fine_tuning_model.py" in done.stderr
-
-
 @pytest.mark.slow
 def test_the_script_leaves_one_private_folder(tmp_path, saved_dir):
     done = export("--saved-model-path", saved_dir, "--export-path", tmp_path / "exported")
