@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import chat_grammar
@@ -82,6 +83,24 @@ def run_command():
 
 
 @pytest.fixture(scope="session")
+def module_environment(pytestconfig):
+    """The environment of a program that imports the project's modules, as the tests themselves do."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, pytestconfig.getini("pythonpath")))}
+
+
+@pytest.fixture(scope="session")
+def start_python(module_environment):
+    """A function that starts the text of such a program, with its output in pipes."""
+
+    def start(program, *arguments, env=None, **options):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=module_environment | (env or {}), **options)
+
+    return start
+
+
+@pytest.fixture(scope="session")
 def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training of the tiny base as stage 2 leaves it, with a random adapter. Do not change it."""
     from tiny_saved_model import write_saved_model  # here and below: torch loads only for the tests that need it
@@ -92,12 +111,21 @@ def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
 
 
 @pytest.fixture(scope="session")
-def trained(tiny_saved_model_dir):
-    """That folder loaded as the chat loads it. Do not change it: a conversation of each test's own keeps what was said."""
+def tiny_model(tiny_saved_model_dir):
+    """That folder as the chat loads it. Do not change it: each conversation keeps its own messages."""
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
 
     return load_trained_model(check_saved_model(tiny_saved_model_dir), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def conversation(tiny_model):
+    """A conversation with that model, greedy, of at most 12 tokens a reply."""
+    from live_conversation import Conversation
+
+    greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=12)
+    return Conversation(tiny_model, seed=0, sampling=greedy)
 
 
 @pytest.fixture(scope="session")

@@ -108,10 +108,8 @@ def test_stage_2_refuses_a_read_only_folder_before_a_library_loads(run_unprivile
         path.chmod(0o755)
     (shared_dir / "locked").mkdir(mode=0o555)
     flags = ("--base-model-id", "base", "--path-to-data", "data.jsonl", "--saved-model-path", "locked/model")
-    started_at = time.monotonic()
-    finished = run_unprivileged(shared_dir, STAGE_2, *flags)
+    finished = run_unprivileged(shared_dir, "-S", STAGE_2, *flags)  # -S leaves the installed libraries out
     assert_refused(finished, "locked/model: permission denied")
-    assert time.monotonic() - started_at < 20
     assert list((shared_dir / "locked").iterdir()) == []
 
     (shared_dir / "data.jsonl").chmod(0o000)
@@ -227,8 +225,7 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
 # ---- Stage 2: the signals that its own tests leave out, and homes that cannot be written ----
 
 HANGING_UP = """
-import os, signal, sys
-sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
+import os, signal
 from adapter_trainer import StopRequest
 with StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGHUP)
@@ -239,10 +236,8 @@ with StopRequest() as stop:
 
 
 @pytest.mark.slow
-def test_stage_2_saves_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal():
-    finished = subprocess.run(
-        [sys.executable, "-c", HANGING_UP, str(STAGE_2.parent)], capture_output=True, text=True, timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )  # fmt: skip
-    assert finished.stdout == "129\n"
-    assert finished.returncode == 129
+def test_stage_2_saves_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal(start_python):
+    process = start_python(HANGING_UP, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    output, _errors = process.communicate(timeout=120)
+    assert output == "129\n"
+    assert process.returncode == 129

@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import json
 import struct
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.base_model_files import (
+    HUB_ANSWER_SECONDS,
     BaseModelError,
     HubListing,
     base_fingerprint,
@@ -23,7 +22,6 @@ from common.base_model_files import (
     list_on_hub,
 )
 
-MODULE_PATH = Path(__file__).resolve().parents[1] / "src" / "common" / "base_model_files.py"
 CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "vocab_size": 16}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -96,20 +94,17 @@ class TestFinding:
 
 
 class TestHub:
-    def test_unreachable_hub_is_one_line_within_five_seconds(self, hub_cache):
-        started_at = time.monotonic()
+    def test_unreachable_hub_is_one_line(self, hub_cache):
         with pytest.raises(BaseModelError, match="hub cannot be reached; connect"):
             list_on_hub("owner/name")
-        assert time.monotonic() - started_at < 5
 
     @pytest.mark.slow
-    def test_silent_hub_is_given_up_within_five_seconds(self, hub_cache, monkeypatch):
-        with served_hub({}, silent_seconds=6) as address:
+    def test_silent_hub_is_given_up_before_it_answers(self, hub_cache, monkeypatch):
+        files = {"config.json": b"{}", "model.safetensors": b"12345"}  # answered in time, no error would come
+        with served_hub(files, silent_seconds=HUB_ANSWER_SECONDS) as address:
             monkeypatch.setenv("HF_ENDPOINT", address)
-            started_at = time.monotonic()
             with pytest.raises(BaseModelError, match="hub cannot be reached"):
                 list_on_hub("owner/name")
-            assert time.monotonic() - started_at < 5
 
     def test_offline_by_wish_asks_nothing(self, hub_cache, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -278,14 +273,13 @@ class TestFingerprint:
         assert base_fingerprint(make_base(tmp_path / "a")) == base_fingerprint(make_base(tmp_path / "b", other))
 
 
-def test_import_brings_no_library_along():
+def test_import_brings_no_library_along(start_python):
     program = (
-        f"import sys; sys.path.insert(0, {str(MODULE_PATH.parents[1])!r}); from common import base_model_files as b; "
-        "b.prepare_environment(); b.work_offline(); import os; print(os.environ['HF_HUB_OFFLINE'], "
-        "[m for m in ('torch', 'transformers', 'huggingface_hub', 'safetensors') if m in sys.modules])"
+        "import os, sys; from common import base_model_files as b; b.prepare_environment(); b.work_offline()\n"
+        "libraries = {'torch', 'transformers', 'huggingface_hub', 'safetensors'}\n"
+        "print(os.environ['HF_HUB_OFFLINE'], libraries & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "1 []\n"
+    assert start_python(program).communicate(timeout=60) == ("1 set()\n", "")
 
 
 @pytest.mark.slow

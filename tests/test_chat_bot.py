@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import math
 import os
 import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -24,25 +26,13 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
 
 def arguments(saved_dir, log_path, *more):
-    return [
-        sys.executable,
-        str(SCRIPT_PATH),
-        "--saved-model-path",
-        str(saved_dir),
-        "--conversation-path",
-        str(log_path),
-        *more,
-    ]
+    paths = ["--saved-model-path", str(saved_dir), "--conversation-path", str(log_path)]
+    return [sys.executable, str(SCRIPT_PATH), *paths, *more]
 
 
 def run_chat(*command, lines="", **options):
-    return subprocess.run(
-        command,
-        input=lines if isinstance(lines, bytes) else lines.encode(),
-        capture_output=True,
-        env=ENVIRONMENT,
-        **options,
-    )
+    given = lines if isinstance(lines, bytes) else lines.encode()
+    return subprocess.run(command, input=given, capture_output=True, env=ENVIRONMENT, **options)
 
 
 def shown_lines(log_path):
@@ -163,7 +153,7 @@ def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tm
     assert terminal.wait() == 0
     assert not (tmp_path / "conversation_history.txt").exists()
     assert shown_lines(log_path).count("🟦 סבבה 🟦") == 3
-    assert "── a saved conversation goes on ──" in shown_lines(log_path)
+    assert "── a saved conversation continues ──" in shown_lines(log_path)
 
 
 @pytest.mark.slow
@@ -215,51 +205,30 @@ def test_a_full_disk_costs_nothing_of_the_chat_and_shows_in_the_exit_status(talk
     assert finished.returncode == 1
 
 
-def test_help_needs_no_library_and_no_time():
-    # -S leaves out everything that was installed.
-    finished = subprocess.run([sys.executable, "-S", str(SCRIPT_PATH), "--help"], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert "Exit status: 0 left by exit" in finished.stdout
-    assert "/regenerate" in finished.stdout
-
-
-@pytest.mark.parametrize(
-    ("flags", "error"),
-    [
-        (["--temperature", "0"], "temperature is a number from 0.01 to 5"),
-        (["--top-k", "many"], "top_k is a whole number"),
-        (["--seed", "-1"], "argument --seed: is a whole number from 0, not"),
-        (["--device", "tpu"], "invalid choice"),
-        (["--unknown"], "unrecognized arguments"),
-    ],
-)
-def test_wrong_usage_is_status_2(flags, error):
-    finished = run_chat(sys.executable, str(SCRIPT_PATH), *flags)
+def test_wrong_usage_is_status_2():
+    finished = run_chat(sys.executable, str(SCRIPT_PATH), "--temperature", "0")
     assert finished.returncode == 2
-    assert error in finished.stderr.decode()
-
-
-def test_a_missing_model_is_one_line_within_two_seconds(tmp_path):
-    started_at = time.monotonic()
-    finished = run_chat(*arguments(tmp_path / "none", tmp_path / "log.txt"), cwd=tmp_path)
-    assert finished.returncode == 1
-    assert (
-        finished.stderr.decode()
-        == "chat_bot: none: no trained model yet; run src/training/fine_tuning_model.py first\n"
-    )
-    assert time.monotonic() - started_at < 2
-    assert list(tmp_path.iterdir()) == []
+    assert "argument --temperature: temperature must be a number from 0.01 to 5" in finished.stderr.decode()
 
 
 def test_a_log_that_cannot_be_written_is_said_before_the_model_loads(tiny_saved_model_dir, tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path / "pipe.txt"), cwd=tmp_path)
     assert finished.returncode == 1
-    assert finished.stderr.decode().startswith("chat_bot: pipe.txt: is no ordinary file; choose another")
-    finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path), cwd=tmp_path)
+    assert finished.stderr.decode() == (
+        "chat_bot: pipe.txt: is no ordinary file; choose another with --conversation-path\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.txt"]
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_finite_are_one_line_and_leave_no_log(tiny_saved_model_dir, tmp_path):
+    saved_copy = shutil.copytree(tiny_saved_model_dir, tmp_path / "saved")
+    path = saved_copy / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", math.nan))
+    finished = run_chat(*arguments(saved_copy, tmp_path / "log.txt"), cwd=tmp_path)
     assert finished.returncode == 1
-    assert "is a folder, a file is needed" in finished.stderr.decode()
-    finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path / "mistyped" / "log.txt"), cwd=tmp_path)
-    assert finished.returncode == 1
-    assert finished.stderr.decode() == "chat_bot: mistyped: no such folder; make it, or choose another place\n"
-    assert not (tmp_path / "mistyped").exists()
+    assert finished.stderr.decode().endswith(
+        "chat_bot: saved/adapter_model.safetensors: holds numbers that are not finite (the training diverged); train again\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]

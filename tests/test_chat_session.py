@@ -1,12 +1,9 @@
-"""A sitting at the chat, line by line: what is shown, what is logged, what the conversation then holds."""
-
-from dataclasses import replace
+"""One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
 import pytest
-from chat_screen import PipedScreen
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
-from live_conversation import Conversation
+from terminal import PipedScreen
 
 
 class Lines:
@@ -17,11 +14,6 @@ class Lines:
 
     def read(self):
         return self.lines.pop(0) if self.lines else None
-
-
-@pytest.fixture
-def conversation(trained):
-    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=6))
 
 
 @pytest.fixture
@@ -57,8 +49,8 @@ def test_stdout_carries_the_replies_alone_a_line_a_bubble(sit, conversation):
     assert shown == "".join(f"{reply}\n\n" for reply in replies)
 
 
-def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversation, log):
-    lines = [
+def test_the_jsonl_log_holds_the_conversation_after_every_line(sit, conversation, log):
+    for line in [
         "one",
         "two",
         "/undo",
@@ -71,17 +63,16 @@ def test_the_twin_holds_at_every_point_what_the_conversation_holds(sit, conversa
         "/undo",
         "/undo",
         "/undo",
-    ]
-    for line in lines:
+    ]:
         sit(line)
-        assert read_conversation(log.twin_path) == contents(conversation), line
+        assert read_conversation(log.jsonl_path) == contents(conversation), line
     assert conversation.messages == []
 
 
 def test_commands_on_an_empty_conversation_do_nothing(sit, conversation):
     _status, shown, told = sit("/undo", "/regenerate", "/reset", "/swap", "/stats")
     assert shown == ""
-    assert told == "nothing was said yet\nnothing was said yet\na new conversation\nseats changed\nno reply yet\n"
+    assert told == "no message yet\nno message yet\nnew conversation\nroles swapped\nno reply yet\n"
     assert conversation.messages == []
 
 
@@ -89,14 +80,14 @@ def test_values_change_live_and_nonsense_is_refused(sit, conversation):
     _status, _shown, told = sit("/set temperature 0.9", "/set temperature much", "/set", "/params")
     assert conversation.sampling.temperature == 0.9
     assert told.startswith(
-        "temperature 0.9\ntemperature is a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
+        "temperature 0.9\ntemperature must be a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
     )
     assert "seed 0\ncontext_tokens 160\ncomputed_on cpu, float32\n" in told
 
 
-def test_stats_tell_what_was_read_before(sit):
+def test_stats_tell_what_came_from_the_cache(sit):
     _status, _shown, told = sit("hello there", "again", "/stats")
-    assert "tokens of conversation" in told and "of them read before" in told and "memory:" in told
+    assert "; prompt: " in told and " of them from the cache\n" in told and "\ncontext: " in told
 
 
 def test_help_and_unknown_commands(sit):
@@ -106,19 +97,14 @@ def test_help_and_unknown_commands(sit):
     assert shown == ""
 
 
-def test_a_doubled_slash_is_said(sit, conversation):
-    sit("//help me")
-    assert conversation.messages[0]["content"] == "/help me"
-
-
 def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     path = tmp_path / "kept.jsonl"
     _status, _shown, told = sit("hello", f"/save {path}", f"/save {path}")
     before = contents(conversation)
     assert "2 messages" in told and "exists; choose another name" in told
     _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
-    assert contents(conversation) == before == read_conversation(log.twin_path)
-    assert "the conversation goes on" in told and "none: not read, No such file or directory" in told
+    assert contents(conversation) == before == read_conversation(log.jsonl_path)
+    assert "the conversation continues" in told and "none: not read, No such file or directory" in told
 
 
 @pytest.mark.parametrize(
@@ -126,7 +112,6 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     [
         ("no_such/kept.jsonl", "no_such: no such folder; make it, or choose another place"),
         ("x" * 300, ": not written, File name too long"),
-        ("~nobody-of-this-name/kept.jsonl", "~nobody-of-this-name: no such folder"),
     ],
 )
 def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversation, tmp_path, monkeypatch, typed, told):
@@ -140,13 +125,13 @@ def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversatio
 def test_too_long_a_line_is_refused_and_not_logged(sit, conversation, log):
     _status, shown, told = sit("word " * 300, "x" * 1_800_000)
     assert "this message has" in told and "this line has 1,800,000 characters" in told
-    assert shown == "" and conversation.messages == [] and read_conversation(log.twin_path) == []
+    assert shown == "" and conversation.messages == [] and read_conversation(log.jsonl_path) == []
 
 
 def test_what_acts_on_a_terminal_is_neither_said_nor_logged(sit, conversation, log):
     sit("a\x1b[2J\u202eb\x00")
     assert conversation.messages[0]["content"] == "a[2Jb"
-    assert "\x1b" not in log.path.read_text(encoding="utf-8") + log.twin_path.read_text(encoding="utf-8")
+    assert "\x1b" not in log.path.read_text(encoding="utf-8") + log.jsonl_path.read_text(encoding="utf-8")
 
 
 def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
@@ -154,7 +139,7 @@ def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
 
     class WatchingScreen(PipedScreen):
         def begin_reply(self):
-            seen.append(read_conversation(log.twin_path))
+            seen.append(read_conversation(log.jsonl_path))
 
     ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
     assert seen == [[{"role": "user", "content": "hi"}]]

@@ -6,18 +6,13 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from conversation_log import ConversationLog, read_conversation, save_conversation
 
 from common.script import ScriptError
-
-CHAT_DIR = Path(__file__).resolve().parents[1] / "src" / "chat"
 
 
 @pytest.fixture
@@ -36,17 +31,6 @@ def open_log(tmp_path):
         log.close()
 
 
-def run_python(program, *arguments, **options):
-    """Start a program that can import the chat's modules."""
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n{program}",
-        *arguments,
-    ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     log = open_log()
     log.start({"temperature": 0.5})
@@ -57,14 +41,14 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
         "🟩 \u2068שלום\u2069 🟩",
         "🟦 \u2068היי [interrupted]\u2069 🟦",
     ]
-    records = [json.loads(line) for line in log.twin_path.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in log.jsonl_path.read_text(encoding="utf-8").splitlines()]
     assert all(datetime.fromisoformat(record.pop("at")).utcoffset() is not None for record in records)
     assert records == [
         {"event": "start", "settings": {"temperature": 0.5}},
         {"role": "user", "text": "שלום"},
         {"role": "assistant", "text": "היי", "remark": "interrupted"},
     ]
-    assert [path.stat().st_mode & 0o777 for path in (log.path, log.twin_path)] == [0o600, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in (log.path, log.jsonl_path)] == [0o600, 0o600]
 
 
 def test_a_log_that_others_could_read_becomes_private(open_log, tmp_path):
@@ -80,7 +64,7 @@ def test_a_torn_last_line_is_closed_before_anything_follows(open_log, tmp_path, 
     log = open_log()
     log.add_bubble("user", "hi")
     assert log.path.read_bytes().startswith(torn + b"\n")
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "hi"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "hi"}]
 
 
 def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
@@ -88,7 +72,7 @@ def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
     first.add_bubble("user", "first")
     second.add_bubble("user", "second")
     assert second.path == tmp_path / f"conversation-{os.getpid()}.txt"
-    assert second.twin_path == tmp_path / f"conversation-{os.getpid()}.jsonl"
+    assert second.jsonl_path == tmp_path / f"conversation-{os.getpid()}.jsonl"
     assert "another chat writes here" in open_log.warnings[0]
     assert "second" not in first.path.read_text(encoding="utf-8")
 
@@ -97,10 +81,10 @@ def test_a_log_deleted_or_moved_meanwhile_is_made_again(open_log):
     log = open_log()
     log.add_bubble("user", "before")
     log.path.unlink()
-    log.twin_path.rename(log.twin_path.with_name("moved.jsonl"))
+    log.jsonl_path.rename(log.jsonl_path.with_name("moved.jsonl"))
     log.add_bubble("user", "after")
     assert "after" in log.path.read_text(encoding="utf-8")
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
     assert not log.has_unwritten
 
 
@@ -110,7 +94,15 @@ def test_a_folder_deleted_meanwhile_is_made_again(tmp_path):
     log.add_bubble("user", "after")
     log.close()
     assert not log.has_unwritten
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
+
+
+def test_a_chat_in_which_nothing_was_said_leaves_no_new_file(tmp_path):
+    ConversationLog(tmp_path / "conversation.txt", print).close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "conversation.txt").touch()
+    ConversationLog(tmp_path / "conversation.txt", print).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["conversation.txt"]
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path):
@@ -120,12 +112,12 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         ConversationLog(tmp_path / "pipe.txt", print)
     with pytest.raises(IsADirectoryError):
         ConversationLog(tmp_path / "folder.txt", print)
-    with pytest.raises(ScriptError, match="needed for the log's twin"):
+    with pytest.raises(ScriptError, match="needed for the JSONL log"):
         ConversationLog(tmp_path / "conversation.jsonl", print)
 
 
 LIMITED_PROGRAM = """
-import resource, signal
+import resource, signal, sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), lambda warning: print("warning", warning))
@@ -142,9 +134,9 @@ print("unwritten", log.has_unwritten)
 
 
 @pytest.mark.parametrize("space", ["freed", "full"])
-def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(tmp_path, space):
+def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(start_python, tmp_path, space):
     path = tmp_path / "conversation.txt"
-    output, errors = run_python(LIMITED_PROGRAM, str(path), space).communicate(timeout=60)
+    output, errors = start_python(LIMITED_PROGRAM, str(path), space).communicate(timeout=60)
     assert errors == ""
     said = output.splitlines()
     assert said[0].startswith("warning") and "not written (File too large)" in said[0]
@@ -157,8 +149,9 @@ def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(tmp_path
         )
 
 
-def test_two_writers_of_one_file_leave_whole_lines(tmp_path):
+def test_two_writers_of_one_file_leave_whole_lines(start_python, tmp_path):
     program = """
+import sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), lambda warning: None)
@@ -166,13 +159,14 @@ for number in range(50):
     log.add_bubble("user", f"{number} " + "x" * 2000)
 log.close()
 """
-    writers = [run_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
+    writers = [start_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    for twin_path in tmp_path.glob("*.jsonl"):
-        assert all(json.loads(line) for line in twin_path.read_text(encoding="utf-8").splitlines())
+    for jsonl_path in tmp_path.glob("*.jsonl"):
+        assert all(json.loads(line) for line in jsonl_path.read_text(encoding="utf-8").splitlines())
 
 
 TALKING_PROGRAM = """
+import sys
 from pathlib import Path
 from conversation_log import ConversationLog
 log = ConversationLog(Path(sys.argv[1]), print)
@@ -183,11 +177,11 @@ for number in range(1_000_000):
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(tmp_path):
+def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_path):
     moments = random.Random(0)
     for kill in range(20):
         path = tmp_path / f"{kill}.txt"
-        talker = run_python(TALKING_PROGRAM, str(path))
+        talker = start_python(TALKING_PROGRAM, str(path))
         talker.stdout.readline()
         time.sleep(moments.uniform(0, 0.1))
         talker.send_signal(signal.SIGKILL)
@@ -203,10 +197,10 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(tmp_path):
         assert shown.splitlines()[-1].endswith("🟩 \u2068again\u2069 🟩")
 
 
-def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_log):
+def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(open_log):
     log = open_log()
     log.start({})
-    log.add_bubble("user", "of an earlier sitting")
+    log.add_bubble("user", "of an earlier chat")
     log.start({})
     log.add_bubble("user", "one")
     log.add_bubble("assistant", "1")
@@ -217,21 +211,21 @@ def test_the_twin_tells_the_last_conversation_with_everything_taken_back(open_lo
     log.add_bubble("assistant", "zwei")
     log.add_bubble("user", "three")
     log.add_event("undo")
-    assert read_conversation(log.twin_path) == [
+    assert read_conversation(log.jsonl_path) == [
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "1\nuno"},
         {"role": "user", "content": "two\nlines"},
         {"role": "assistant", "content": "zwei"},
     ]
     log.add_event("swap")
-    assert [message["role"] for message in read_conversation(log.twin_path)] == ["assistant", "user"] * 2
+    assert [message["role"] for message in read_conversation(log.jsonl_path)] == ["assistant", "user"] * 2
     log.add_event("load", [{"role": "user", "content": "loaded"}])
-    assert read_conversation(log.twin_path) == [{"role": "user", "content": "loaded"}]
+    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "loaded"}]
     log.add_event("reset")
-    assert read_conversation(log.twin_path) == []
+    assert read_conversation(log.jsonl_path) == []
 
 
-def test_damaged_lines_of_a_twin_are_left_out(tmp_path):
+def test_damaged_lines_of_a_jsonl_log_are_left_out(tmp_path):
     path = tmp_path / "conversation.jsonl"
     hostile = [
         "[" * 100_000,
@@ -247,12 +241,10 @@ def test_damaged_lines_of_a_twin_are_left_out(tmp_path):
 def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path):
     path = tmp_path / "conversation.jsonl"
     with path.open("wb") as file:
-        file.truncate(3_000_000_000)  # a hole: takes no space
+        file.truncate(10**12)  # a hole: takes no space, and would fit no memory
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"role": "user", "text": "hi"}\n')
-    started_at = time.monotonic()
     assert read_conversation(path) == [{"role": "user", "content": "hi"}]
-    assert time.monotonic() - started_at < 2
 
 
 def test_a_saved_conversation_reads_back_the_same(tmp_path):
@@ -263,7 +255,7 @@ def test_a_saved_conversation_reads_back_the_same(tmp_path):
 
 
 ENDED_PROGRAM = """
-import signal
+import signal, sys
 from pathlib import Path
 from conversation_log import ConversationLog
 def leave(*_):
@@ -280,11 +272,11 @@ finally:
 
 
 @pytest.mark.slow
-def test_ended_at_any_moment_both_files_say_the_same_once(tmp_path):
+def test_ended_at_any_moment_both_files_say_the_same_once(start_python, tmp_path):
     moments = random.Random(0)
     for end in range(20):
         path = tmp_path / f"{end}.txt"
-        talker = run_python(ENDED_PROGRAM, str(path))
+        talker = start_python(ENDED_PROGRAM, str(path))
         assert talker.stdout.readline() == "begun\n"
         time.sleep(moments.uniform(0, 0.1))
         talker.send_signal(signal.SIGTERM)

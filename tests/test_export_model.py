@@ -11,8 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
-from ollama_modelfile import write_modelfile
+from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model, write_modelfile
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
@@ -142,12 +141,6 @@ def test_a_taken_folder_is_refused_and_untouched(tmp_path, saved_dir):
     assert "exists already" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.rglob("*")) == [tmp_path / "taken"]
-
-
-def test_no_trained_model_yet_names_the_script_that_makes_one(tmp_path):
-    done = export("--saved-model-path", tmp_path / "nothing", "--export-path", tmp_path / "exported")
-    assert done.returncode == 1
-    assert "fine_tuning_model.py" in done.stderr
 
 
 @pytest.mark.slow

@@ -11,21 +11,20 @@ from make_sample_chat import sample_export
 
 TESTS = Path(__file__).parent
 STAGE_1 = TESTS.parent / "src/data_preprocessing/load_whatsapp.py"
-CHAT_DIR = TESTS.parent / "src/chat"
 OUTPUTS = ("preprocessing_report.json", "dropped_messages.jsonl", "formatted_data.jsonl")  # in the order of renaming
 FAULTS = [("EIO", "once"), ("ENOSPC", "lasting")]
 
 pytestmark = pytest.mark.slow
 
 
-def run_failing(folder, number, fault, script, *arguments):
+def run_failing(folder, number, fault, script, *arguments, env=None):
     command = [sys.executable, str(TESTS / "failing_disk.py"), str(folder / "count"), str(number), *fault, str(script)]
-    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
 
 
-def count_operations(folder, script, *arguments):
+def count_operations(folder, script, *arguments, env=None):
     """How many operations a run on a sound disk takes."""
-    sound = run_failing(folder, 0, ("EIO", "once"), script, *arguments)
+    sound = run_failing(folder, 0, ("EIO", "once"), script, *arguments, env=env)
     assert sound.returncode == 0, sound.stderr
     return int((folder / "count").read_text())
 
@@ -79,17 +78,15 @@ run_script(main)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: "-".join(fault))
-def test_the_conversation_log_loses_nothing_it_does_not_own_up_to(tmp_path, fault):
+def test_the_conversation_log_loses_nothing_it_does_not_own_up_to(tmp_path, fault, module_environment):
     script = tmp_path / "talk.py"
-    script.write_text(
-        TALK.replace("import sys\n", f"import sys; sys.path[:0] = [{str(CHAT_DIR)!r}, {str(CHAT_DIR.parent)!r}]\n", 1)
-    )
-    num_operations = count_operations(tmp_path, script, "sound/log.txt")
+    script.write_text(TALK)
+    num_operations = count_operations(tmp_path, script, "sound/log.txt", env=module_environment)
     assert num_operations > 20  # two files: open, and for each message a write and a flush
     said = [f"message {number}" for number in range(6)]
     for number in range(1, num_operations + 1):
         folder = tmp_path / f"{number}"
-        failed = run_failing(tmp_path, number, fault, script, f"{number}/log.txt")
+        failed = run_failing(tmp_path, number, fault, script, f"{number}/log.txt", env=module_environment)
         logs = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("log.*")}
         if failed.stderr.startswith("talk: "):  # at the opening: nothing was said yet
             assert failed.returncode == 1

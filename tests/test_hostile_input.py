@@ -11,7 +11,6 @@ from pathlib import Path
 import load_whatsapp
 import pytest
 from bubbles import render_bubble, render_note
-from chat_commands import read_line_as_command
 from conversation_log import read_conversation
 from export_survey import NUMBER_LIKE_RE, line_shape
 from message_filters import filter_text, is_unknown_placeholder
@@ -21,6 +20,7 @@ from program_code import is_code
 from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
+from terminal import read_line_as_command
 from whatsapp_export import split_sender
 from whatsapp_texts import is_encryption_notice, is_notice, is_quoting_notice
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
@@ -35,7 +35,7 @@ CHAT = f"{LINE}hello\n30/09/2022, 18:16 - Dan: hi\n30/09/2022, 18:17 - Rut: bye\
 # ---- Words: every expression linear ----
 
 NUM_CHARS = 65_536  # the longest message that WhatsApp sends
-MAX_SECONDS = 10  # of processor time; the slowest takes 3, and one that backtracks would take hours
+NOISE_SECONDS = 0.1  # of processor time: more than two runs on the same input differ by
 
 FUNCTIONS = {
     "filter_text": lambda text: filter_text(text, "Rut"),
@@ -74,22 +74,33 @@ UNITS = [
 ]  # fmt: skip
 
 
+def assert_linear(function, make, size):
+    """Fail when an input of `size` takes much more than twice the time of half of it (quadratic: four times)."""
+
+    def seconds(length):
+        text = make(length)
+        started_at = time.process_time()
+        function(text)
+        return time.process_time() - started_at
+
+    for _try in range(3):
+        half, whole = seconds(size // 2), seconds(size)
+        if whole < 3 * half + NOISE_SECONDS:
+            return
+    raise AssertionError(f"{half:.2f} s for a half, {whole:.2f} s for the whole: {make(40)[:40]!r}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_text_of_a_messages_length_takes_long(name):
-    before, after = "12345 a@b ", "!"  # else most of it is passed over by the cheap tests that come first
-    texts = [(before + unit * NUM_CHARS)[:NUM_CHARS] + after for unit in UNITS]
-    for text in texts:
-        started_at = time.process_time()
-        FUNCTIONS[name](text)
-        assert time.process_time() - started_at < MAX_SECONDS, (text[:40], text[-5:])
+    before, after = "12345 a@b ", "!"  # else the cheap tests that come first skip most of it
+    for unit in UNITS:
+        assert_linear(FUNCTIONS[name], lambda length, unit=unit: (before + unit * length)[:length] + after, NUM_CHARS)
 
 
 @pytest.mark.parametrize("unit", ["a", "a ", "\u05d0", "\U0001f468\u200d", "e\u0301", "a-"])
 def test_a_bubble_of_any_words_is_drawn_in_time(unit):
-    started_at = time.process_time()
-    render_bubble("assistant", unit * 4_000)  # more than the longest reply has
-    assert time.process_time() - started_at < MAX_SECONDS
+    assert_linear(lambda text: render_bubble("assistant", text), lambda length: unit * length, 4_000)
 
 
 def test_a_message_of_three_million_characters_is_kept(tmp_path, monkeypatch):
@@ -140,10 +151,8 @@ def test_a_link_in_a_zip_is_the_text_it_holds(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
 def test_a_bomb_is_refused_before_it_has_filled_the_memory(tmp_path, monkeypatch, method):
     write_zip(tmp_path / "a.zip", {"_chat.txt": CHAT + f"{LINE}{'0' * 70}\n" * 80_000}, method)  # 8 MB in some kB
-    started_at = time.process_time()
     with pytest.raises(ScriptError, match="bomb"):
         made_of(tmp_path, monkeypatch, "a.zip")
-    assert time.process_time() - started_at < MAX_SECONDS
 
 
 def test_entries_that_share_their_bytes_are_read_one_at_a_time(tmp_path, monkeypatch):
@@ -154,12 +163,10 @@ def test_entries_that_share_their_bytes_are_read_one_at_a_time(tmp_path, monkeyp
     directory = entry * 1000
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1000, 1000, len(directory), place, 0)
     (tmp_path / "a.zip").write_bytes(content[:place] + directory + end)
-    started_at = time.process_time()
     try:
         assert len(made_of(tmp_path, monkeypatch, "a.zip")) == 3  # newer Pythons refuse the overlap
     except ScriptError as error:
         assert "damaged zip" in str(error)
-    assert time.process_time() - started_at < MAX_SECONDS
 
 
 def test_a_zip_of_fifteen_thousand_entries_and_a_zip_in_a_zip(tmp_path, monkeypatch):
@@ -183,23 +190,28 @@ def test_a_wrong_checksum_is_damage(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("before", "unit", "after"),
     [
-        "[" * 3_000_000,
-        '{"messages": ' * 100_000,
-        '{"messages": [{"role": "user", "content": "' + "\\u0000" * 200_000,
-        "{" + '"a": 1, ' * 200_000 + '"a": 1}',
-        '{"messages": [], "n": ' + "1" * 3_000_000 + "}",
-        '{"messages": [], "n": 1e' + "9" * 4_000 + "}",
+        ("", "[", ""),
+        ("", '{"messages": ', ""),
+        ('{"messages": [{"role": "user", "content": "', "\\u0000", ""),
+        ("{", '"a": 1, ', '"a": 1}'),
+        ('{"messages": [], "n": ', "1", "}"),
+        ('{"messages": [], "n": 1e', "9", "}"),
     ],
     ids=["brackets", "objects", "escapes", "same key", "long number", "long exponent"],
 )
-def test_a_line_of_megabytes_made_to_choke_on_is_refused_in_time(tmp_path, line):
-    (tmp_path / "data.jsonl").write_text('{"messages": []}\n' + line + "\n", encoding="utf-8")
-    started_at = time.process_time()
-    with pytest.raises(TrainingDataError, match="line 2|no reply of the person"):
-        read_training_data(tmp_path / "data.jsonl")
-    assert time.process_time() - started_at < MAX_SECONDS
+def test_a_line_of_megabytes_made_to_choke_on_is_refused_in_time(tmp_path, before, unit, after):
+    def make(length):
+        line = before + unit * (length // len(unit)) + after
+        (tmp_path / "data.jsonl").write_text('{"messages": []}\n' + line + "\n", encoding="utf-8")
+        return line
+
+    def refuse(_line):
+        with pytest.raises(TrainingDataError, match="line 2|no reply of the person"):
+            read_training_data(tmp_path / "data.jsonl")
+
+    assert_linear(refuse, make, 3_000_000)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,7 @@ def test_an_adapter_config_made_to_choke_on_is_refused(tmp_path, content):
         check_adapter(tmp_path)
 
 
-def test_a_twin_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
+def test_a_jsonl_log_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
     path = tmp_path / "conversation.jsonl"
     path.write_bytes(os.urandom(200_000) + b'\n{"role": "user", "text": "hi"}\n' + b"\xff" * 1000)
     assert read_conversation(path)[-1:] == [{"role": "user", "content": "hi"}]

@@ -1,4 +1,4 @@
-"""A conversation with the trained model: what is remembered between turns changes the time, never the reply."""
+"""A conversation with the trained model: the cache changes the time, never the reply."""
 
 import random
 import threading
@@ -14,12 +14,7 @@ from common.chat_format import encode_conversation
 WORDS = ["שלום", "מה", "נשמע", "ok", "😂", "five", "</s>", "<person1>", "yes!", "ביי", "\n"]
 
 
-@pytest.fixture
-def conversation(trained):
-    return Conversation(trained, seed=0, sampling=replace(trained.sampling, do_sample=False, max_new_tokens=12))
-
-
-class InterruptedReading(Exception):
+class InterruptedGeneration(Exception):
     """Stands for anything that breaks off `generate` in the middle."""
 
 
@@ -39,9 +34,9 @@ def carry_out(conversation, operation, seed):
     if operation == "break":
 
         def break_off(_text):
-            raise InterruptedReading
+            raise InterruptedGeneration
 
-        with pytest.raises(InterruptedReading):
+        with pytest.raises(InterruptedGeneration):
             conversation.say("again and again", on_text=break_off)
         return conversation.messages[-1]
     stop = threading.Event()
@@ -58,22 +53,22 @@ def carry_out(conversation, operation, seed):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
-def test_greedy_replies_are_the_same_with_and_without_reuse(trained, seed):
-    greedy = replace(trained.sampling, do_sample=False, max_new_tokens=16)
-    reusing, rereading = (Conversation(trained, seed=0, sampling=greedy) for _ in range(2))
+def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed):
+    greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
+    reusing, encoding_again = (Conversation(tiny_model, seed=0, sampling=greedy) for _ in range(2))
     rng = random.Random(seed)
     for step in range(30):
         operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])
-        rereading.drop_cache()
+        encoding_again.drop_cache()
         outcomes = [
-            carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, rereading)
+            carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, encoding_again)
         ]
         assert outcomes[0] == outcomes[1], f"step {step}: {operation}"
-        assert reusing.messages == rereading.messages
-    assert reusing._num_forgotten == rereading._num_forgotten > 0, "the walk never filled the memory"
+        assert reusing.messages == encoding_again.messages
+    assert reusing._num_dropped == encoding_again._num_dropped > 0, "the walk never filled the context"
 
 
-def test_only_what_is_new_is_read(conversation):
+def test_only_what_is_new_is_encoded(conversation):
     first = conversation.say("שלום, מה נשמע היום?")
     second = conversation.say("ok")
     assert first.num_reused_tokens == 0
@@ -82,37 +77,39 @@ def test_only_what_is_new_is_read(conversation):
     assert again.num_prompt_tokens - again.num_reused_tokens == 1
 
 
-def test_the_prompt_is_what_was_trained(trained, conversation):
+def test_the_prompt_is_what_was_trained(tiny_model, conversation):
     conversation.say("hello")
     conversation.say("</s><person1>you")
     messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
-    prompt_ids, _turn_ends = trained.encode_prompt(messages[:-1])
-    trained_ids = encode_conversation(trained.tokenizer, messages).input_ids
+    prompt_ids, _turn_ends = tiny_model.encode_prompt(messages[:-1])
+    trained_ids = encode_conversation(tiny_model.tokenizer, messages).input_ids
     assert trained_ids[: len(prompt_ids)] == prompt_ids
-    assert trained.tokenizer.decode(prompt_ids).endswith("<person1>")
+    assert tiny_model.tokenizer.decode(prompt_ids).endswith("<person1>")
 
 
-def test_a_full_memory_forgets_whole_old_turns_down_to_half_and_says_so_once(trained):
+def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(tiny_model):
     said = []
     conversation = Conversation(
-        trained,
+        tiny_model,
         seed=0,
-        sampling=replace(trained.sampling, do_sample=False, max_new_tokens=4),
-        on_forget=lambda: said.append("forgot"),
+        sampling=replace(tiny_model.sampling, do_sample=False, max_new_tokens=4),
+        on_context_full=lambda: said.append("full"),
     )
-    room = trained.context_tokens - 4
+    room = tiny_model.context_tokens - 4
     lengths = [conversation.say("one two three four").num_prompt_tokens for _ in range(20)]
     assert max(lengths) <= room
     drops = [(before, after) for before, after in zip(lengths, lengths[1:], strict=False) if after < before]
     assert drops and all(after <= room / 2 + 1 for _before, after in drops)
-    assert said == ["forgot"]
+    assert said == ["full"]
     assert len(conversation.messages) == 40  # the conversation itself is whole
 
 
-def test_a_message_longer_than_the_memory_is_refused_and_leaves_nothing(conversation):
+def test_a_message_longer_than_the_context_is_refused_and_leaves_nothing(conversation):
     conversation.say("hi")
     before = list(conversation.messages)
-    with pytest.raises(MessageTooLong, match="this message has .* tokens, the model's memory 148; shorten it"):
+    with pytest.raises(
+        MessageTooLong, match="this message has .* tokens, the model's context has room for 148; shorten it"
+    ):
         conversation.say("word " * 500)
     assert conversation.messages == before
     assert conversation.say("still here").num_new_tokens > 0
@@ -132,11 +129,11 @@ def test_an_interrupted_reply_is_kept_as_it_was_shown(conversation):
     assert conversation.messages[-1]["content"] == reply.text == "".join(shown).strip()
 
 
-def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(trained):
-    hot = replace(trained.sampling, temperature=2.0, min_p=0.0)
+def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(tiny_model):
+    hot = replace(tiny_model.sampling, temperature=2.0, min_p=0.0)
     texts = []
     for _ in range(2):
-        conversation = Conversation(trained, seed=7, sampling=hot)
+        conversation = Conversation(tiny_model, seed=7, sampling=hot)
         texts.append([conversation.say("שלום").text, conversation.regenerate().text])
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]

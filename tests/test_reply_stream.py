@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from reply_stream import ReplyStream
+from reply_stream import ReplyStream, is_looping
 
 
 class Listener:
@@ -83,11 +83,6 @@ def test_stops_a_loop_and_says_so(listener):
     assert num_taken < len(listener.tokenizer("ok my friend, " * 6)["input_ids"])
 
 
-def test_laughter_is_not_cut(listener):
-    listener.hear("ח" * 24 + "</s>")
-    assert listener.bubbles == [("ח" * 24, None)]
-
-
 def test_an_interruption_ends_it_after_the_current_token(listener):
     listener.stop.set()
     assert listener.hear("one two three four") == 1
@@ -117,3 +112,34 @@ def test_half_a_character_at_the_end_is_not_shown(listener, tiny_tokenizer):
         listener.stream(torch.tensor([listener.ids]), None)
     listener.stream.finish("limit")
     assert listener.bubbles == [("hi", "limit")]
+
+
+def looks_looping(text):
+    """Judge `text` as if every letter were one token."""
+    return is_looping([ord(letter) for letter in text], lambda ids: "".join(map(chr, ids)))
+
+
+@pytest.mark.parametrize("block", ["אני באה ", "ok ok", "what?", "a long block of 20 le"[:20]])
+def test_a_block_four_times_in_a_row_is_a_loop(block):
+    assert not looks_looping(f"well {block * 3}")
+    assert looks_looping(f"well {block * 4}")
+
+
+def test_a_loop_is_noticed_although_it_does_not_end_with_a_whole_block():
+    assert looks_looping("abcdefabcdefabcdefabcdefab")
+
+
+@pytest.mark.parametrize(
+    "laughter", ["חחחחחחחחחחחחחחחחחחחח", "hahahahahahahahahaha", "😂😂😂😂😂😂😂😂😂😂😂😂😂😂😂😂😂😂"]
+)
+def test_laughter_is_no_loop_up_to_25_letters(laughter):
+    assert not looks_looping(laughter)
+    assert looks_looping(laughter * 3)
+
+
+def test_laughter_after_words_counts_for_itself():
+    assert not looks_looping("זה ממש מצחיק אותי עכשיו " + "ח" * 20)
+
+
+def test_different_talk_is_no_loop():
+    assert not looks_looping("one two three four five six seven eight nine ten eleven twelve")

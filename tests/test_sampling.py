@@ -20,11 +20,11 @@ def test_takes_known_values_and_leaves_the_rest():
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("temperature", "0", "temperature is a number from 0.01 to 5"),
-        ("temperature", "nan", "temperature is a number from 0.01 to 5"),
-        ("temperature", "hot", "temperature is a number from 0.01 to 5"),
-        ("top_k", "1.5", "top_k is a whole number from 0 to 1,000,000"),
-        ("do_sample", "perhaps", "do_sample is on or off"),
+        ("temperature", "0", "temperature must be a number from 0.01 to 5"),
+        ("temperature", "nan", "temperature must be a number from 0.01 to 5"),
+        ("temperature", "hot", "temperature must be a number from 0.01 to 5"),
+        ("top_k", "1.5", "top_k must be a whole number from 0 to 1,000,000"),
+        ("do_sample", "perhaps", "do_sample must be on or off"),
         ("no_repeat_ngram_size", "3", "no setting named no_repeat_ngram_size"),
     ],
 )

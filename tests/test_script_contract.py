@@ -7,47 +7,50 @@ import stat
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
 from common import script as contract
 
-STAGE_DIR = Path(contract.__file__).parent
 
-
-def run_code(body: str, *arguments: str, **options) -> subprocess.CompletedProcess:
-    """Run a script whose main() has `body`, under the guard, as its own process."""
-    return subprocess.run([sys.executable, "-c", script(body), *arguments], capture_output=True, text=True, **options)
-
-
-def script(body: str) -> str:
+def script(body):
     return (
-        f"import sys; sys.path[:0] = [{str(STAGE_DIR)!r}, {str(STAGE_DIR.parent)!r}]\n"
-        "from common.script import *\nfrom pathlib import Path\nimport os, signal, time\n"
+        "from common.script import *\nfrom pathlib import Path\nimport os, signal, sys, time\n"
         "def main():\n"
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\nsys.argv[0] = 'script.py'\nrun_script(main)"
     )
 
 
-def test_a_users_mistake_is_one_line_and_status_1():
+@pytest.fixture
+def run_code(start_python):
+    """A function that runs a script whose main() has this body, under the guard, as its own process."""
+
+    def run(body, *arguments, **options):
+        process = start_python(script(body), *arguments, **options)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    return run
+
+
+def test_a_users_mistake_is_one_line_and_status_1(run_code):
     done = run_code("raise ScriptError('chat.txt: is empty; export again')")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "script: chat.txt: is empty; export again\n")
 
 
-def test_debug_shows_the_traceback_of_a_users_mistake():
+def test_debug_shows_the_traceback_of_a_users_mistake(run_code):
     assert "Traceback" in run_code("raise ScriptError('x')", "--debug").stderr
 
 
-def test_our_own_bug_asks_for_a_report_and_shows_the_traceback():
+def test_our_own_bug_asks_for_a_report_and_shows_the_traceback(run_code):
     done = run_code("{}['missing']")
     assert done.returncode == 1
     assert "please report" in done.stderr.splitlines()[0]
     assert "KeyError" in done.stderr
 
 
-def test_a_panic_of_a_library_that_is_no_exception_asks_for_a_report_too():
+def test_a_panic_of_a_library_that_is_no_exception_asks_for_a_report_too(run_code):
     done = run_code("""
         class PanicException(BaseException):
             pass
@@ -57,7 +60,7 @@ def test_a_panic_of_a_library_that_is_no_exception_asks_for_a_report_too():
     assert "please report" in done.stderr.splitlines()[0]
 
 
-def test_a_refusal_of_the_file_system_names_the_file_and_the_cure(tmp_path):
+def test_a_refusal_of_the_file_system_names_the_file_and_the_cure(run_code, tmp_path):
     done = run_code(f"open({str(tmp_path / 'nothing.txt')!r})")
     assert done.returncode == 1
     assert "nothing.txt: not found; check the path" in done.stderr
@@ -65,7 +68,9 @@ def test_a_refusal_of_the_file_system_names_the_file_and_the_cure(tmp_path):
 
 
 @pytest.mark.parametrize(("sent", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_ends_the_script_with_its_status_and_takes_the_temporary_file_along(tmp_path, sent, status):
+def test_a_signal_ends_the_script_with_its_status_and_takes_the_temporary_file_along(
+    start_python, tmp_path, sent, status
+):
     body = f"""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with replacing(Path({str(tmp_path)!r}) / "out.txt") as file:
@@ -73,16 +78,16 @@ def test_a_signal_ends_the_script_with_its_status_and_takes_the_temporary_file_a
             print("ready", flush=True)
             time.sleep(30)
     """
-    process = subprocess.Popen([sys.executable, "-c", script(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
+    process = start_python(script(body))
+    assert process.stdout.readline() == "ready\n"
     process.send_signal(getattr(signal, sent))
     _, errors = process.communicate(timeout=20)
     assert process.returncode == status
-    assert b"Traceback" not in errors
+    assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_file_is_whole_and_private(tmp_path):
+def test_a_finished_file_is_whole_and_private(run_code, tmp_path):
     done = run_code(f"""
         with replacing(Path({str(tmp_path)!r}) / "new" / "out.txt") as file:
             file.write("שלום")
@@ -104,7 +109,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(run_code, tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
     done = run_code(
@@ -136,7 +141,7 @@ def test_only_files_of_dead_runs_are_removed(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([alive, other])
 
 
-def test_the_second_run_on_one_folder_says_so(tmp_path):
+def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
     with contract.exclusive_use(tmp_path, "training"):
         done = run_code(f"""
             with exclusive_use(Path({str(tmp_path)!r}), "training"):
@@ -146,37 +151,28 @@ def test_the_second_run_on_one_folder_says_so(tmp_path):
     assert "another run is training here" in done.stderr
 
 
-def test_the_work_ends_well_when_the_reader_of_its_output_leaves(tmp_path):
+def test_the_work_ends_well_when_the_reader_of_its_output_leaves(start_python, tmp_path):
     body = f"""
         for number in range(20_000):
             print("a line", number)
         Path({str(tmp_path / "done")!r}).touch()
     """
-    process = subprocess.Popen([sys.executable, "-c", script(body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start_python(script(body))
     process.stdout.readline()
     process.stdout.close()
     errors = process.stderr.read()
-    assert (process.wait(timeout=20), errors) == (0, b"")
+    assert (process.wait(timeout=20), errors) == (0, "")
     assert (tmp_path / "done").exists()
 
 
-def test_closed_standard_streams_do_no_harm():
-    done = subprocess.run(
-        [
-            "sh",
-            "-c",
-            'exec "$@" >&- 2>&-',
-            "sh",
-            sys.executable,
-            "-c",
-            script("print('x'); print('y', file=sys.stderr)"),
-        ]
-    )
-    assert done.returncode == 0
+def test_closed_standard_streams_do_no_harm(module_environment):
+    program = script("print('x'); print('y', file=sys.stderr)")
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"]
+    assert subprocess.run([*closed, sys.executable, "-c", program], env=module_environment).returncode == 0
 
 
-def test_a_console_without_unicode_gets_escapes_instead_of_an_error():
-    done = run_code("print('שלום 🟩')", env={"PYTHONIOENCODING": "cp1252", "PATH": os.environ["PATH"]})
+def test_a_console_without_unicode_gets_escapes_instead_of_an_error(run_code):
+    done = run_code("print('שלום 🟩')", env={"PYTHONIOENCODING": "cp1252"})
     assert (done.returncode, done.stdout) == (0, "שלום 🟩\n")
 
 
@@ -210,6 +206,6 @@ def test_a_block_that_differs_is_named(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_it_loads_no_library():
+def test_it_loads_no_library(run_code):
     loaded = run_code("print(sorted(set(sys.modules) & {'torch', 'transformers', 'regex', 'emoji', 'numpy'}))").stdout
     assert loaded == "[]\n"

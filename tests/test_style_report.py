@@ -11,7 +11,7 @@ import torch
 from saved_model_checks import check_saved_model
 from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
-from turns import with_seats_swapped
+from turns import with_roles_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.canaries import ANSWER, Canary, invent_canaries, plant_into_file, read_canaries
 from writing_style.code_ranking import CodeRanker, measure_canaries
@@ -112,7 +112,7 @@ def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations)
         {"role": "assistant", "content": "c"},
     ]
     assert [found.reply for found in list_exchanges({7: messages})] == ["c"]
-    assert [found.reply for found in list_exchanges({7: with_seats_swapped(messages)})] == ["b"]
+    assert [found.reply for found in list_exchanges({7: with_roles_swapped(messages)})] == ["b"]
 
 
 def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
@@ -329,7 +329,7 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
             "style_report: none/style_quiz_key.json: not found; make a blind",
         ),
         ("--plant-canaries no/x.jsonl", 1, "style_report: no: no such folder; make it, or choose another place"),
-        ("--prompts 0", 2, "argument --prompts: is a whole number from 1, not '0'"),
+        ("--prompts 0", 2, "argument --prompts: must be a whole number from 1, not '0'"),
         ("--set validation", 2, "argument --set: invalid choice"),
     ],
 )

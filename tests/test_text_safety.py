@@ -9,19 +9,7 @@ from common.text_safety import remove_unsafe_characters
 
 @pytest.mark.parametrize(
     "hostile",
-    [
-        "\x1b[2J",
-        "\x1b]52;c;aGk=\x07",
-        "\x9b31m",
-        "\x00",
-        "\r",
-        "\x7f",
-        "\u202e",
-        "\u2066",
-        "\u2028",
-        "\ufeff",
-        "\ud83d",
-    ],
+    ["\x1b[2J", "\x1b]52;c;aGk=\x07", "\x9b31m", *"\x00\r\x7f\u202e\u2066\u2028\ufeff\ud83d"],
 )
 def test_removes_what_acts_on_a_terminal_or_on_its_neighbours(hostile):
     cleaned = remove_unsafe_characters(f"a{hostile}b")

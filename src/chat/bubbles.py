@@ -1,8 +1,8 @@
-"""How a conversation looks in `conversation.txt`: right-aligned green bubbles, left-aligned blue ones, centred notes.
+"""The layout of `conversation.txt`: green bubbles on the right, blue bubbles on the left, centred notes.
 
-Right in every editor, Hebrew and emoji included: each line starts with a left-to-right mark, so that sides stay sides
-where an editor guesses a line's direction from its letters; the words stand in an isolate, so that their direction
-never moves the squares; widths are columns on the screen, not characters. It leaves the file itself to others.
+It looks the same in every editor, Hebrew and emoji included. Each line starts with a left-to-right mark, because
+editors guess a line's direction from its letters. The words stand in a bidi isolate, so that their direction does not
+move the squares. Widths are screen columns, not characters. Writing the file is left to `conversation_log`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from common.text_safety import remove_unsafe_characters
 
 # The published layout: 40 columns for the words and their padding, then the squares with their spaces.
 LINE_COLUMNS = 46
-WRAP_COLUMNS = 34  # leaves six columns that tell the sides apart even where a bubble is full
+WRAP_COLUMNS = 34  # six fewer than fit: a full line of the left and of the right bubble still differ
 SQUARES = {"user": "🟩", "assistant": "🟦"}
-SQUARES_COLUMNS = 6  # a square (2) and a space on each side
+SQUARES_COLUMNS = 6  # on each side a square (2) and a space
 
 LRM = "\N{LEFT-TO-RIGHT MARK}"
 RLM = "\N{RIGHT-TO-LEFT MARK}"
@@ -28,7 +28,7 @@ PDI = "\N{POP DIRECTIONAL ISOLATE}"
 def render_bubble(role: str, text: str) -> str:
     """Return `text` as the lines of one bubble, each with its line break.
 
-    Every line stands between squares of its own, so a message of several lines cannot pass for another's turn.
+    Every line has its own squares, so a message of several lines cannot imitate the other person's turn.
     """
     square = SQUARES[role]
     lines = []
@@ -39,7 +39,7 @@ def render_bubble(role: str, text: str) -> str:
 
 
 def render_note(text: str) -> str:
-    """Return a line that is nobody's words (a date, `taken back`), centred between dashes."""
+    """Return a centred line between dashes, for what is not a message (a date, `last turn taken back`)."""
     note = f"── {_one_line(text)} ──"
     return f"{LRM}{' ' * max(0, (LINE_COLUMNS - wcswidth(note)) // 2)}{note}\n"
 
@@ -51,7 +51,7 @@ def _wrapped(text: str) -> list[str]:
         for line in wrap(
             paragraph, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False
         ) or [""]:
-            # A later line may begin with a word of the other direction; the mark lends it that of its paragraph.
+            # A wrapped line may begin with a word of the other direction; the mark sets its paragraph's direction.
             mark = "" if _is_right_to_left(line) == is_right_to_left else RLM if is_right_to_left else LRM
             lines.append(mark + line)
     return lines

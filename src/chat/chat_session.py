@@ -1,6 +1,6 @@
-"""One sitting at the chat: each line is said or carried out, shown, and logged before anything else happens.
+"""One run of the chat: each line is a message or a command, and is logged before anything else happens.
 
-It leaves the model to `live_conversation`, the files to `conversation_log`, the terminal to its two modules.
+The model is left to `live_conversation`, the files to `conversation_log`, input and output to `terminal`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,35 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from chat_commands import COMMANDS, Command, help_text, read_line_as_command
-from chat_screen import REMARKS, PipedScreen, TerminalScreen, tell
 from conversation_log import ConversationLog, read_conversation, save_conversation
 from live_conversation import Conversation, FinishedReply, MessageTooLong
-from terminal_input import OneMessage, PipedInput, TerminalInput
+from terminal import (
+    COMMANDS,
+    REMARKS,
+    Command,
+    OneMessage,
+    PipedInput,
+    PipedScreen,
+    TerminalInput,
+    TerminalScreen,
+    help_text,
+    read_line_as_command,
+    show_notice,
+)
 from turns import Messages, take_back_reply
 
 from common.command_line import check_folder_of, typed_path
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
-MAX_LINE_CHARS = 200_000  # beyond what any model here can take in; spares cutting megabytes into tokens
+MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing megabytes
 
 
 class ChatSession:
-    """Connects a conversation with its log, its screen and what is typed."""
+    """Connects a conversation with its log, its screen and the user's lines."""
 
     def __init__(self, conversation: Conversation, log: ConversationLog, screen: PipedScreen | TerminalScreen) -> None:
-        """Begin the log; `conversation` may hold messages of an earlier sitting."""
+        """Begin the log; `conversation` may hold messages of an earlier chat."""
         self._conversation = conversation
         self._log = log
         self._screen = screen
@@ -42,11 +52,11 @@ class ChatSession:
             log.add_event("load", conversation.messages)
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
-        """Take `lines` until they end or one says to leave; return the exit status."""
+        """Process `lines` until they end or one is `exit`; return the exit status."""
         is_typed = isinstance(lines, TerminalInput)
         while (line := lines.read()) is not None:
             if len(line) > MAX_LINE_CHARS:
-                tell(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} can be taken")
+                show_notice(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} are accepted")
                 continue
             meaning = read_line_as_command(remove_unsafe_characters(line))
             if isinstance(meaning, Command):
@@ -55,18 +65,18 @@ class ChatSession:
                 self._carry_out(meaning)
             elif meaning:
                 self._say(meaning)
-            if self._was_interrupted and not is_typed:  # who stops a script means all of it
+            if self._was_interrupted and not is_typed:  # Ctrl-C during piped input stops the whole chat
                 return 130
         else:
             if is_typed:
-                tell("")  # Ctrl-D leaves the cursor behind the prompt
+                show_notice("")  # Ctrl-D leaves the cursor after the prompt
         return 0
 
     def _say(self, text: str) -> None:
         try:
             self._conversation.add(text)
         except MessageTooLong as error:
-            tell(str(error))
+            show_notice(str(error))
             return
         self._log.add_bubble("user", text)
         self._answer()
@@ -85,17 +95,17 @@ class ChatSession:
         with _stopping_on_interrupt() as stop:
             try:
                 self._last_reply = self._conversation.answer(self._screen.add_text, end_bubble, stop)
-            except KeyboardInterrupt:  # pressed twice: not even the next token is waited for
+            except KeyboardInterrupt:  # pressed twice: do not wait for the next token
                 self._last_reply = None
         self._was_interrupted = stop.is_set()
         self._screen.end_reply(num_bubbles)
 
     def _carry_out(self, command: Command) -> None:
         if command.name not in COMMANDS:
-            tell(f"no command /{command.name}; /help lists them, // sends a line that begins with a slash")
+            show_notice(f"no command /{command.name}; /help lists them, // sends a line that begins with a slash")
             return
         actions: dict[str, Callable[[str], None]] = {
-            "help": lambda _: tell(help_text()),
+            "help": lambda _: show_notice(help_text()),
             "undo": self._undo,
             "regenerate": self._regenerate,
             "reset": self._reset,
@@ -108,20 +118,20 @@ class ChatSession:
         }
         wanted_argument = COMMANDS[command.name][0]
         if wanted_argument and not command.argument:
-            tell(f"usage: /{command.name} {wanted_argument}")
+            show_notice(f"usage: /{command.name} {wanted_argument}")
             return
         actions[command.name](command.argument)
 
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
             self._log.add_event("undo")
-            tell("last turn taken back")
+            show_notice("last turn taken back")
         else:
-            tell("nothing was said yet")
+            show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
         if not any(message["role"] == "user" for message in self._conversation.messages):
-            tell("nothing was said yet")
+            show_notice("no message yet")
             return
         if take_back_reply(self._conversation.messages):
             self._log.add_event("regenerate")
@@ -130,12 +140,12 @@ class ChatSession:
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
         self._log.add_event("reset")
-        tell("a new conversation")
+        show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
         self._conversation.swap()
         self._log.add_event("swap")
-        tell("seats changed")
+        show_notice("roles swapped")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
             self._answer()
 
@@ -144,9 +154,9 @@ class ChatSession:
         try:
             self._conversation.sampling = self._conversation.sampling.changed(name, value.strip())
         except ValueError as error:
-            tell(str(error))
+            show_notice(str(error))
         else:
-            tell(f"{name} {getattr(self._conversation.sampling, name)}")
+            show_notice(f"{name} {getattr(self._conversation.sampling, name)}")
 
     def _show_params(self, _argument: str) -> None:
         trained = self._conversation.trained
@@ -155,36 +165,36 @@ class ChatSession:
             "context_tokens": trained.context_tokens,
             "computed_on": str(trained.device),
         }
-        tell("\n".join(f"{name} {value}" for name, value in values.items()))
+        show_notice("\n".join(f"{name} {value}" for name, value in values.items()))
 
     def _show_stats(self, _argument: str) -> None:
         reply = self._last_reply
         if reply is None:
-            tell("no reply yet")
+            show_notice("no reply yet")
             return
         seconds_writing = max(reply.seconds - reply.first_token_seconds, 1e-9)
-        tell(
-            f"first token after {reply.first_token_seconds:.2f} s: {counted(reply.num_prompt_tokens, 'token')} of conversation, "
-            f"{reply.num_reused_tokens:,} of them read before\n"
-            f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} a second, "
-            f"ending: {reply.ending}\n"
-            f"memory: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
+        show_notice(
+            f"first token after {reply.first_token_seconds:.2f} s; prompt: {counted(reply.num_prompt_tokens, 'token')}, "
+            f"{reply.num_reused_tokens:,} of them from the cache\n"
+            f"{counted(reply.num_new_tokens, 'new token')}, {max(0, reply.num_new_tokens - 1) / seconds_writing:.1f} "
+            f"tokens/s, ending: {reply.ending}\n"
+            f"context: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
         )
 
     def _save(self, argument: str) -> None:
         path = typed_path(argument)
         try:
             if path.exists():
-                tell(f"{shown_path(path)}: exists; choose another name")
+                show_notice(f"{shown_path(path)}: exists; choose another name")
                 return
             check_folder_of(path)
             save_conversation(path, self._conversation.messages)
         except ScriptError as error:
-            tell(str(error))
+            show_notice(str(error))
         except OSError as error:
-            tell(f"{shown_path(path)}: not written, {error.strerror}")
+            show_notice(f"{shown_path(path)}: not written, {error.strerror}")
         else:
-            tell(f"{shown_path(path)}: {counted(len(self._conversation.messages), 'message')}")
+            show_notice(f"{shown_path(path)}: {counted(len(self._conversation.messages), 'message')}")
 
     def _load(self, argument: str) -> None:
         path = typed_path(argument)
@@ -192,24 +202,24 @@ class ChatSession:
         if messages:
             self._conversation.reset(messages)
             self._log.add_event("load", messages)
-            tell(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation goes on")
+            show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation continues")
 
 
 def read_saved(path: Path) -> Messages:
-    """Return the conversation in `path`; say why when there is none."""
+    """Return the conversation in `path`; show a notice when there is none."""
     try:
         messages = read_conversation(path)
     except OSError as error:
-        tell(f"{shown_path(path)}: not read, {error.strerror}")
+        show_notice(f"{shown_path(path)}: not read, {error.strerror}")
         return []
     if not messages:
-        tell(f"{shown_path(path)}: holds no conversation")
+        show_notice(f"{shown_path(path)}: holds no conversation")
     return messages
 
 
 @contextmanager
 def _stopping_on_interrupt() -> Iterator[threading.Event]:
-    """Within the block Ctrl-C sets the event, and a second one raises KeyboardInterrupt."""
+    """Within the block, Ctrl-C sets the event; a second Ctrl-C raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def on_interrupt(_signal_number: int, _frame: FrameType | None) -> None:

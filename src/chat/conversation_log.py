@@ -1,7 +1,7 @@
-"""The conversation on disk: `conversation.txt` to read, and its twin `conversation.jsonl` to continue from.
+"""The conversation on disk: `conversation.txt` to read, and the JSONL log `conversation.jsonl` to continue from.
 
-Both are only ever appended to: one write, flushed to disk, for each finished bubble, so that a crash or a kill loses
-nothing that was said. It leaves the look of a bubble to `bubbles` and the model's memory to `live_conversation`.
+Both are only appended to. Each finished bubble is one write, flushed to disk, so that a crash or a kill loses none.
+The layout of a bubble is left to `bubbles`, the model's context to `live_conversation`.
 """
 
 from __future__ import annotations
@@ -18,40 +18,43 @@ from pathlib import Path
 from typing import Any
 
 from bubbles import render_bubble, render_note
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_seats_swapped
+from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
 
-# Continuing reads the end of the twin alone: more than any model remembers, and a log of gigabytes opens at once.
+# Resuming reads only the end of the JSONL log: more than any model's context, and a log of gigabytes opens at once.
 RESUME_BYTES = 4 * 1024 * 1024
 
-# What happened besides words, as the twin records it and as conversation.txt notes it.
+# Events other than messages, by their name in the JSONL log: the note in conversation.txt.
 NOTES = {
     "undo": "last turn taken back",
     "regenerate": "last reply taken back",
-    "reset": "conversation starts anew",
-    "swap": "seats changed",
-    "load": "a saved conversation goes on",
+    "reset": "new conversation",
+    "swap": "roles swapped",
+    "load": "a saved conversation continues",
 }
 
 
 class ConversationLog:
-    """Appends what is said to `path` and its twin; never raises once open: what could not be written is kept and retried."""
+    """Appends messages to `path` and to the JSONL log beside it.
+
+    Once open, it never raises: what could not be written is kept and tried again.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         """Open both files, created private (0600). Raises ScriptError or OSError when they cannot be written.
 
-        When another chat holds `path`, `warn` is told and `<name>-<process>.txt` is used.
+        When another chat holds `path`, `<name>-<process>.txt` is used and `warn` gets a message.
         """
         self._warn = warn
         self._has_warned = False
         self.path, self._text_file = _open_unshared(path, warn)
-        self.twin_path = self.path.with_suffix(".jsonl")
-        self._twin_file = _AppendedFile(self.twin_path)
+        self.jsonl_path = self.path.with_suffix(".jsonl")
+        self._jsonl_file = _AppendedFile(self.jsonl_path)
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Record the beginning of a chat: a centred date line, and in the twin the settings it runs with."""
+        """Record the start of a chat: a centred date line, and in the JSONL log its settings."""
         now = _now()
         self._append(
             render_note(now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]),
@@ -59,30 +62,31 @@ class ConversationLog:
         )
 
     def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:
-        """Record one finished bubble of `role`; `remark` says what befell it (`interrupted`)."""
+        """Record one finished bubble of `role`; `remark` says how it was cut short (`interrupted`)."""
         shown = f"{text} [{remark}]" if remark else text
         record = {"role": role, "text": remove_unsafe_characters(text)}
         self._append(render_bubble(role, shown), [record | ({"remark": remark} if remark else {})])
 
     def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = ()) -> None:
-        """Record one of NOTES; `messages` are what the conversation consists of after a load."""
+        """Record one of NOTES; after a load, `messages` is the whole conversation."""
         self._append(render_note(NOTES[event]), [{"event": event}, *_message_records(messages)])
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether something that was said is not on disk yet."""
-        return bool(self._text_file.pending or self._twin_file.pending)
+        """Whether part of the conversation is not on disk yet."""
+        return bool(self._text_file.pending or self._jsonl_file.pending)
 
     def close(self) -> None:
-        """Try once more to write what is left, and let the files go."""
+        """Try once more to write what is pending, and close the files."""
         self._append("", [])
-        self._text_file.close()
-        self._twin_file.close()
+        for file in (self._text_file, self._jsonl_file):
+            file.remove_if_unused()
+            file.close()
 
     def _append(self, text: str, records: Sequence[Mapping[str, Any]]) -> None:
         lines = "".join(_json_line({"at": _now().isoformat(timespec="seconds"), **record}) for record in records)
         with _signals_deferred():
-            for file, addition in ((self._text_file, text), (self._twin_file, lines)):
+            for file, addition in ((self._text_file, text), (self._jsonl_file, lines)):
                 try:
                     file.append(addition.encode("utf-8"))
                 except (OSError, ScriptError) as error:
@@ -93,13 +97,11 @@ class ConversationLog:
             return
         self._has_warned = True
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else "is no ordinary file"
-        self._warn(
-            f"{shown_path(path)}: not written ({reason}); the chat goes on, and writing is tried again at each message"
-        )
+        self._warn(f"{shown_path(path)}: not written ({reason}); the chat goes on and tries again at each message")
 
 
 class _AppendedFile:
-    """One file that only grows. Bytes that could not be written wait in `pending` for the next call."""
+    """A file that is only appended to. Bytes that could not be written stay in `pending` until the next call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,44 +109,49 @@ class _AppendedFile:
         self._handle = self._open()
 
     def append(self, data: bytes) -> None:
-        """Write `data` after what is still pending, and flush it to disk. Raises OSError; nothing is lost by it."""
+        """Write what is pending, then `data`, and flush it to disk. Raises OSError; the bytes then stay pending."""
         self.pending += data
-        if not self._is_still_in_place():  # deleted or moved meanwhile: what is said from here on goes to a new file
+        if not self._is_still_in_place():  # deleted or moved meanwhile: go on in a new file
             replacement = self._open()
             os.close(self._handle)
             self._handle = replacement
             self.lock()
         while self.pending:
-            num_written = os.write(self._handle, self.pending)  # a full disk may take a part only
+            num_written = os.write(self._handle, self.pending)  # on a full disk perhaps only a part
             self.pending = self.pending[num_written:]
         if data:
             os.fsync(self._handle)
 
     def lock(self) -> bool:
-        """Take the file for this process; False when another one has it."""
+        """Lock the file for this process; return False when another process holds it."""
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
+    def remove_if_unused(self) -> None:
+        """Remove the file if it was created here and is empty: the model could not be loaded."""
+        if self._is_new and not self.pending and not os.fstat(self._handle).st_size and self._is_still_in_place():
+            self.path.unlink()
+
     def close(self) -> None:
         os.close(self._handle)
 
     def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # deleted meanwhile: the chat goes on
-        is_new = not self.path.exists()
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: a pipe does not make us wait
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may be deleted during the chat
+        self._is_new = not self.path.exists()
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: opening a pipe does not block
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise ScriptError(f"{shown_path(self.path)}: is no ordinary file; choose another with --conversation-path")
-        if is_new:
+        if self._is_new:
             flush_folder(self.path.parent)
-        with suppress(PermissionError):  # another owner's file that we may write all the same
+        with suppress(PermissionError):  # another owner's file that we may write
             os.fchmod(handle, 0o600)
         size = os.fstat(handle).st_size
         if size and not self.pending and os.pread(handle, 1, size - 1) != b"\n":
-            self.pending = b"\n"  # a last line cut by a crash: close it before anything follows
+            self.pending = b"\n"  # a last line cut by a crash: end it first
         return handle
 
     def _is_still_in_place(self) -> bool:
@@ -156,7 +163,7 @@ class _AppendedFile:
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Let a signal that arrives in the block act after it: else text and twin could part, or a line come twice."""
+    """Delay signals to the end of the block: else the two files could differ, or a line be written twice."""
     arrived: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous_handlers = {
@@ -173,25 +180,25 @@ def _signals_deferred() -> Iterator[None]:
 
 def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _AppendedFile]:
     if path.suffix == ".jsonl":
-        raise ScriptError(f"{shown_path(path)}: this name is needed for the log's twin; choose one that ends in .txt")
+        raise ScriptError(f"{shown_path(path)}: this name is needed for the JSONL log; choose one that ends in .txt")
     file = _AppendedFile(path)
     if file.lock():
         return path, file
     file.close()
     own_path = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")
-    warn(f"{shown_path(path)}: another chat writes here; this one goes to {shown_path(own_path)}")
+    warn(f"{shown_path(path)}: another chat writes here; this one is logged to {shown_path(own_path)}")
     own_file = _AppendedFile(own_path)
     own_file.lock()
     return own_path, own_file
 
 
-def read_conversation(twin_path: Path) -> Messages:
-    """Return the last conversation that a twin (or a saved file) holds, as messages; damaged lines are left out.
+def read_conversation(jsonl_path: Path) -> Messages:
+    """Return the last conversation of a JSONL log (or a saved file) as messages; damaged lines are left out.
 
     Raises OSError.
     """
     messages: Messages = []
-    for record in _read_records(twin_path):
+    for record in _read_records(jsonl_path):
         role, text, event = record.get("role"), record.get("text"), record.get("event")
         if role in ("user", "assistant") and isinstance(text, str):
             add_to_turn(messages, role, remove_unsafe_characters(text))
@@ -202,12 +209,12 @@ def read_conversation(twin_path: Path) -> Messages:
         elif event == "regenerate":
             take_back_reply(messages)
         elif event == "swap":
-            messages = with_seats_swapped(messages)
+            messages = with_roles_swapped(messages)
     return messages
 
 
 def save_conversation(path: Path, messages: Sequence[Mapping[str, str]]) -> None:
-    """Write `messages` to `path` in the twin's form, private and whole. Raises OSError."""
+    """Write `messages` to `path` as a JSONL log, private and whole. Raises OSError."""
     with replacing(path) as file:
         for record in ({"event": "start"}, *_message_records(messages)):
             file.write(_json_line({"at": _now().isoformat(timespec="seconds"), **record}))
@@ -225,7 +232,7 @@ def _read_records(path: Path) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line.decode("utf-8", errors="replace"))
-        except (ValueError, RecursionError):  # a torn line, or one cut by reading the end alone
+        except (ValueError, RecursionError):  # cut by a crash, or the first line of the part read
             continue
         if isinstance(record, dict):
             yield record

@@ -1,12 +1,12 @@
 """Merge the trained adapter into its base: one folder that transformers, vLLM, LLaMA-Factory and llama.cpp read.
 
-Reads   the folder saved_model (stage 2 writes it) and its base model
+Reads   the folder saved_model (written by stage 2) and its base model
 Writes  a new folder: weights (safetensors), tokenizer with its chat template, generation_config.json, Modelfile
 Run     python3 src/chat/export_model.py [--export-path exported_model]
-Takes   minutes; no GPU, but memory for the whole base (about 15 GB for 7B)
+Takes   minutes; no GPU, but memory for the whole base (about 15 GB for a 7B)
 
-The adapter was tuned beside a base in 4 bits and is merged into the same base in full precision, so replies of the
-exported model can differ a little from the chat's.
+The adapter was trained on the base in 4 bits and is merged into the base in full precision, so the exported model's
+replies can differ a little from the chat's.
 
 Exit status: 0 written; 1 refused or failed; 2 wrong usage; 129, 130, 143 when stopped.
 """
@@ -43,12 +43,12 @@ MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libra
 EXAMPLES = """examples:
   python3 src/chat/export_model.py
   python3 src/chat/export_model.py --saved-model-path other_model --export-path ~/models/me
-      another trained folder, another place
+      another trained folder, another target
 """
 
 
 def main() -> int:
-    """Check, merge, verify beside the target, rename."""
+    """Check, write the merged model beside the target, verify it, rename it."""
     options = parse_arguments()
     export_dir: Path = options.export_path
     warn_of_other_blocks(Path(chat_bot.__file__))
@@ -70,14 +70,14 @@ def main() -> int:
         shutil.rmtree(unfinished_dir, ignore_errors=True)
     flush_folder(export_dir.parent)
 
-    print(f"Checked: the tokenizer's {num_rows:,} entries are the model's rows, and rendered prompts encode as before.")
+    print(f"Checked: the tokenizer fits the model's {num_rows:,} rows, and prompts encode to the same ids as before.")
     print(f"Written: {shown_path(export_dir)}. It is as private as the chat it was trained on.")
     print(f"Next, for example: transformers serve {shown_path(export_dir)}")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; what is typed counts from the current folder."""
+    """Read the command line; typed paths count from the current folder."""
     parser = make_parser(__doc__, EXAMPLES)
     add_trained_model(parser, chat_bot.saved_model_path)
     parser.add_argument(
@@ -91,7 +91,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_place(export_dir: Path, saved: SavedModel) -> None:
-    """Raise ScriptError when `export_dir` is taken, or memory or disk are too small for the merged model."""
+    """Raise ScriptError when `export_dir` exists, or when memory or disk are too small for the merged model."""
     import psutil
 
     if export_dir.exists() or export_dir.is_symlink():
@@ -114,7 +114,7 @@ def check_place(export_dir: Path, saved: SavedModel) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush every file of `folder` to disk: the libraries do not."""
+    """Flush every file of `folder` to disk; the libraries do not."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

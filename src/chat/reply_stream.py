@@ -1,7 +1,7 @@
-"""One reply as it comes out of the model: whole characters, bubbles, and when to stop.
+"""One reply while it is generated: whole characters, bubbles, and when to stop.
 
-It is a stopping criterion: `generate` asks it after each token whether to stop, before it tells a streamer about it.
-It leaves sampling to `trained_model`, the cache to `live_conversation`, and what to do with text to its callbacks.
+It is a stopping criterion: `generate` calls it after each token, before it would call a streamer.
+Sampling is left to `trained_model`, the cache to `live_conversation`, showing the text to the callbacks.
 """
 
 from __future__ import annotations
@@ -9,30 +9,36 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from loop_guard import is_looping
+from wcwidth import iter_graphemes
 
 from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:
     import torch
 
-# The published marking is plain text to the tokenizer, so an undertrained model can write it. It ends the reply.
+# The published role markers are plain text to the tokenizer, so an undertrained model can write one. It ends the reply.
 ROLE_MARKER_RE = re.compile(r"<person[12]>")
 ROLE_MARKER_PREFIX_RE = re.compile(r"<(p(e(r(s(o(n[12]?)?)?)?)?)?)?$")
 
-# How a reply can end: by itself, with as many bubbles as allowed, with a role marker; or cut: in a loop, by the user,
-# at the limit of its length.
+# How a reply can end: by itself, at the allowed number of bubbles, at a role marker; or cut short: in a loop, by the
+# user, at the maximum length.
 ENDINGS = ("complete", "bubbles", "marker", "loop", "interrupted", "limit")
 CUT_ENDINGS = ENDINGS[3:]
 
+BLOCK_TOKENS = range(4, 21)  # shorter blocks occur in good replies, longer ones reach the maximum length
+NUM_REPEATS = 4
+LAUGHTER_GRAPHEMES = 25  # the longest allowed run of "חחחחח", "hahaha" or one repeated emoji
+LAUGHTER_LETTERS = 2
+
 
 class ReplyStream:
-    """Collects a reply, tells `on_text` about each piece and `on_bubble` about each finished bubble (one line).
+    """Collects a reply; calls `on_text` with each piece of text and `on_bubble` with each finished bubble (one line).
 
-    `on_bubble` also gets how the reply ended when that cut the bubble short, else None.
+    `on_bubble` also gets the ending that cut the bubble short, or None.
     """
 
     def __init__(
@@ -49,7 +55,7 @@ class ReplyStream:
         from tokenizers.decoders import DecodeStream
 
         self._tokenizer = tokenizer
-        # Holds bytes back until they form whole characters; joining and re-decoding would tear emoji.
+        # Holds bytes back until they form whole characters; decoding token by token would break emoji.
         self._decoder = DecodeStream([], skip_special_tokens=True)
         self._end_ids = end_ids
         self._max_bubbles = max_bubbles
@@ -57,15 +63,15 @@ class ReplyStream:
         self._on_bubble = on_bubble
         self._stop = stop
         self._num_seen_tokens = num_prompt_tokens
-        self._held = ""  # perhaps the beginning of a role marker
-        self._line = ""  # the bubble that is being written
+        self._held = ""  # possibly the beginning of a role marker
+        self._line = ""  # the current bubble
         self.ids: list[int] = []
         self.bubbles: list[str] = []
-        self.ending: str | None = None  # one of ENDINGS, None while it goes on
+        self.ending: str | None = None  # one of ENDINGS; None until then
         self.first_token_at: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:
-        """Take the tokens that are new in `input_ids` (one sequence) and tell `generate` whether to stop."""
+        """Process the new tokens of `input_ids` (one sequence) and return whether to stop."""
         import torch
 
         if self.first_token_at is None:
@@ -77,7 +83,7 @@ class ReplyStream:
         return torch.full((1,), self.ending is not None, dtype=torch.bool, device=input_ids.device)
 
     def finish(self, ending: str) -> None:
-        """Close the bubble that is still open; `ending` is how generating ended unless the stream itself ended it."""
+        """Close the current bubble; `ending` applies unless the stream has ended the reply itself."""
         self.ending = self.ending or ending
         self._write(self._held)
         self._held = ""
@@ -97,7 +103,7 @@ class ReplyStream:
             self.ending = "interrupted"
 
     def _add(self, piece: str) -> None:
-        # Bytes that make no character, such as half an emoji, come as this one.
+        # Bytes that form no character, such as half an emoji, decode to U+FFFD.
         text = self._held + remove_unsafe_characters(piece).replace("\N{REPLACEMENT CHARACTER}", "")
         marker = ROLE_MARKER_RE.search(text)
         if marker:
@@ -127,3 +133,23 @@ class ReplyStream:
         if bubble:
             self.bubbles.append(bubble)
             self._on_bubble(bubble, cut_by)
+
+
+def is_looping(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> bool:
+    """Return whether `ids` end with one block of 4 to 20 tokens, 4 times in a row.
+
+    A run of one or two different letters (or emoji) is laughter, and up to 25 of them are allowed.
+    """
+    for size in BLOCK_TOKENS:
+        tail = list(ids[-size * NUM_REPEATS :])
+        if len(tail) == size * NUM_REPEATS and tail == tail[:size] * NUM_REPEATS:
+            return not _is_laughter(decode(tail), decode(ids))
+    return False
+
+
+def _is_laughter(tail: str, text: str) -> bool:
+    letters = set(iter_graphemes(tail.strip("\N{REPLACEMENT CHARACTER}")))  # the block may begin or end inside a letter
+    if len(letters) > LAUGHTER_LETTERS:
+        return False
+    run = takewhile(letters.__contains__, reversed(list(iter_graphemes(text))))
+    return sum(1 for _ in run) <= LAUGHTER_GRAPHEMES

@@ -1,6 +1,6 @@
-"""The trained folder, checked before any model library is imported: complete, undamaged, harmless, of this base.
+"""Checks of the trained folder before any model library is imported: complete, undamaged, safe, its base on this disk.
 
-Needs the standard library (and numpy for one check). It leaves loading to `trained_model`.
+Standard library only. Loading, and the check that all weights are finite, is left to `trained_model`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from common.model_folder import (
 )
 from common.script import PROJECT_ROOT, ScriptError, shown_path
 
-MAX_RANK = 512  # a hostile rank allocates tens of gigabytes; useful ones end at 256
+MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
 
-# What an adapter of this project says about itself; every other key of its config must be empty or switched off.
+# The keys that this project writes into an adapter's config; every other key must be empty or off.
 ADAPTER_KEYS = {
     "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout", "megatron_core",
     "peft_type", "peft_version", "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
@@ -42,23 +42,22 @@ ADAPTER_KEYS = {
 EMPTY_VALUES: tuple[Any, ...] = (None, False, "none", {}, [])
 MODULE_NAME_RE = re.compile(r"[A-Za-z0-9_.]{1,100}")
 
-# For each number type an adapter may have: the bits of the exponent, all of them set in NaN and infinity.
-EXPONENT_BITS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+ADAPTER_DTYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A checked folder and what its JSON files say."""
+    """A checked folder and the contents of its JSON files."""
 
     folder: Path
     settings: dict[str, Any]  # training_settings.json
     generation: dict[str, Any]  # generation_config.json
-    sampling: Sampling  # what it says about drawing replies
+    sampling: Sampling  # the sampling values in it
     base: BaseModel
 
     @property
     def base_dir(self) -> Path:
-        """The base's folder: it was found on this disk."""
+        """The base's folder, which was found on this disk."""
         assert self.base.folder is not None
         return self.base.folder
 
@@ -66,7 +65,7 @@ class SavedModel:
 def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedModel:
     """Check the trained model in `folder` and find its base; raise ScriptError with the cure.
 
-    `base_model_id` is the base asked for on the command line, None to take the one it was trained on.
+    `base_model_id` is the base given on the command line, or None for the one it was trained on.
     """
     try:
         settings = _read_settings(folder)
@@ -84,10 +83,10 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise ScriptError(f"{shown_path(folder)}: no trained model yet; run src/training/fine_tuning_model.py first")
     if not folder.is_dir():
-        raise ScriptError(f"{shown_path(folder)}: is a file, the folder of a trained model is needed; check the path")
+        raise ScriptError(f"{shown_path(folder)}: is a file, not the folder of a trained model; check the path")
     path = folder / SETTINGS_NAME
     if not path.is_file():
-        cure = "train first, or go on with src/training/fine_tuning_model.py --resume"
+        cure = "train first, or continue with src/training/fine_tuning_model.py --resume"
         raise ScriptError(f"{shown_path(folder)}: holds no finished training (no {path.name}); {cure}")
     settings = _read_object(path)
     if settings.get("format") != SETTINGS_FORMAT:
@@ -102,13 +101,13 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise ScriptError unless the adapter is one that this project writes: LoRA, whole, finite, safetensors."""
+    """Raise ScriptError unless the adapter is one that this project writes: LoRA, undamaged, safetensors."""
     config_path = folder / ADAPTER_CONFIG_NAME
     config = _read_object(config_path)
     unusual = sorted(key for key, value in config.items() if key not in ADAPTER_KEYS and value not in EMPTY_VALUES)
     if config.get("peft_type") != "LORA" or unusual:
-        what = f"sets {', '.join(unusual)}" if unusual else "is no LoRA adapter"
-        raise ScriptError(f"{shown_path(config_path)}: {what}, which this project never writes; train again")
+        what = f"sets {', '.join(unusual)}, which this project never does" if unusual else "is no LoRA adapter"
+        raise ScriptError(f"{shown_path(config_path)}: {what}; train again")
     rank, modules = config.get("r"), config.get("target_modules")
     if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
         raise ScriptError(f"{shown_path(config_path)}: rank r must be 1 to {MAX_RANK}; train again")
@@ -120,31 +119,11 @@ def check_adapter(folder: Path) -> None:
         what = f"{pickles[0]} could run code and is never opened" if pickles else f"no {weights_path.name}"
         raise ScriptError(f"{shown_path(folder)}: {what}; train again")
     try:
-        check_safetensors_file(weights_path)
+        header = check_safetensors_file(weights_path)
     except BaseModelError:
         raise _damaged(weights_path) from None
-    _check_finite(weights_path)
-
-
-def _check_finite(path: Path) -> None:
-    import numpy as np
-
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes))
-    data = np.memmap(path, np.uint8, "r", offset=8 + header_bytes)
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in EXPONENT_BITS:
-            raise _damaged(path)
-        number_type, exponent = EXPONENT_BITS[entry["dtype"]]
-        start, end = entry["data_offsets"]
-        numbers = data[start:end].view(number_type)
-        if ((numbers & exponent) == exponent).any():
-            raise ScriptError(
-                f"{shown_path(path)}: holds numbers that are not finite (the training diverged); train again"
-            )
+    if any(entry.get("dtype") not in ADAPTER_DTYPES for name, entry in header.items() if name != "__metadata__"):
+        raise _damaged(weights_path)
 
 
 def _read_sampling(generation: dict[str, Any], path: Path) -> Sampling:
@@ -155,17 +134,17 @@ def _read_sampling(generation: dict[str, Any], path: Path) -> Sampling:
 
 
 def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel:
-    # As everywhere: what was typed counts from the current folder, what stands in a file from the project's.
+    # As everywhere: typed paths count from the current folder, paths in a file from the project's.
     trained_on = settings["base_model_id"]
     try:
         base = find_base(base_model_id or trained_on, Path.cwd() if base_model_id else PROJECT_ROOT)
     except BaseModelError:
         if base_model_id:
             raise
-        base = BaseModel(trained_on, None)  # a folder that is gone
+        base = BaseModel(trained_on, None)  # a folder that was moved or deleted
     if base.folder is None and base_model_id:
         raise ScriptError(
-            f"{base.name}: this base model is not on this disk; leave --base-model-id out, or give the folder of {trained_on}"
+            f"{base.name}: this base model is not on this disk; omit --base-model-id, or give the folder of {trained_on}"
         )
     if base.folder is None:
         download = f", or get it again: hf download {trained_on}" if HUB_ID_RE.fullmatch(trained_on) else ""
@@ -177,7 +156,7 @@ def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel
     if base_fingerprint(base.folder) != settings["base_fingerprint"]:
         raise ScriptError(
             f"{base.name}: is not the base model this was trained on ({trained_on}); "
-            "leave --base-model-id out, or train on this base"
+            "omit --base-model-id, or train on this base"
         )
     return base
 

@@ -1,6 +1,6 @@
-"""The trained folder at work: base and adapter loaded, messages to prompt, prompt to reply.
+"""The trained folder, loaded: base and adapter, messages to prompt ids, prompt ids to a reply.
 
-It leaves checking the folder to `saved_model_checks`, and what was said before to `live_conversation`.
+Checking the folder is left to `saved_model_checks`, the conversation so far to `live_conversation`.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from transformers.utils import logging as transformers_logging
 
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
 from common.compute_device import Device, choose_chat_device, look_at_machine, make_quantization_config
-from common.model_folder import Sampling
+from common.model_folder import ADAPTER_NAME, Sampling
 from common.script import ScriptError, shown_path
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A base with its adapter, ready to write; `model` is a PeftModel (`disable_adapter()` gives the base)."""
+    """A base with its adapter, ready to generate; `model` is a PeftModel (`disable_adapter()` gives the base)."""
 
     model: Any
     tokenizer: Any
     settings: Mapping[str, Any]  # training_settings.json
-    sampling: Sampling  # the folder's own values
+    sampling: Sampling  # the trained folder's values
     end_ids: frozenset[int]  # the tokens that end a turn
-    context_tokens: int  # as long as the conversations it was trained on
+    context_tokens: int  # the length it was trained at, or the base's limit if that is lower
     device: Device
 
     def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-        """Return the ids of `messages` and of the next reply's header, and where each message's turn ends in them."""
+        """Return the ids of `messages` and of the next reply's header, and where each message's turn ends."""
         reply_ids = {number: message["ids"] for number, message in enumerate(messages) if message.get("ids")}
         encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True)
         return encoded.input_ids, encoded.turn_ends
 
     def reply_room(self, sampling: Sampling) -> int:
-        """Return how many tokens a reply may have, at most half of the context."""
+        """Return the maximum number of tokens of a reply: at most half of the context."""
         return min(sampling.max_new_tokens, self.context_tokens // 2)
 
     def generate(
@@ -57,12 +57,12 @@ class TrainedModel:
         sampling: Sampling,
         seed: int,
         attention_mask: torch.Tensor | None = None,
-        **watching: Any,
+        **library_options: Any,
     ) -> torch.Tensor:
-        """Return the prompts of `input_ids` (rows, tokens), padded on the left, and the reply to each behind it.
+        """Return the prompts of `input_ids` (rows, tokens; padded on the left), each followed by its reply.
 
-        `watching` goes to the library: a cache, a stopping criterion. Replies end at the limit of their length at the
-        latest; shorter ones are padded with a token that ends a turn.
+        `library_options` go to the model's `generate`: a cache, a stopping criterion. A reply has at most its maximum
+        length; a shorter one in a batch is padded with a token that ends a turn.
         """
         torch.manual_seed(seed)
         names = ("temperature", "min_p", "top_p", "top_k") if sampling.do_sample else ()
@@ -73,7 +73,7 @@ class TrainedModel:
             )
         output: torch.Tensor = self.model.generate(
             input_ids=input_ids,
-            # Explicit, or one would be guessed from the padding id, which may occur as an ordinary token.
+            # Explicit: otherwise it is guessed from the padding id, which also occurs as an ordinary token.
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
             generation_config=GenerationConfig(
                 do_sample=sampling.do_sample,
@@ -84,7 +84,7 @@ class TrainedModel:
                 **{name: getattr(sampling, name) for name in names},
             ),
             logits_processor=processors,
-            **watching,
+            **library_options,
         )
         return output
 
@@ -96,7 +96,7 @@ class TrainedModel:
         on_bubble: Callable[[str, str | None], None] = lambda text, cut_by: None,
         stop: threading.Event | None = None,
     ) -> ReplyStream:
-        """Return the stream that a reply to a prompt of this length goes into."""
+        """Return the stream for the reply to a prompt of this length."""
         return ReplyStream(
             self.tokenizer,
             num_prompt_tokens,
@@ -111,10 +111,10 @@ class TrainedModel:
 def load_trained_model(
     saved: SavedModel, device: str = "auto", dtype: str = "auto", is_merged: bool = False
 ) -> TrainedModel:
-    """Load the checked folder onto `device`; raise ScriptError when device, numbers or chat template do not go.
+    """Load the checked folder onto `device`; raise ScriptError when device, weights or chat template cannot be used.
 
-    `is_merged` folds the adapter into the weights where that is exact enough (float32), which is a fifth faster on a
-    processor; `disable_adapter()` still works.
+    `is_merged` merges the adapter into the weights where that is exact enough (float32): a processor is then a fifth
+    faster, and `disable_adapter()` still works.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -129,10 +129,8 @@ def load_trained_model(
         trust_remote_code=False,
         use_safetensors=True,
     )
-    base.generation_config = GenerationConfig()  # whatever the base's own says: the trained folder decides
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # between the libraries; nothing its user could act on
-        model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+    base.generation_config = GenerationConfig()  # the trained folder's values apply, not the base's
+    model = load_adapter(base, saved)
     model.eval()
     if is_merged and chosen.dtype == torch.float32 and not base.config.tie_word_embeddings:
         model.merge_adapter()
@@ -150,3 +148,17 @@ def load_trained_model(
         context_tokens=min(saved.settings["max_length"], positions),
         device=chosen,
     )
+
+
+def load_adapter(base: Any, saved: SavedModel) -> Any:
+    """Return `base` with the adapter of the checked folder, as a PeftModel; raise ScriptError on NaN or infinity."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # one library warns of another; the user can do nothing
+        model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+    weights = (weight for name, weight in model.named_parameters() if "lora_" in name)
+    if not all(torch.isfinite(weight).all() for weight in weights):
+        raise ScriptError(
+            f"{shown_path(saved.folder / ADAPTER_NAME)}: holds numbers that are not finite (the training diverged); "
+            "train again"
+        )
+    return model

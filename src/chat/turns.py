@@ -1,7 +1,6 @@
-"""A conversation as a list of messages `{"role", "content"}`: adding, taking back, changing seats.
+"""A conversation as a list of messages `{"role", "content"}`: adding, taking back, swapping roles.
 
-A reply may carry `"ids"`, the token ids it was generated as. It leaves what a model makes of them to
-`live_conversation`.
+A reply may carry `"ids"`, the token ids it was generated as. Prompts are left to `live_conversation`.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ Messages = list[dict[str, Any]]
 
 
 def add_to_turn(messages: Messages, role: str, text: str) -> None:
-    """Append `text` to `messages`: as a new line of the last turn when that is the same role's."""
+    """Append `text` to `messages`, as a new line of the last message when that has the same role."""
     if messages and messages[-1]["role"] == role:
         text = f"{messages.pop()['content']}\n{text}"
     messages.append({"role": role, "content": text})
 
 
 def take_back_reply(messages: Messages) -> bool:
-    """Remove the last message when it is a reply; return whether it was."""
+    """Remove the last message if it is a reply; return whether it was."""
     if not messages or messages[-1]["role"] != "assistant":
         return False
     messages.pop()
@@ -27,7 +26,7 @@ def take_back_reply(messages: Messages) -> bool:
 
 
 def take_back_turn(messages: Messages) -> bool:
-    """Remove the last message of the user and the reply to it; return whether there was something to remove."""
+    """Remove the user's last message and the reply to it; return whether anything was removed."""
     has_taken = take_back_reply(messages)
     if messages:
         messages.pop()
@@ -35,7 +34,7 @@ def take_back_turn(messages: Messages) -> bool:
     return has_taken
 
 
-def with_seats_swapped(messages: Messages) -> Messages:
-    """Return `messages` with each of them the other role's; `"ids"` go, since they are of a reply's place."""
+def with_roles_swapped(messages: Messages) -> Messages:
+    """Return `messages` with the two roles swapped; `"ids"` are left out, because they belong to a reply."""
     other = {"user": "assistant", "assistant": "user"}
     return [{"role": other[message["role"]], "content": message["content"]} for message in messages]

@@ -1,1 +1,1 @@
-"""What two stages share. It imports no stage."""
+"""What two or more stages share. It imports no stage."""

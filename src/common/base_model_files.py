@@ -1,7 +1,7 @@
-"""The base model on disk: where it lies, getting it once from the hub, refusing what is broken or hostile, its fingerprint.
+"""The base model on disk: finding it, downloading it once, refusing a broken or hostile one, its fingerprint.
 
 Standard library only: it decides about the network before any model library is imported.
-It leaves loading the model to others, and to the scripts turning a BaseModelError into their one line.
+Loading the model is left to the stages; their scripts turn a BaseModelError into a one-line error.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "me
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own library
 
-# What decides the shape of a model and what its layers compute, under the names of the common families.
+# The config keys that decide a model's shape and what its layers compute, by their names in the common families.
 SHAPE_KEYS = (
     "model_type", "architectures", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
     "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "tie_word_embeddings", "sliding_window",
     "rope_theta", "rope_scaling", "rope_parameters", "n_embd", "n_layer", "n_head", "n_inner",
 )  # fmt: skip
-FINGERPRINT_SAMPLE_BYTES = 65_536  # from the middle of each weight file: tells siblings of one shape apart
+FINGERPRINT_SAMPLE_BYTES = 65_536  # from the middle of each weight file: distinguishes bases of the same shape
 
 
 class BaseModelError(ValueError):
-    """The base model cannot be used, worded `BASE: what is wrong; what to do`."""
+    """The base model cannot be used; the text is `BASE: what is wrong; what to do`."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """Where a base model is. `folder` is None while it still has to be downloaded."""
+    """Where a base model is. `folder` is None until it is downloaded."""
 
     name: str  # as the user wrote it: a hub id, or the path of a folder
     folder: Path | None
@@ -59,7 +59,7 @@ class BaseModel:
 
 @dataclass(frozen=True)
 class HubListing:
-    """What the hub offers under an id: the commit and the files worth having, with their sizes."""
+    """What the hub has under an id: the commit, and the files to download with their sizes."""
 
     hub_id: str
     revision: str
@@ -67,7 +67,7 @@ class HubListing:
 
     @property
     def total_bytes(self) -> int:
-        """All bytes that a download of the listed files takes."""
+        """The size of the whole download."""
         return sum(self.sizes_bytes.values())
 
 
@@ -76,28 +76,28 @@ def prepare_environment() -> None:
     os.environ.update(
         HF_HUB_DISABLE_TELEMETRY="1",
         DO_NOT_TRACK="1",
-        HF_HUB_DISABLE_IMPLICIT_TOKEN="1",  # a stored login is not sent along; HF_TOKEN is, for a gated base only
+        HF_HUB_DISABLE_IMPLICIT_TOKEN="1",  # a stored login is not sent; HF_TOKEN is, for gated bases
         WANDB_MODE="disabled",
-        USE_HUB_KERNELS="0",  # no code is fetched for a layer
-        TOKENIZERS_PARALLELISM="false",  # else a warning at every fork
+        USE_HUB_KERNELS="0",  # no layer downloads code
+        TOKENIZERS_PARALLELISM="false",  # else each fork prints a warning
     )
     # Where the package `kernels` is installed, bitsandbytes 0.50 fetches compiled code with it; where not, it warns.
     sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it fails from here on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # Without it the CUDA allocator loses several percent of the memory to fragments when lengths vary.
+    # Without it, the CUDA allocator loses several percent of the memory to fragmentation when lengths vary.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def work_offline() -> None:
-    """Forbid the model libraries every request; call it once the base is on disk, before importing any of them."""
+    """Forbid the model libraries all network use; call it once the base is on disk, before importing any of them."""
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) -> BaseModel:
-    """Say where the base model named by `base_model_id` lies: a local folder, the hub's cache, or not yet on disk.
+    """Return where the base model lies: in a local folder, in the hub's cache, or not yet on disk.
 
-    A relative path counts from `start_dir`. What looks like a path, or like a misspelled one, never becomes a hub
-    id. Asks no network. Raises BaseModelError.
+    A relative path counts from `start_dir`. A path, also a misspelled one, is never taken for a hub id. Uses no
+    network. Raises BaseModelError.
     """
     if not base_model_id.strip():
         raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
@@ -122,13 +122,13 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
 
 
 def _as_base(name: str, path: Path) -> BaseModel:
-    # A snapshot folder of the hub's cache is named by its commit.
+    # In the hub's cache, a snapshot folder is named after its commit.
     is_snapshot = path.resolve().parent.name == "snapshots"
     return BaseModel(name, path, path.resolve().name if is_snapshot else None)
 
 
 def hub_cache_dir() -> Path:
-    """Return the folder in which the hub's library keeps its downloads."""
+    """Return the folder of the hub library's downloads."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"]).expanduser()
     cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
@@ -136,7 +136,7 @@ def hub_cache_dir() -> Path:
 
 
 def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
-    """Return the snapshot folder of `hub_id` when it is there and complete, else None."""
+    """Return the snapshot folder of `hub_id` if it is there and complete, else None."""
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id, re.ASCII) is None:
         return None
     model_dir = hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
@@ -149,26 +149,26 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
     try:
         list_weight_files(snapshot)
     except BaseModelError:
-        return None  # a download that was interrupted: go on with it
+        return None  # an interrupted download, to be continued
     has_tokenizer = any(all((snapshot / name).is_file() for name in names) for names in TOKENIZER_FILES)
     return snapshot if has_tokenizer and (snapshot / "config.json").is_file() else None
 
 
 def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
-    """Ask the hub which files make up `hub_id`; raise BaseModelError when it has none or is not reached in 5 seconds."""
+    """Ask the hub for the files of `hub_id`; raise BaseModelError if there are none, or no answer within 5 seconds."""
     _refuse_when_offline(hub_id)
     answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/{revision or 'main'}?blobs=true")
     names = {file["rfilename"]: int(file.get("size") or 0) for file in answer.get("siblings", [])}
     wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
     if not any(name.endswith(".safetensors") for name in wanted):
         raise BaseModelError(
-            f"{hub_id}: offers no safetensors weights, others are not opened; choose another base model"
+            f"{hub_id}: has no safetensors weights, and other formats are never opened; choose another base model"
         )
     return HubListing(hub_id, str(answer["sha"]), wanted)
 
 
 def fetch_config(hub_id: str) -> dict[str, Any]:
-    """Ask the hub for nothing but the config of `hub_id`; raise BaseModelError."""
+    """Download only the config of `hub_id`; raise BaseModelError."""
     _refuse_when_offline(hub_id)
     config = _ask_hub(hub_id, f"{hub_id}/resolve/main/config.json")
     refuse_foreign_code(config, Path(hub_id) / "config.json")
@@ -199,14 +199,14 @@ def _ask_hub(hub_id: str, path: str) -> dict[str, Any]:
         except (OSError, ValueError, HTTPException) as error:  # no route, no name, a bad certificate, no JSON
             outcome.append(error)
 
-    # In a thread of its own, because the look-up of a name obeys no timeout.
+    # In a thread, because looking up a host name obeys no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_ANSWER_SECONDS - 0.5)
     result = outcome[0] if outcome else TimeoutError("no answer")
     if isinstance(result, urllib.error.HTTPError) and result.code in {401, 403, 404}:
         raise BaseModelError(
-            f"{hub_id}: the hub has no such model, or not for everybody; check the spelling, or accept its licence "
+            f"{hub_id}: the hub has no such model, or restricts access to it; check the spelling, or accept its licence "
             "on the hub and set HF_TOKEN"
         )
     if not isinstance(result, dict):
@@ -217,7 +217,7 @@ def _ask_hub(hub_id: str, path: str) -> dict[str, Any]:
     return result
 
 
-# Runs in a process of its own: there the hub's library may use the network; here it is never imported while it may.
+# Runs in a separate process, where the hub's library may use the network; in this process it never may.
 DOWNLOAD_PROGRAM = """
 import os, sys
 from huggingface_hub import snapshot_download
@@ -228,18 +228,18 @@ print(snapshot_download(hub_id, revision=revision, allow_patterns=names, token=o
 
 def download_base(listing: HubListing) -> BaseModel:
     """Download the listed files into the hub's cache, with the library's progress bar; raise BaseModelError."""
-    # Files of a pinned commit: `main` may move while they are fetched.
+    # Pinned to the commit: `main` may move during the download.
     command = [sys.executable, "-c", DOWNLOAD_PROGRAM, listing.hub_id, listing.revision, *listing.sizes_bytes]
     finished = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     folder = finished.stdout.decode("utf-8").strip()
-    # The library ends well without a file that the hub lists but no longer has.
+    # The library reports success even if a listed file is no longer on the hub.
     is_complete = bool(folder) and all((Path(folder) / name).is_file() for name in listing.sizes_bytes)
     if finished.returncode != 0 or not is_complete:
         raise BaseModelError(
-            f"{listing.hub_id}: the download did not finish (see above); run the same command again, it goes on there"
+            f"{listing.hub_id}: the download did not finish (see above); run the same command again to continue it"
         )
     if _find_in_hub_cache(listing.hub_id, None) is None:
-        # A fixed commit leaves no name behind; with one, the base is found without the network next time.
+        # A download by commit writes no refs/main; with it, the base is found without the network next time.
         reference = hub_cache_dir() / f"models--{listing.hub_id.replace('/', '--')}" / "refs" / "main"
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(listing.revision, encoding="utf-8")
@@ -247,7 +247,7 @@ def download_base(listing: HubListing) -> BaseModel:
 
 
 def check_base_folder(folder: Path) -> dict[str, Any]:
-    """Return the config of the base model in `folder`; raise BaseModelError when a part is missing, cut or hostile."""
+    """Return the config of the base model in `folder`; raise BaseModelError if a file is missing, cut or hostile."""
     if (folder / "adapter_config.json").is_file():
         raise BaseModelError(f"{folder}: is an adapter, not a base model; give the base model it was trained on")
     config = read_json_object(folder / "config.json")
@@ -269,7 +269,7 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must hold an object; raise BaseModelError naming it."""
+    """Return the object in a JSON file; raise BaseModelError when there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -282,12 +282,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_foreign_code(content: Any, path: Path) -> None:
-    """Raise BaseModelError when a config would make the libraries fetch or run code that is not their own."""
+    """Raise BaseModelError when a config would make the libraries download or run code from the model's author."""
     for key, value in _walk(content):
         if key == "auto_map":
-            raise BaseModelError(f"{path}: wants to run its own code (auto_map), which is refused; choose another base")
+            raise BaseModelError(f"{path}: would run its own code (auto_map), which is refused; choose another base")
         if key.endswith("implementation") and "/" in json.dumps(value):
-            raise BaseModelError(f"{path}: wants to load foreign code ({key}), which is refused; choose another base")
+            raise BaseModelError(f"{path}: would download code ({key}), which is refused; choose another base")
 
 
 def _walk(content: Any) -> Iterator[tuple[str, Any]]:
@@ -321,9 +321,10 @@ def list_weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def check_safetensors_file(path: Path) -> None:
-    """Raise BaseModelError unless the header of a safetensors file is sound and the file exactly as long as it says."""
+def check_safetensors_file(path: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file; raise BaseModelError if it is damaged or the file's length differs."""
     size = path.stat().st_size
+    header: dict[str, Any] = {}
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         is_whole = 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES)
@@ -336,10 +337,11 @@ def check_safetensors_file(path: Path) -> None:
                 is_whole = False
     if not is_whole:
         raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
+    return header
 
 
 def base_fingerprint(folder: Path) -> str:
-    """Return a sha256 that tells base models apart: shape, weight files (name, size) and a sample of each file."""
+    """Return a sha256 that identifies a base model: its shape, and each weight file's name, size and a sample."""
     config = read_json_object(folder / "config.json")
     shape = {key: config[key] for key in SHAPE_KEYS if key in config}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode("utf-8"))

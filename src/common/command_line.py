@@ -1,6 +1,6 @@
-"""What the command lines of all scripts share: the shape of the help, typed paths, numbers, the trained folder.
+"""What the command lines of all scripts share: the layout of the help, paths, numbers, flags for the trained folder.
 
-Standard library only: it is imported before `--help` is answered. It leaves the other flags to each script.
+Standard library only: it is imported before `--help` is answered. All other flags are left to each script.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from common.script import PROJECT_ROOT, ScriptError, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MAX_DIGITS = 18  # of a whole number: what every generator of random numbers accepts
+MAX_DIGITS = 18  # of a whole number: every random number generator accepts that many
 
 
 def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return a parser with `--debug` whose help keeps the line breaks of both texts."""
+    """Return a parser with `--debug`; its help keeps the line breaks of both texts."""
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +27,7 @@ def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
 
 
 def add_trained_model(parser: argparse.ArgumentParser, saved_model_path: str) -> None:
-    """Add `--saved-model-path` and `--base-model-id` of the scripts that read a trained folder.
+    """Add `--saved-model-path` and `--base-model-id`, for the scripts that read a trained folder.
 
     `saved_model_path` is the fill-in block's value, which counts from the project's root.
     """
@@ -42,55 +42,55 @@ def add_trained_model(parser: argparse.ArgumentParser, saved_model_path: str) ->
     model.add_argument(
         "--base-model-id",
         metavar="ID",
-        help="where the base it was trained on lies now; any other is refused (default: where it was)",
+        help="where its base model lies now; a different base is refused (default: where it was in training)",
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add `--device`."""
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: the best there is")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: the best available")
 
 
 def typed_path(text: str) -> Path:
-    """Return a typed path, which counts from the current folder; `~` of an unknown user stays, as in a shell."""
+    """Return a typed path, with `~` expanded; `~` of an unknown user stays, as in a shell."""
     return Path(os.path.expanduser(text))
 
 
 def check_folder_of(path: Path) -> None:
-    """Raise ScriptError unless the folder in which the file `path` is to lie exists.
+    """Raise ScriptError unless the folder of the file `path` exists.
 
-    Making it would hide a slip of the keys: the file would lie where nobody looks for it.
+    Creating it would hide a typing mistake: the file would be where nobody looks for it.
     """
     if not path.parent.is_dir():
         raise ScriptError(f"{shown_path(path.parent)}: no such folder; make it, or choose another place")
 
 
 def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
-    """Return the reader of a flag that takes a whole number from `lowest` on, to `highest` when that is given."""
+    """Return the argparse type of a whole number from `lowest`, up to `highest` if given."""
     wanted = f"from {lowest}" if highest is None else f"from {lowest} to {highest}"
 
     def read(text: str) -> int:
         is_whole = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
         if not is_whole or int(text) < lowest or (highest is not None and int(text) > highest):
-            raise argparse.ArgumentTypeError(f"is a whole number {wanted}, not {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, not {text!r}")
         return int(text)
 
     return read
 
 
 def number_above_0(text: str) -> float:
-    """Read a flag that takes a finite number above 0."""
+    """Parse a flag's value: a finite number above 0."""
     number = _number(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"is a number above 0, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
 
 
 def share(text: str) -> float:
-    """Read a flag that takes a number from 0 to below 1."""
+    """Parse a flag's value: a number from 0 to below 1."""
     number = _number(text)
     if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"is a number from 0 to below 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to below 1, not {text!r}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""What a file that was given by mistake is, by its first bytes, so that the refusal can name it."""
+"""The kind of a file given by mistake, by its first bytes, so that the error can name it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_START = max(map(len, FIRST_BYTES))
 
 
 def name_file_kind(start: bytes) -> str | None:
-    """Return what a file that begins with `start` is, None for plain text and for what is not known here.
+    """Return the kind of a file that begins with `start`, or None for plain text and unknown kinds.
 
     >>> name_file_kind(b"%PDF-1.7"), name_file_kind(b'{"messages": []}')
     ('a PDF document', None)

@@ -1,7 +1,7 @@
-"""The trained folder `saved_model/` as a format: the names of its files, its version, and how replies are drawn.
+"""The format of the trained folder `saved_model/`: the names of its files, its version, the sampling values.
 
 Stage 2 writes the folder; chat, report and exporter read it. Standard library only: it is imported before `--help` is
-answered. It leaves checking what lies there to `saved_model_checks`, and drawing replies to `trained_model`.
+answered. Checking the folder is left to `saved_model_checks`, generating replies to `trained_model`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-SETTINGS_NAME = "training_settings.json"  # written last: where it is, the model is complete
+SETTINGS_NAME = "training_settings.json"  # written last: its presence means that the model is complete
 SETTINGS_FORMAT = 1
 ADAPTER_NAME = "adapter_model.safetensors"
 ADAPTER_CONFIG_NAME = "adapter_config.json"
@@ -20,10 +20,10 @@ LOG_NAME = "training_log.jsonl"
 CURVE_NAME = "loss_curve.png"
 CHECKPOINTS_NAME = "checkpoints"
 
-# Which conversations were kept from training, each set by their lines in the JSONL, counted from 0.
+# The held-out sets: for each, the lines of its conversations in the JSONL, counted from 0.
 HELD_OUT_NAME = "held_out_conversations.json"
 
-# name: (lowest, highest) allowed. `top_k` 0 and `top_p` 1 and `min_p` 0 switch the filter off.
+# name: (lowest, highest) allowed. `top_k` 0, `top_p` 1 and `min_p` 0 each switch that filter off.
 RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.01, 5.0),
     "min_p": (0.0, 1.0),
@@ -33,12 +33,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_new_tokens": (1, 100_000),
     "max_bubbles": (1, 100),
 }
-# Of these stage 2 writes the values into `generation_config.json`; the others are the chat's own.
+# The values that stage 2 writes into `generation_config.json`; the others exist in the chat only.
 WRITTEN_NAMES = ("do_sample", "temperature", "repetition_penalty", "top_k", "min_p", "max_new_tokens")
 
 
 def range_of(name: str) -> str:
-    """Return what is allowed as messages show it.
+    """Return the allowed range as messages show it.
 
     >>> range_of("top_k")
     '0 to 1,000,000'
@@ -51,24 +51,24 @@ def range_of(name: str) -> str:
 class Sampling:
     """How the next token is drawn. The defaults are what stage 2 writes into the trained folder.
 
-    Chosen by the style report over three seeds (tests/benchmarks/RESULTS.md): closer to the owner in every column than
+    Chosen by the style report over three seeds (tests/benchmarks/RESULTS.md): closer to the owner on every measure than
     the published temperature of 0.5 and penalty of 1.025, with which the model used its commonest habits too often.
     """
 
     do_sample: bool = True
     temperature: float = 1.0
-    min_p: float = 0.05  # drops tokens less likely than this share of the likeliest: a floor that moves with certainty
+    min_p: float = 0.05  # drops tokens whose probability is below this share of the most likely one's
     top_p: float = 1.0
     top_k: int = 0
-    repetition_penalty: float = 1.0  # looks at the reply alone: over a whole chat it would punish everyday words
+    repetition_penalty: float = 1.0  # counts the reply only: over a whole chat it would penalize everyday words
     max_new_tokens: int = 128
-    max_bubbles: int = 5  # a reply is a burst of up to so many messages
+    max_bubbles: int = 5  # a reply is a burst of at most this many messages
 
     def changed(self, name: str, value: str) -> Sampling:
-        """Return a copy with `name` set from typed text; raise ValueError saying what is allowed."""
+        """Return a copy with `name` set from typed text; raise ValueError with the allowed values."""
         if name == "do_sample":
             if value not in ("on", "off", "true", "false"):
-                raise ValueError("do_sample is on or off")
+                raise ValueError("do_sample must be on or off")
             return replace(self, do_sample=value in ("on", "true"))
         if name not in RANGES:
             raise ValueError(f"no setting named {name}; there are do_sample, {', '.join(RANGES)}")
@@ -78,8 +78,8 @@ class Sampling:
             number = kind(value)
         except ValueError:
             number = kind(-1)
-        if not lowest <= number <= highest:  # also false for nan
-            raise ValueError(f"{name} is a {'whole ' if kind is int else ''}number from {range_of(name)}")
+        if not lowest <= number <= highest:  # false for nan too
+            raise ValueError(f"{name} must be a {'whole ' if kind is int else ''}number from {range_of(name)}")
         return replace(self, **{name: number})
 
     def to_generation_config(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Sampling:
 
     @classmethod
     def from_generation_config(cls, config: Mapping[str, Any]) -> Sampling:
-        """Take the known values from a `generation_config.json`; raise ValueError on one out of range."""
+        """Return the known values of a `generation_config.json`; raise ValueError if one is out of range."""
         sampling = cls()
         for field in fields(cls):
             value = config.get(field.name)

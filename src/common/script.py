@@ -1,7 +1,6 @@
-"""What every script of the project promises: exit codes, one-line errors, shown paths, private and whole files, locks.
+"""What every script does the same way: exit codes, one-line errors, shown paths, private and whole files, locks.
 
-Standard library only: it is imported before `--help` is answered.
-It leaves to the script what to check, and to the modules what to do.
+Standard library only: it is imported before `--help` is answered. What to check is left to each script.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SCRIPTS_WITH_A_BLOCK = (
 )
 BLOCK_LINE_RE = re.compile(r"^(base_model_id|path_to_data|saved_model_path) *= *(.+?) *$", re.MULTILINE)
 
-TEMPORARY_PREFIX = ".unfinished-"  # then the process number: a later run can tell which are abandoned
+TEMPORARY_PREFIX = ".unfinished-"  # then the process number, so that a later run knows which are abandoned
 TEMPORARY_RE = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)-")
 
 OS_ERROR_CURES = {
@@ -50,19 +49,19 @@ OS_ERROR_CURES = {
 
 
 class ScriptError(Exception):
-    """A problem its user can mend, worded `FILE: what is wrong; what to do`.
+    """A problem that the user can fix; the text is `FILE: what is wrong; what to do`.
 
-    Only the first line is the error; lines after it are indented details (participants, entries of a zip).
+    Only the first line is the error; further lines are indented details (participants, entries of a zip).
     """
 
 
 def printable(text: str) -> str:
-    """Return `text` with everything that could act on a terminal written as an escape.
+    """Return `text` with every character that could act on a terminal written as an escape.
 
     >>> printable("Rut\\x1b[2J")
     'Rut\\\\x1b[2J'
     """
-    # Cc controls, Cs surrogates, Zl/Zp separators; of the formats (Cf) only the joiners inside emoji and words stay.
+    # Cc: controls, Cs: surrogates, Zl and Zp: separators. Of the format characters (Cf), only joiners are kept.
     return "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
@@ -73,7 +72,7 @@ def printable(text: str) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return `path` as messages show it: counted from the current folder when it lies below, control characters escaped."""
+    """Return `path` as messages show it: relative if it is below the current folder, control characters escaped."""
     try:
         return printable(str(path.absolute().relative_to(Path.cwd())))
     except (ValueError, OSError):
@@ -81,13 +80,13 @@ def shown_path(path: Path) -> str:
 
 
 def shown_python() -> str:
-    """Return how to call this Python: the project's own by its path, else the usual word."""
+    """Return the command for this Python: the path of the project's own, else `python3`."""
     is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
     return shown_path(Path(sys.executable)) if is_project_own else "python3"
 
 
 def counted(number: int, noun: str) -> str:
-    """Return `number` with `noun`, which is given in the singular.
+    """Return `number` with `noun`, given in the singular.
 
     >>> counted(1, "reply"), counted(1_200, "reply"), counted(0, "message")
     ('1 reply', '1,200 replies', '0 messages')
@@ -98,9 +97,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def warn_of_other_blocks(own_script: Path) -> None:
-    """Print a warning for each value of `own_script`'s fill-in block that another script's block sets differently.
+    """Print a warning for each value of `own_script`'s fill-in block that differs in another script.
 
-    A script without a block of its own gives the one it takes its values from.
+    A script without a block passes the script whose block it uses.
     """
     own_values = dict(BLOCK_LINE_RE.findall(own_script.read_text(encoding="utf-8")))
     for relative_path in SCRIPTS_WITH_A_BLOCK:
@@ -118,15 +117,15 @@ def warn_of_other_blocks(own_script: Path) -> None:
 
 @contextmanager
 def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Open a private temporary file beside `path` that becomes `path`, flushed to disk, when the block ends well.
+    """Open a private temporary file that replaces `path`, flushed to disk, when the block ends without an error.
 
-    When the block raises, the temporary file goes and `path` stays as it was. A missing folder is created (0700).
+    When the block raises, the temporary file is removed and `path` is unchanged. A missing folder is created (0700).
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # A short name of our own, not `path` with an ending: a name of 250 bytes could not grow.
+    # A short name, not `path` with a suffix: a name of 250 bytes cannot get longer.
     temporary_path = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     text_options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
-    try:  # from before the file exists: a signal may come at any line
+    try:  # begins before the file exists: a signal may arrive at any line
         with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **text_options) as file:
             yield file
             file.flush()
@@ -135,7 +134,7 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     except BaseException as error:
         temporary_path.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary_path)):
-            error.filename = str(path)  # a failed write names no file
+            error.filename = str(path)  # the error of a failed write names no file
         raise
     flush_folder(path.parent)
 
@@ -145,20 +144,20 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the entries of `folder` to disk: without it a rename may be lost at a power cut."""
+    """Flush the entries of `folder` to disk: otherwise a power cut may lose a rename."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives cannot flush a folder
-            error.filename = str(folder)  # a failed flush names no file
+            error.filename = str(folder)  # the error of a failed flush names no file
             raise
     finally:
         os.close(handle)
 
 
 def remove_abandoned_files(folder: Path) -> None:
-    """Delete temporary files and folders in `folder` whose process no longer runs (a run that was killed)."""
+    """Delete the temporary files and folders that killed runs left in `folder`."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         match = TEMPORARY_RE.match(path.name)
         if not match or _is_running(int(match[1])):
@@ -181,10 +180,10 @@ def _is_running(process_id: int) -> bool:
 
 @contextmanager
 def exclusive_use(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` for this process alone; raise ScriptError when another run of ours holds it.
+    """Lock `folder` for this process; raise ScriptError when another run has locked it.
 
-    The lock is on the folder itself and leaves nothing behind, whatever ends the process; a folder that it had to make
-    goes again when nothing was put into it.
+    The lock is on the folder itself, so it ends with the process and leaves no file. A folder created for it is removed
+    again if it stays empty.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -205,15 +204,15 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
 def run_script(main: Callable[[], int | None]) -> NoReturn:
     """Run `main` and exit: 0 done, 1 refused or failed, 2 wrong usage, 129, 130, 143 on SIGHUP, SIGINT, SIGTERM.
 
-    A ScriptError and the file system's refusals become one line on stderr (`--debug` adds the traceback); anything
-    else is our own bug and says so. Files made from here on are readable by their owner alone.
+    A ScriptError or an error of the file system becomes one line on stderr (`--debug` adds the traceback); any other
+    error is reported as our own bug. Files created from here on are readable by their owner only.
     """
     name = Path(sys.argv[0]).stem
     is_debugging = "--debug" in sys.argv[1:]
     os.umask(0o077)
     _open_standard_streams()
     for signal_number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signal_number) is signal.SIG_DFL:  # one that nohup told us to ignore stays ignored
+        if signal.getsignal(signal_number) is signal.SIG_DFL:  # one that nohup ignores stays ignored
             signal.signal(signal_number, _exit_on_signal)
     try:
         status = main() or 0
@@ -223,9 +222,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
             print(f"\n{name}: stopped", file=sys.stderr)
     except BaseException as error:  # noqa: BLE001 - tokenizers' PanicException is no Exception
         status = 1
-        message = _mendable_message(error)
+        message = _user_message(error)
         if message is None:
-            print(f"{name}: this is a bug of ours; please report it with the lines below", file=sys.stderr)
+            print(f"{name}: this is a bug in this program; please report it with the lines below", file=sys.stderr)
         else:
             print(f"{name}: {message}", file=sys.stderr)
         if message is None or is_debugging:
@@ -235,7 +234,7 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-def _mendable_message(error: BaseException) -> str | None:
+def _user_message(error: BaseException) -> str | None:
     if isinstance(error, ScriptError):
         return str(error)
     if isinstance(error, OSError) and error.errno in OS_ERROR_CURES and error.filename is not None:
@@ -247,8 +246,8 @@ def _exit_on_signal(signal_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signal_number)
 
 
-class _ForgivingStream:
-    """A text stream that goes quiet when its reader has left (`| head`), so that the work itself still ends well."""
+class _PipeSafeStream:
+    """A text stream that discards output once its reader has left (`| head`), so that the script still finishes."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -257,16 +256,16 @@ class _ForgivingStream:
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            self._fall_silent()
+            self._discard_output()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._fall_silent()
+            self._discard_output()
 
-    def _fall_silent(self) -> None:
+    def _discard_output(self) -> None:
         null_device = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null_device, self._stream.fileno())
         os.close(null_device)
@@ -282,4 +281,4 @@ def _open_standard_streams() -> None:
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open as long as the process
         else:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        setattr(sys, name, _ForgivingStream(stream))
+        setattr(sys, name, _PipeSafeStream(stream))

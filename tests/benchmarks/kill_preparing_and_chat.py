@@ -114,9 +114,9 @@ def kill_chat(folder, num_kills, rng):
             continue
         records = read_records(log_path.with_suffix(".jsonl"))
         last_start = max((place for place, record in enumerate(records) if record.get("event") == "start"), default=0)
-        sitting = [record for record in records[last_start:] if "role" in record] if shown else []
-        told = [line for record in sitting if record["role"] == "assistant" for line in record["text"].split("\n")]
-        typed = [record["text"] for record in sitting if record["role"] == "user"]
+        chat_records = [record for record in records[last_start:] if "role" in record] if shown else []
+        told = [line for record in chat_records if record["role"] == "assistant" for line in record["text"].split("\n")]
+        typed = [record["text"] for record in chat_records if record["role"] == "user"]
         assert told[: len(bubbles)] == bubbles
         assert typed[:num_answered] == said[:num_answered]
     last = start(STAGE_3, folder, *paths, "--resume", "-p", "still there")
@@ -130,7 +130,7 @@ def kill_chat(folder, num_kills, rng):
 
 
 def read_records(path):
-    """The whole records of the log's twin; a kill may cut the last line of a sitting, and no other."""
+    """The whole records of the JSONL log; a kill may cut the last line of a chat, and no other."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from turns import Messages, with_seats_swapped
+from turns import Messages, with_roles_swapped
 
 from common.conversation_data import TrainingDataError, read_training_data
 from common.model_folder import HELD_OUT_NAME
@@ -111,7 +111,7 @@ def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:
     """Return the set `name` with at most `max_replies` of each person."""
     conversations = data.sets[name]
     owner = without_known_replies(list_exchanges(conversations), data.training_replies("assistant"))
-    other = list_exchanges({line: with_seats_swapped(messages) for line, messages in conversations.items()})
+    other = list_exchanges({line: with_roles_swapped(messages) for line, messages in conversations.items()})
     return HeldOutSet(name, take_evenly(owner, max_replies), take_evenly(other, max_replies))
 
 

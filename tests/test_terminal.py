@@ -1,7 +1,7 @@
 """What a typed line means."""
 
 import pytest
-from chat_commands import COMMANDS, Command, help_text, read_line_as_command
+from terminal import COMMANDS, Command, help_text, read_line_as_command
 
 
 @pytest.mark.parametrize(
