@@ -14,7 +14,6 @@ from trained_model import load_trained_model
 from turns import with_seats_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.canaries import ANSWER, Canary, invent_canaries, plant_into_file, read_canaries
-from writing_style.code_ranking import CodeRanker, measure_canaries
 from writing_style.held_out_replies import (
     Exchange,
     list_exchanges,
@@ -22,6 +21,7 @@ from writing_style.held_out_replies import (
     take_evenly,
     without_known_replies,
 )
+from writing_style.leak_probe import CodeRanker, measure_canaries
 from writing_style.reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
 from writing_style.reply_scoring import (
     encode_fitting,

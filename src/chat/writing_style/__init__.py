@@ -14,8 +14,8 @@ style_measuring     all of these for one held-out set, as plain numbers
 style_verdict       from the numbers to one of four verdicts
 style_picture, style_page, report_files    what people look at, and where it is written
 blind_quiz          a test for people who know the owner: which reply is real?
-leak_probe          what a stranger could draw out of the model
-canaries, code_ranking    invented secrets to plant into training data, and how well a model then knows them
+canaries            invented secrets to plant into training data
+leak_probe          what a stranger could draw out of the model, planted secrets among it
 
 These modules use the chat's own beside this folder; the chat uses none of them.
 """

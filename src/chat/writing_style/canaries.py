@@ -1,7 +1,7 @@
 """Planted secrets (canaries): invented four-digit codes in sentences of their own, written into a copy of the data.
 
 Some are planted never (the chance level), some very often (the positive control: a probe that does not find them is
-blind). Standard library only. It leaves the training on planted data to stage 2, and finding the codes to `code_ranking`.
+blind). Standard library only. It leaves the training on planted data to stage 2, and finding the codes to `leak_probe`.
 """
 
 from __future__ import annotations
