@@ -22,15 +22,18 @@ from writing_style.held_out_replies import (
     without_known_replies,
 )
 from writing_style.leak_probe import CodeRanker, measure_canaries
-from writing_style.reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
-from writing_style.reply_scoring import (
+from writing_style.model_replies import (
+    RepliesFile,
+    SampledReply,
+    cut_as_generated,
     encode_fitting,
     make_batches,
-    measure_bits,
     reply_token_bits,
+    sample_replies,
     score_replies,
     with_shuffled_contexts,
 )
+from writing_style.style_measuring import measure_bits
 from writing_style.style_page import make_examples_page
 from writing_style.verbatim_copies import TrainingPhrases, describe_copies
 
@@ -179,7 +182,7 @@ def test_batches_hold_every_row_once_and_are_bounded():
 
 
 def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
-    from writing_style.reply_scoring import ScoredReply
+    from writing_style.model_replies import ScoredReply
 
     owner = [ScoredReply(number, 10, 30.0, 10.0 + number % 2) for number in range(20)]
     other = [ScoredReply(number, 10, 20.0, 25.0) for number in range(20)]

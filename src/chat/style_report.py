@@ -46,7 +46,7 @@ from common.script import (
 if TYPE_CHECKING:
     from trained_model import TrainedModel
     from writing_style.held_out_replies import HeldOutData, HeldOutSet
-    from writing_style.reply_sampling import RepliesFile
+    from writing_style.model_replies import RepliesFile
 
 NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
 SEED = 0
@@ -148,7 +148,7 @@ def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
         for held_out in sets
     }
     if trained is not None and measurable:
-        from writing_style.reply_sampling import RepliesFile
+        from writing_style.model_replies import RepliesFile
 
         replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
         for held_out in measurable:
@@ -213,9 +213,8 @@ def measure(
     trained: TrainedModel, replies_file: RepliesFile, held_out: HeldOutSet, data: HeldOutData, seed: int
 ) -> dict[str, Any]:
     """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
-    from writing_style.reply_sampling import cut_as_generated, sample_replies
-    from writing_style.reply_scoring import measure_bits, score_replies, with_shuffled_contexts
-    from writing_style.style_measuring import TrainingReplies, measure_set
+    from writing_style.model_replies import cut_as_generated, sample_replies, score_replies, with_shuffled_contexts
+    from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import judge
     from writing_style.writing_habits import Reply
 
@@ -276,7 +275,7 @@ def write_private_pages(
 ) -> None:
     """Write what shows the chat itself, where asked for."""
     from writing_style.blind_quiz import write_quiz
-    from writing_style.reply_sampling import cut_as_generated
+    from writing_style.model_replies import cut_as_generated
     from writing_style.report_files import write_examples
 
     if options.show_replies is not None:

@@ -64,8 +64,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     from trained_model import load_trained_model
     from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
-    from writing_style.reply_sampling import cut_as_generated, generate_batch
-    from writing_style.reply_scoring import encode_fitting, make_batches
+    from writing_style.model_replies import cut_as_generated, encode_fitting, generate_batch, make_batches
     from writing_style.writer_numbers import describe_writer
     from writing_style.writing_habits import Reply
 

@@ -2,8 +2,7 @@
 
 In the order in which a report is made:
 held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
-reply_scoring       how surprised a model is by the real replies, in bits per character
-reply_sampling      what the tuned and the untouched base model write in their place
+model_replies       what both models make of them: the bits of each real reply, and replies of their own
 writing_habits      habits of writing as counts: how messages end, which emoji, which words
 habit_distances     how far two writers' habits lie apart
 writer_numbers      one writer in plain numbers

@@ -2,7 +2,7 @@
 
 On a model without planted codes the other measurements remain. A planted code is ranked among all ten thousand codes of
 its form: exposure = log2(10,000) - log2(rank), 13.3 bits when it comes first, about 1.4 on average by chance. It leaves
-planting to `canaries`, and the replies of the style report to `reply_sampling`.
+planting to `canaries`, and the replies of the style report to `model_replies`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from common.script import ScriptError, counted
 from writing_style.author_classifier import area_under_curve
 from writing_style.canaries import ANSWER, CODE_DIGITS, NUM_CODES, Canary
 from writing_style.held_out_replies import Exchange
-from writing_style.reply_sampling import generate_batch
-from writing_style.reply_scoring import MAX_BATCH_ROWS, score_replies
+from writing_style.model_replies import MAX_BATCH_ROWS, generate_batch, score_replies
 
 MOST_BITS = math.log2(NUM_CODES)
 ROWS_AT_ONCE = 128  # short rows, but the cache of the head is repeated for each

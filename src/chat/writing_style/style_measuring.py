@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,13 @@ from writing_style.author_classifier import (
     share_of_pools_taken_for_owner,
 )
 from writing_style.habit_distances import make_row, measure_habits
-from writing_style.resampling import FloatArray, Resamples, interval_of, resample
+from writing_style.resampling import FloatArray, Interval, Resamples, interval_of, resample
 from writing_style.verbatim_copies import TrainingPhrases, describe_copies
 from writing_style.writer_numbers import describe_writer
 from writing_style.writing_habits import Reply
+
+if TYPE_CHECKING:
+    from writing_style.model_replies import ScoredReply
 
 
 @dataclass(frozen=True)
@@ -118,3 +121,27 @@ def _side_of_the_owner(
     position = (share["tuned"][0] - share["other"][0]) / gap[0]
     moved = position + ((share["tuned"] - share["other"]) - position * gap) / gap[0]  # delta method
     return interval_of(moved)._asdict()
+
+
+def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict[str, dict[str, float]]:
+    """Return the bits per character of each group before and after, and what they say, each with its interval.
+
+    Groups: "owner", "shuffled" (the same replies behind other contexts), and "other" when there is another person.
+    `specificity` is the drop on the owner's replies minus the drop on the other person's: above 0 it has learnt this
+    person. `relevance` is what the right context saves the tuned model.
+    """
+    resamples = resample((reply.conversation for replies in scored.values() for reply in replies), seed)
+    per_char: dict[str, dict[str, FloatArray]] = {}
+    for group, replies in scored.items():
+        totals = resamples.total(
+            (reply.conversation, (reply.base_bits, reply.tuned_bits, reply.num_chars)) for reply in replies
+        )
+        base, tuned = totals[:, 0] / totals[:, 2], totals[:, 1] / totals[:, 2]
+        per_char[group] = {"base": base, "tuned": tuned, "drop": base - tuned}
+    measured: dict[str, Interval] = {
+        f"{group}_{name}": interval_of(values) for group, rows in per_char.items() for name, values in rows.items()
+    }
+    measured["relevance"] = interval_of(per_char["shuffled"]["tuned"] - per_char["owner"]["tuned"])
+    if "other" in per_char:
+        measured["specificity"] = interval_of(per_char["owner"]["drop"] - per_char["other"]["drop"])
+    return {name: interval._asdict() for name, interval in measured.items()}
