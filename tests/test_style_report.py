@@ -35,7 +35,7 @@ from writing_style.model_replies import (
 )
 from writing_style.style_measuring import measure_bits
 from writing_style.style_page import make_examples_page
-from writing_style.verbatim_copies import TrainingPhrases, describe_copies
+from writing_style.writing_habits import TrainingPhrases, describe_copies
 
 from common.script import ScriptError
 

@@ -36,8 +36,7 @@ def perfect():
 
 def with_tuned(measured, texts):
     """`measured` after the tuned model wrote `texts` (plain numbers and copies; the intervals stay)."""
-    from writing_style.verbatim_copies import TrainingPhrases, describe_copies
-    from writing_style.writer_numbers import describe_writer
+    from writing_style.writing_habits import TrainingPhrases, describe_copies, describe_writer
 
     phrases = TrainingPhrases(reply.text for reply in make_writers(300, seed=99)["owner"])
     return {

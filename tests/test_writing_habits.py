@@ -1,7 +1,6 @@
 """What of a reply is counted, and what one writer looks like in plain numbers."""
 
 import pytest
-from writing_style.writer_numbers import describe_writer, find_key_words, has_loop
 from writing_style.writing_habits import (
     Reply,
     count_elongation,
@@ -9,6 +8,9 @@ from writing_style.writing_habits import (
     count_laughter,
     count_scripts,
     count_trigrams,
+    describe_writer,
+    find_key_words,
+    has_loop,
     list_emoji,
     list_words,
 )

@@ -65,8 +65,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
     from writing_style.model_replies import cut_as_generated, encode_fitting, generate_batch, make_batches
-    from writing_style.writer_numbers import describe_writer
-    from writing_style.writing_habits import Reply
+    from writing_style.writing_habits import Reply, describe_writer
 
     trained = load_trained_model(check_saved_model(folder), device="cpu")
     settings = json.loads((folder / "training_settings.json").read_text(encoding="utf-8"))

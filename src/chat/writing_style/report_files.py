@@ -14,7 +14,7 @@ from common.script import replacing
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import make_examples_page, make_report_page
 from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
-from writing_style.writer_numbers import find_key_words
+from writing_style.writing_habits import find_key_words
 
 REPORT_NAME = "style_report.json"
 PAGE_NAME = "style_report.html"

@@ -23,9 +23,7 @@ from writing_style.author_classifier import (
 )
 from writing_style.habit_distances import make_row, measure_habits
 from writing_style.resampling import FloatArray, Interval, Resamples, interval_of, resample
-from writing_style.verbatim_copies import TrainingPhrases, describe_copies
-from writing_style.writer_numbers import describe_writer
-from writing_style.writing_habits import Reply
+from writing_style.writing_habits import Reply, TrainingPhrases, describe_copies, describe_writer
 
 if TYPE_CHECKING:
     from writing_style.model_replies import ScoredReply

@@ -1,14 +1,17 @@
-"""Habits of writing as counts: how messages end, which emoji, which words.
+"""What can be counted in a writer's replies: habits, plain numbers, words used too often, copies from training.
 
-Each habit turns one reply into counts of categories. It leaves comparing the counts to `habit_distances`.
+Each habit turns one reply into counts of categories. It leaves comparing writers, with intervals, to `style_measuring`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
-from collections.abc import Callable
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import emoji
@@ -25,6 +28,9 @@ SCRIPTS = {  # first and last letter of what chats in this part of the world mix
     "Arabic": ("\u0620", "\u06d3"),
     "Cyrillic": ("\u0400", "\u04ff"),
 }
+
+LONG_RUN_WORDS = 6
+SHORT_REPLY_WORDS = 3  # exact copies up to here are everyday phrases
 
 
 class Reply(NamedTuple):
@@ -172,3 +178,103 @@ HABITS = (
     Habit("words", "Choice of words", count_words),
     Habit("trigrams", "Spelling (three characters)", count_trigrams),
 )
+
+
+def describe_writer(replies: Sequence[Reply]) -> dict[str, float]:
+    """Return plain numbers about one writer's replies."""
+    texts = [reply.text for reply in replies]
+    messages = [message for text in texts for message in split_messages(text)]
+    letters = sum((count_scripts(text) for text in texts), Counter())
+    bigrams = [pair for text in texts for pair in pairwise(list_words(text))]
+    return {
+        "num_replies": len(texts),
+        "median_chars": float(statistics.median(len(message) for message in messages)),
+        "median_words": float(statistics.median(len(list_words(message)) for message in messages)),
+        "messages_per_reply": len(messages) / len(texts),
+        "share_with_emoji": sum(bool(list_emoji(message)) for message in messages) / len(messages),
+        "share_laughing": sum(laughter_of(message) != "none" for message in messages) / len(messages),
+        "share_elongated": sum(count_elongation(message)["with"] for message in messages) / len(messages),
+        "share_ending_bare": sum(ending_of(message) == "nothing" for message in messages) / len(messages),
+        "latin_share_of_letters": letters["Latin"] / max(letters.total(), 1),
+        "distinct_word_pairs": len(set(bigrams)) / max(len(bigrams), 1),
+        "share_repeated_replies": 1 - len(set(texts)) / len(texts),
+        "share_empty": sum(not text.strip() for text in texts) / len(texts),
+        "share_looping": sum(has_loop(text) for text in texts) / len(texts),
+    }
+
+
+def has_loop(text: str) -> bool:
+    """Return whether some words (up to eight) come four times in a row; laughter is one word and no loop.
+
+    >>> has_loop("יאללה טוב יאללה טוב יאללה טוב יאללה טוב"), has_loop("חחחחחחחח די")
+    (True, False)
+    """
+    words = list_words(text)
+    return any(
+        words[start : start + size] * 3 == words[start + size : start + 4 * size]
+        for size in range(1, 9)
+        for start in range(len(words) - 4 * size + 1)
+    )
+
+
+def find_key_words(
+    tuned: Sequence[str], owner: Sequence[str], num_words: int = 10, min_uses: int = 5
+) -> dict[str, list[str]]:
+    """Return the words that "overused" and "underused" say of the tuned model: twice as often as the owner, or half.
+
+    At most `num_words` of each, the worst first, among those used `min_uses` times by both together. Private: words.
+    """
+    tuned_counts = sum((count_words(reply) for reply in tuned), Counter())
+    owner_counts = sum((count_words(reply) for reply in owner), Counter())
+    tuned_total, owner_total = max(tuned_counts.total(), 1), max(owner_counts.total(), 1)
+    often = [word for word in tuned_counts | owner_counts if tuned_counts[word] + owner_counts[word] >= min_uses]
+
+    def log_ratio(word: str) -> float:
+        return math.log2((tuned_counts[word] + 0.5) / tuned_total * owner_total / (owner_counts[word] + 0.5))
+
+    often.sort(key=lambda word: (log_ratio(word), word))
+    return {
+        "overused": [word for word in reversed(often[-num_words:]) if log_ratio(word) > 1],
+        "underused": [word for word in often[:num_words] if log_ratio(word) < -1],
+    }
+
+
+class TrainingPhrases:
+    """The training replies, ready to be searched for runs of words."""
+
+    def __init__(self, replies: Iterable[str]) -> None:
+        """Index `replies` by their words."""
+        self._texts = [list_words(reply) for reply in replies]
+        self._whole = {tuple(words) for words in self._texts}
+        self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for text, words in enumerate(self._texts):
+            for place, word in enumerate(words):
+                self._places[word].append((text, place))
+
+    def longest_run(self, reply: str) -> int:
+        """Return the length in words of the longest run that stands in one training reply."""
+        words = list_words(reply)
+        longest = 0
+        runs: dict[tuple[int, int], int] = {}  # for each place in training: the run that ends there
+        for word in words:
+            runs = {(text, place): runs.get((text, place - 1), 0) + 1 for text, place in self._places.get(word, ())}
+            longest = max(longest, max(runs.values(), default=0))
+        return longest
+
+    def is_copy(self, reply: str) -> bool:
+        """Return whether the whole reply, longer than an everyday phrase, stands in training."""
+        words = tuple(list_words(reply))
+        return len(words) > SHORT_REPLY_WORDS and words in self._whole
+
+
+def describe_copies(phrases: TrainingPhrases, replies: Sequence[str]) -> dict[str, float]:
+    """Return how much of `replies` stands in training."""
+    runs = [phrases.longest_run(reply) for reply in replies]
+    long_enough = [reply for reply in replies if len(list_words(reply)) > SHORT_REPLY_WORDS]
+    return {
+        "mean_longest_run_words": sum(runs) / len(runs),
+        "longest_run_words": max(runs),
+        "share_long_runs": sum(run >= LONG_RUN_WORDS for run in runs) / len(runs),
+        "num_over_three_words": len(long_enough),
+        "num_exact_copies": sum(phrases.is_copy(reply) for reply in long_enough),
+    }
