@@ -62,9 +62,9 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     """Let the model in `folder` answer the validation contexts in each way; return what the report would say."""
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
-    from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
     from writing_style.model_replies import cut_as_generated, encode_fitting, generate_batch, make_batches
+    from writing_style.style_measuring import measure_habits
     from writing_style.writing_habits import Reply, describe_writer
 
     trained = load_trained_model(check_saved_model(folder), device="cpu")

@@ -4,10 +4,9 @@ In the order in which a report is made:
 held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
 model_replies       what both models make of them: the bits of each real reply, and replies of their own
 writing_habits      what can be counted in a writer's replies: habits, plain numbers, copies from training
-habit_distances     how far two writers' habits lie apart
 resampling          the intervals of all these, by drawing conversations again and again
 author_classifier   a judge of authorship: whose reply is this?
-style_measuring     all of these for one held-out set, as plain numbers
+style_measuring     all of these for one held-out set: how far writers lie apart, as plain numbers
 style_verdict       from the numbers to one of four verdicts
 style_picture, style_page, report_files    what people look at, and where it is written
 blind_quiz          a test for people who know the owner: which reply is real?

@@ -1,7 +1,11 @@
 """Everything the report says about one held-out set, from texts and scores alone: no model, no file.
 
-It brings the habits, the judge of authorship and the copies together in one dictionary of plain numbers; what they mean
-is decided in `style_verdict.py`.
+Habits, the classifier of authorship, copies and bits per character come together in one dictionary of plain numbers;
+what they mean is decided in `style_verdict`.
+
+Writers are compared on equal terms: the conversations are split into two halves, the owner's replies of one half are
+the reference, and everybody, the owner included, is measured on the other half. So the owner's own distance is the
+ceiling that a perfect imitation reaches, at the same number of replies and with the same upward bias of small samples.
 """
 
 from __future__ import annotations
@@ -21,12 +25,23 @@ from writing_style.author_classifier import (
     measure_telling_apart,
     share_of_pools_taken_for_owner,
 )
-from writing_style.habit_distances import make_row, measure_habits
-from writing_style.resampling import FloatArray, Interval, Resamples, interval_of, resample
-from writing_style.writing_habits import Reply, TrainingPhrases, describe_copies, describe_writer
+from writing_style.resampling import (
+    NUM_DRAWS,
+    FloatArray,
+    Interval,
+    Resamples,
+    SplitDraws,
+    interval_of,
+    resample,
+    split_draws,
+)
+from writing_style.writing_habits import HABITS, Habit, Reply, TrainingPhrases, describe_copies, describe_writer
 
 if TYPE_CHECKING:
     from writing_style.model_replies import ScoredReply
+
+SPLITS_PER_DRAW = 4  # averaging over a few splits takes most of a single split's luck out
+SPLITS_OF_ESTIMATE = 40
 
 
 @dataclass(frozen=True)
@@ -143,3 +158,127 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
     if "other" in per_char:
         measured["specificity"] = interval_of(per_char["owner"]["drop"] - per_char["other"]["drop"])
     return {name: interval._asdict() for name, interval in measured.items()}
+
+
+def jensen_shannon(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the Jensen-Shannon divergence in bits, 0 (the same) to 1 (nothing shared), along the last axis.
+
+    Against somebody who has none of the things counted (no emoji at all) it is 1; between two such people it is 0.
+    """
+    first_total, second_total = first.sum(-1, keepdims=True), second.sum(-1, keepdims=True)
+    p = first / np.maximum(first_total, 1e-12)
+    q = second / np.maximum(second_total, 1e-12)
+    middle = np.maximum((p + q) / 2, 1e-300)
+    entropies = _x_log2_x(p).sum(-1) / 2 + _x_log2_x(q).sum(-1) / 2
+    divergence = entropies - ((p + q) / 2 * np.log2(middle)).sum(-1)
+    is_first_empty, is_second_empty = first_total[..., 0] == 0, second_total[..., 0] == 0
+    divergence = np.where(is_first_empty | is_second_empty, 1.0, divergence)
+    return np.clip(np.where(is_first_empty & is_second_empty, 0.0, divergence), 0.0, 1.0)
+
+
+def _x_log2_x(values: FloatArray) -> FloatArray:
+    result: FloatArray = values * np.log2(np.maximum(values, 1e-300))
+    return result
+
+
+def length_distance(first: FloatArray, second: FloatArray, lengths: FloatArray) -> FloatArray:
+    """Return how far log(1 + characters) must be moved on average to turn one set of lengths into the other.
+
+    (Wasserstein-1.) `lengths` are the categories' lengths in ascending order, along the last axis of the counts.
+    """
+    first_share = np.cumsum(first / np.maximum(first.sum(-1, keepdims=True), 1e-12), axis=-1)
+    second_share = np.cumsum(second / np.maximum(second.sum(-1, keepdims=True), 1e-12), axis=-1)
+    steps = np.diff(np.log1p(lengths))
+    distance: FloatArray = (np.abs(first_share - second_share)[..., :-1] * steps).sum(-1)
+    return distance
+
+
+def count_per_conversation(
+    habit: Habit, writers: Mapping[str, Sequence[Reply]], row_of: Mapping[int, int]
+) -> tuple[dict[str, FloatArray], list[str]]:
+    """Return for each writer a matrix of counts (conversations, categories), and the categories.
+
+    `row_of` gives the row of each conversation.
+    """
+    counted = {
+        name: [(reply.conversation, habit.count(reply.text)) for reply in replies] for name, replies in writers.items()
+    }
+    found = {category for rows in counted.values() for _, counts in rows for category in counts}
+    categories = sorted(found, key=lambda text: int(text)) if habit.name == "length" else sorted(found)
+    column_of = {category: column for column, category in enumerate(categories)}
+    matrices: dict[str, FloatArray] = {}
+    for name, rows in counted.items():
+        matrix = np.zeros((len(row_of), max(len(categories), 1)))
+        for conversation, counts in rows:
+            for category, count in counts.items():
+                matrix[row_of[conversation], column_of[category]] += count
+        matrices[name] = matrix
+    return matrices, categories
+
+
+def measure_habit(
+    habit: Habit, writers: Mapping[str, Sequence[Reply]], estimate: SplitDraws, resampled: SplitDraws
+) -> dict[str, FloatArray]:
+    """Return for each writer its distance from the owner: element 0 the estimate, then one per draw."""
+    matrices, categories = count_per_conversation(habit, writers, estimate.row_of)
+    distances: dict[str, list[float]] = {name: [] for name in writers}
+    for draws in (estimate, resampled):
+        # Draw by draw: all at once would take gigabytes for the three-character runs of a long chat.
+        for reference_weights, compared_weights in zip(draws.reference, draws.compared, strict=True):
+            reference = reference_weights @ matrices["owner"]
+            for name in writers:
+                compared = compared_weights @ matrices[name]
+                if habit.name == "length":
+                    lengths = np.array([float(category) for category in categories])
+                    distance = length_distance(reference, compared, lengths)
+                else:
+                    distance = jensen_shannon(reference, compared)
+                distances[name].append(float(distance.mean()))
+    return {name: np.array(values) for name, values in distances.items()}
+
+
+def make_row(name: str, label: str, distances: Mapping[str, FloatArray]) -> dict[str, object]:
+    """Return one row of the report from the distances (estimate, then draws) of owner, base, tuned and others.
+
+    `gap_closed` is 0 where the base stands and 1 where the owner's own other half stands. It is measurable only where
+    the base lies outside the owner's own spread; else there is no gap to close.
+    """
+    row: dict[str, object] = {"name": name, "label": label}
+    intervals = {writer: interval_of(values) for writer, values in distances.items()}
+    for writer, interval in intervals.items():
+        row[writer] = interval._asdict()
+    row["is_measurable"] = is_measurable = intervals["base"].low > intervals["owner"].high
+    row["is_closer"] = is_measurable and intervals["tuned"].high < intervals["base"].low
+    row["is_farther"] = intervals["tuned"].low > intervals["base"].high
+    row["is_told_from_owner"] = intervals["tuned"].low > intervals["owner"].high
+    row["gap_closed"] = None
+    if is_measurable:
+        row["gap_closed"] = {
+            writer: share_of_gap(distances["base"], values, distances["owner"])._asdict()
+            for writer, values in distances.items()
+            if writer != "base"
+        }
+    return row
+
+
+def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> Interval:
+    """Return how much of the way from the base (0) to the owner (1) `writer` stands.
+
+    The ratio is linearised around the estimate (delta method): a plain ratio of draws explodes where a draw's gap is
+    near zero. The owner stands at 1 by definition; its interval is its own spread on this axis.
+    """
+    gap = float(base[0] - owner[0])
+    share = float(base[0] - writer[0]) / gap
+    if writer is owner:
+        return interval_of((base[0] - owner) / gap)
+    return interval_of(share + ((base - writer) - share * (base - owner)) / gap)
+
+
+def measure_habits(
+    writers: Mapping[str, Sequence[Reply]], seed: int, num_draws: int = NUM_DRAWS
+) -> list[dict[str, object]]:
+    """Return one row per habit for the replies of "owner", "base", "tuned" and any other writers."""
+    conversations = {reply.conversation for replies in writers.values() for reply in replies}
+    estimate = split_draws(conversations, 0, SPLITS_OF_ESTIMATE, seed)
+    resampled = split_draws(conversations, num_draws, SPLITS_PER_DRAW, seed + 1)
+    return [make_row(habit.name, habit.label, measure_habit(habit, writers, estimate, resampled)) for habit in HABITS]

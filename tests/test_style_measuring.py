@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_writers import make_writers, write_as_friend
-from writing_style.habit_distances import jensen_shannon, length_distance, measure_habits
 from writing_style.resampling import interval_of, resample, split_draws
+from writing_style.style_measuring import jensen_shannon, length_distance, measure_habits
 from writing_style.writing_habits import HABITS
 
 FEW_DRAWS = 100  # rougher ends of the intervals, a quarter of the time
