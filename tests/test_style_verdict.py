@@ -3,7 +3,15 @@
 import pytest
 from made_up_writers import make_writers, write_as_friend, write_as_owner
 from writing_style.style_measuring import TrainingReplies, measure_set
-from writing_style.style_verdict import AS_CLOSE, CLOSER, NO_CLOSER, NOT_ENOUGH_DATA, is_enough, judge, not_enough_data
+from writing_style.style_verdict import (
+    AS_CLOSE,
+    CLOSER,
+    NO_CLOSER,
+    NOT_ENOUGH_DATA,
+    is_enough,
+    not_enough_data,
+    reach_verdict,
+)
 from writing_style.writing_habits import Reply
 
 
@@ -48,7 +56,7 @@ def with_tuned(measured, texts):
 
 @pytest.mark.slow
 def test_a_perfect_imitation_is_as_close_as_the_owner(perfect):
-    judged = judge(perfect)
+    judged = reach_verdict(perfect)
     assert judged["verdict"] == AS_CLOSE
     assert judged["is_trustworthy"]
     assert judged["warnings"] == []
@@ -56,21 +64,21 @@ def test_a_perfect_imitation_is_as_close_as_the_owner(perfect):
 
 @pytest.mark.slow
 def test_an_imitation_right_three_times_of_four_is_closer_and_still_told_apart():
-    judged = judge(measure(make_writers(200, seed=1, dose=0.75)))
+    judged = reach_verdict(measure(make_writers(200, seed=1, dose=0.75)))
     assert judged["verdict"] == CLOSER
     assert len(judged["told_from_owner_by"]) >= 3
 
 
 @pytest.mark.slow
 def test_the_base_is_no_closer_than_itself():
-    assert judge(measure(make_writers(100, seed=1, dose=0.0)))["verdict"] == NO_CLOSER
+    assert reach_verdict(measure(make_writers(100, seed=1, dose=0.0)))["verdict"] == NO_CLOSER
 
 
 @pytest.mark.slow
 def test_imitating_the_other_person_flips_the_verdict():
     measured = measure(make_writers(100, seed=1, imitated=write_as_friend))
     assert measured["side_of_the_owner"]["high"] < 0.5
-    assert judge(measured)["verdict"] == NO_CLOSER
+    assert reach_verdict(measured)["verdict"] == NO_CLOSER
 
 
 @pytest.mark.slow
@@ -79,16 +87,16 @@ def test_a_model_of_both_people_alike_is_no_closer():
     writers = make_writers(200, seed=1, dose=0.5, imitated=write_as_owner, otherwise=write_as_friend)
     measured = measure(writers)
     assert measured["side_of_the_owner"]["low"] < 0.5 < measured["side_of_the_owner"]["high"]
-    assert judge(measured)["verdict"] == NO_CLOSER
+    assert reach_verdict(measured)["verdict"] == NO_CLOSER
 
 
 @pytest.mark.slow
 def test_names_dealt_out_at_random_make_the_page_grey():
-    """Without two people to tell apart the judge is worth nothing, and the report says so."""
+    """Without two people to tell apart the classifier is worth nothing, and the report says so."""
     writers = make_writers(100, seed=1)
     for place in range(0, 100, 2):
         writers["owner"][place], writers["other"][place] = writers["other"][place], writers["owner"][place]
-    judged = judge(measure(writers))
+    judged = reach_verdict(measure(writers))
     assert not judged["is_trustworthy"]
     assert judged["verdict"] == NO_CLOSER
 
@@ -110,18 +118,18 @@ def test_a_chat_of_one_speaker_is_still_measured():
     ids=["within the noise", "on both people alike", "dearer"],
 )
 def test_replies_alone_are_not_enough(perfect, drops):
-    assert judge({**perfect, "bits": bits(**drops)})["verdict"] == NO_CLOSER
+    assert reach_verdict({**perfect, "bits": bits(**drops)})["verdict"] == NO_CLOSER
 
 
 @pytest.mark.slow
 def test_with_fewer_than_200_replies_no_difference_says_nothing(perfect):
-    assert judge({**perfect, "num_replies": 199})["verdict"] == CLOSER
+    assert reach_verdict({**perfect, "num_replies": 199})["verdict"] == CLOSER
 
 
 @pytest.mark.slow
 def test_every_fault_of_the_replies_raises_its_warning(perfect):
     def warnings_of(texts, **endings):
-        return " / ".join(judge({**with_tuned(perfect, texts), "endings": {"tuned": endings}})["warnings"])
+        return " / ".join(reach_verdict({**with_tuned(perfect, texts), "endings": {"tuned": endings}})["warnings"])
 
     fine = [reply.text for reply in make_writers(200, seed=7)["tuned"]]
     known = [reply.text for reply in make_writers(300, seed=99)["owner"]][:200]

@@ -215,7 +215,7 @@ def measure(
     """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
     from writing_style.model_replies import cut_as_generated, sample_replies, score_replies, with_shuffled_contexts
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
-    from writing_style.style_verdict import judge
+    from writing_style.style_verdict import reach_verdict
     from writing_style.writing_habits import Reply
 
     with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
@@ -242,7 +242,7 @@ def measure(
     measured["num_real_replies_cut"] = sum(
         exchange.reply != reply.text for exchange, reply in zip(held_out.owner, writers["owner"], strict=True)
     )
-    measured["judged"] = judge(measured)
+    measured["judged"] = reach_verdict(measured)
     return measured
 
 

@@ -5,7 +5,7 @@ held_out_replies    the conversations that training never saw, as exchanges: wha
 model_replies       what both models make of them: the bits of each real reply, and replies of their own
 writing_habits      what can be counted in a writer's replies: habits, plain numbers, copies from training
 resampling          the intervals of all these, by drawing conversations again and again
-author_classifier   a judge of authorship: whose reply is this?
+author_classifier   whose reply is this?
 style_measuring     all of these for one held-out set: how far writers lie apart, as plain numbers
 style_verdict       from the numbers to one of four verdicts
 style_picture, style_page, report_files    what people look at, and where it is written

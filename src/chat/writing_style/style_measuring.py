@@ -19,10 +19,10 @@ import numpy as np
 
 from writing_style.author_classifier import (
     CLASSES,
-    judge_writers,
+    classify_replies,
+    measure_separation,
     measure_shuffled_labels,
     measure_taken_for,
-    measure_telling_apart,
     share_of_pools_taken_for_owner,
 )
 from writing_style.resampling import (
@@ -68,19 +68,19 @@ def measure_set(
     replies = {name: list(writers[name]) for name in shown}
     conversations = {reply.conversation for reply in replies["owner"]}
     habits = measure_habits(replies, seed)
-    judged_replies = {**replies, "base_cut": cut_to_lengths(replies["base"], replies["owner"], seed)}
-    judged = judge_writers({"owner": training.owner, "other": training.other}, judged_replies, seed)
-    all_conversations = {reply.conversation for rows in judged_replies.values() for reply in rows}
+    classified = {**replies, "base_cut": cut_to_lengths(replies["base"], replies["owner"], seed)}
+    log_probabilities = classify_replies({"owner": training.owner, "other": training.other}, classified, seed)
+    all_conversations = {reply.conversation for rows in classified.values() for reply in rows}
     resamples = resample(all_conversations, seed)
-    taken_for = measure_taken_for(judged, judged_replies, resamples)
+    taken_for = measure_taken_for(log_probabilities, classified, resamples)
     habits.append(
         make_row("taken_for_owner", "Taken for the owner", {name: 1 - taken_for[name]["owner"] for name in shown})
     )
-    habits.append(make_row("telling_apart", "Told apart by a judge", measure_telling_apart(replies, seed)))
+    habits.append(make_row("telling_apart", "Told apart by a judge", measure_separation(replies, seed)))
     controls: dict[str, Any] = {}
     if "other" in replies:
         controls["pools_taken_for_owner"] = {
-            name: share_of_pools_taken_for_owner(judged[name], seed) for name in judged_replies
+            name: share_of_pools_taken_for_owner(log_probabilities[name], seed) for name in classified
         }
         controls["shuffled_labels"] = measure_shuffled_labels(replies["owner"], replies["other"], seed)._asdict()
     phrases = TrainingPhrases(training.owner)
@@ -93,7 +93,7 @@ def measure_set(
             name: {label: interval_of(shares)._asdict() for label, shares in by_class.items()}
             for name, by_class in taken_for.items()
         },
-        "side_of_the_owner": _side_of_the_owner(judged, replies, resamples),
+        "side_of_the_owner": _side_of_the_owner(log_probabilities, replies, resamples),
         "controls": controls,
         "writers": {name: describe_writer(rows) for name, rows in replies.items()},
         "endings": {name: dict(sorted(Counter(kinds).items())) for name, kinds in endings.items()},
@@ -112,18 +112,18 @@ def cut_to_lengths(replies: Sequence[Reply], models: Sequence[Reply], seed: int)
 
 
 def _side_of_the_owner(
-    judged: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], resamples: Resamples
+    log_probabilities: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, float] | None:
     """Return where the tuned model stands between the other person (0) and the owner (1), None where they look alike.
 
-    A model that learnt both people alike stands at .5 whatever the judge's errors; the base plays no part.
+    A model that learnt both people alike stands at .5 whatever the classifier's errors; the base plays no part.
     """
     if "other" not in replies:
         return None
     owner_column, other_column = CLASSES.index("owner"), CLASSES.index("other")
     share: dict[str, FloatArray] = {}
     for name in ("owner", "tuned", "other"):
-        is_nearer = judged[name][:, owner_column] > judged[name][:, other_column]
+        is_nearer = log_probabilities[name][:, owner_column] > log_probabilities[name][:, other_column]
         totals = resamples.total(
             (reply.conversation, (nearer, 1)) for reply, nearer in zip(replies[name], is_nearer, strict=True)
         )

@@ -26,7 +26,7 @@ MIN_REPLIES_FOR_AS_CLOSE = 200
 # dealt out by lot lay at 0.66 [0.55, 0.75], one of the owner's own turns at 1.00 [0.93, 1.07].
 MIN_SIDE_OF_THE_OWNER = 0.75
 
-# The judge of authorship must know the two real people before its word on a model counts (pools of five replies).
+# The classifier must know the two real people before its word on a model counts (pools of five replies).
 MIN_OWNER_POOLS = 0.7
 MAX_OTHER_POOLS = 0.3
 SHUFFLED_LABELS_TOLERANCE = 0.02
@@ -43,7 +43,7 @@ def is_enough(num_replies: int, num_conversations: int) -> bool:
     return num_replies >= MIN_REPLIES and num_conversations >= MIN_CONVERSATIONS
 
 
-def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
+def reach_verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Return verdict, sentence, reasons (each with whether it holds), checks and warnings for one measured set."""
     reasons = _reasons(measured)
     rows = measured["habits"]
@@ -68,7 +68,7 @@ def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_enough_data(num_replies: int, num_conversations: int) -> dict[str, Any]:
-    """Return what `judge` returns when there is too little to measure."""
+    """Return what `reach_verdict` returns when there is too little to measure."""
     return {
         "verdict": NOT_ENOUGH_DATA,
         "sentence": (
