@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -38,21 +38,27 @@ from common.script import (
     counted,
     exclusive_use,
     remove_abandoned_files,
+    replacing,
     run_script,
     shown_path,
     warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
     from trained_model import TrainedModel
     from writing_style.held_out_replies import HeldOutData, HeldOutSet
-    from writing_style.model_replies import RepliesFile
+    from writing_style.model_replies import SampledReply
 
 NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
 SEED = 0
 REPORT_FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
+REPORT_NAME = "style_report.json"
+PAGE_NAME = "style_report.html"
+PICTURE_NAME = "style_report.png"
+EXAMPLES_NAME = "style_examples.html"
 REPLIES_NAME = "style_replies.jsonl"
 
 EXAMPLES = """examples:
@@ -83,7 +89,22 @@ def main() -> int:
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
     with exclusive_use(saved.folder, "measuring"):
         remove_abandoned_files(saved.folder)
-        return make_report(options, saved)
+        data, sets = choose_sets(options, saved)
+        trained = load_model(options, saved, sets)
+        settings = describe_settings(options, saved, data, trained)
+        measured, replies = measure_sets(options, saved, data, sets, trained, settings)
+        report = {
+            "format": REPORT_FORMAT,
+            "judged": measured[sets[0].name]["judged"],
+            "settings": {"headline_set": sets[0].name, **settings},
+            "sets": measured,
+        }
+        if options.leak_probe and trained is not None:
+            report["leak_probe"] = measure_leaks(options, saved, trained, data, sets[0])
+        write_report(saved.folder, report)
+        write_private_pages(options, saved.folder, sets[0], replies.get(sets[0].name), trained)
+        print_verdict(saved.folder, report)
+    return 0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -129,48 +150,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
-    """Measure every set that is large enough, judge, and write the files."""
+def choose_sets(options: argparse.Namespace, saved: SavedModel) -> tuple[HeldOutData, list[HeldOutSet]]:
+    """Return the data and the held-out sets to measure; the first of them decides."""
     from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
-    from writing_style.style_verdict import is_enough, not_enough_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
-    sets = [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
-    measurable = [held_out for held_out in sets if is_enough(len(held_out.owner), held_out.num_conversations)]
-    trained = load_model(options, saved) if measurable or options.leak_probe else None
-    settings = describe_settings(options, saved, data, trained)
-    measured: dict[str, Any] = {
-        held_out.name: {
-            "num_replies": len(held_out.owner),
-            "num_conversations": held_out.num_conversations,
-            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
-        }
-        for held_out in sets
-    }
-    if trained is not None and measurable:
-        from writing_style.model_replies import RepliesFile
-
-        replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
-        for held_out in measurable:
-            measured[held_out.name] = measure(trained, replies_file, held_out, data, options.seed)
-    headline = sets[0]
-    report = {
-        "format": REPORT_FORMAT,
-        "judged": measured[headline.name]["judged"],
-        "settings": {"headline_set": headline.name, **settings},
-        "sets": measured,
-    }
-    if trained is not None and options.leak_probe:
-        report["leak_probe"] = measure_leaks(options, saved, trained, data, headline)
-    from writing_style.report_files import write_report  # draws with matplotlib: not before the checks
-
-    write_report(saved.folder, report)
-    if trained is not None and headline in measurable:
-        write_private_pages(options, saved.folder, headline, replies_file, trained)
-    elif options.quiz is not None or options.show_replies is not None:
-        print("no page of replies: with too little data none were drawn", file=sys.stderr)
-    tell(saved.folder, report)
-    return 0
+    return data, [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
 
 
 def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
@@ -179,8 +164,10 @@ def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
     return typed or PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
 
 
-def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
-    """Load base and adapter."""
+def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[HeldOutSet]) -> TrainedModel | None:
+    """Load base and adapter; return None where no set is large enough and nothing else needs the model."""
+    if not options.leak_probe and not any(held_out.is_enough for held_out in sets):
+        return None
     print("loading the model", file=sys.stderr)
     from trained_model import load_trained_model
 
@@ -209,38 +196,78 @@ def describe_settings(
     return settings
 
 
+def measure_sets(
+    options: argparse.Namespace,
+    saved: SavedModel,
+    data: HeldOutData,
+    sets: Sequence[HeldOutSet],
+    trained: TrainedModel | None,
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[SampledReply]]]]:
+    """Return for each set its numbers with the verdict, and for each that is large enough the models' replies."""
+    from writing_style.style_verdict import not_enough_data
+
+    measured: dict[str, dict[str, Any]] = {
+        held_out.name: {
+            "num_replies": len(held_out.owner),
+            "num_conversations": held_out.num_conversations,
+            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
+        }
+        for held_out in sets
+    }
+    measurable = [held_out for held_out in sets if held_out.is_enough]
+    if trained is None or not measurable:
+        return measured, {}
+    from writing_style.model_replies import RepliesFile, sample_replies
+
+    replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
+    replies = {}
+    for held_out in measurable:
+        with progress_bar(f"{held_out.name}: replies", 2 * len(held_out.owner)) as bar:
+            sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, bar.update)
+        replies[held_out.name] = sampled
+        measured[held_out.name] = measure(trained, held_out, sampled, data, options.seed)
+    return measured, replies
+
+
 def measure(
-    trained: TrainedModel, replies_file: RepliesFile, held_out: HeldOutSet, data: HeldOutData, seed: int
+    trained: TrainedModel,
+    held_out: HeldOutSet,
+    sampled: Mapping[str, Sequence[SampledReply]],
+    data: HeldOutData,
+    seed: int,
 ) -> dict[str, Any]:
-    """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
-    from writing_style.model_replies import cut_as_generated, sample_replies, score_replies, with_shuffled_contexts
+    """Score the real replies, compare the models' with them, and return the set's numbers with its verdict."""
+    from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
     from writing_style.writing_habits import Reply
 
-    with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
-        sampled = sample_replies(trained, held_out.owner, seed, replies_file, advance)
     groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
-    with progress(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as advance:
+    with progress_bar(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as bar:
         scored = {
-            name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, advance)
+            name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, bar.update)
             for name, exchanges in groups.items()
             if exchanges
         }
     print(f"{held_out.name}: comparing habits", file=sys.stderr)
-    writers: dict[str, list[Reply]] = {
-        name: [Reply(exchange.conversation, cut_as_generated(trained, exchange.reply)) for exchange in exchanges]
-        for name, exchanges in (("owner", held_out.owner), ("other", held_out.other))
+    texts = {
+        "owner": [cut_as_generated(trained, exchange.reply) for exchange in held_out.owner],
+        "other": [cut_as_generated(trained, exchange.reply) for exchange in held_out.other],
+        **{name: [reply.text for reply in replies] for name, replies in sampled.items()},
     }
-    for name, replies in sampled.items():
-        writers[name] = [
-            Reply(exchange.conversation, reply.text) for exchange, reply in zip(held_out.owner, replies, strict=True)
+    writers = {
+        name: [
+            Reply(exchange.conversation, text)
+            for exchange, text in zip(held_out.other if name == "other" else held_out.owner, rows, strict=True)
         ]
+        for name, rows in texts.items()
+    }
     training = TrainingReplies(owner=data.training_replies("assistant"), other=data.training_replies("user"))
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
     measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
     measured["num_real_replies_cut"] = sum(
-        exchange.reply != reply.text for exchange, reply in zip(held_out.owner, writers["owner"], strict=True)
+        exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
     measured["judged"] = reach_verdict(measured)
     return measured
@@ -255,44 +282,74 @@ def measure_leaks(
 
     canaries = read_canaries(data_path_of(options, saved))
     trained_on = take_evenly(list_exchanges(data.training), options.prompts)
-    with progress("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as advance:
+    with progress_bar("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as bar:
         return probe_leaks(
-            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, advance
+            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, bar.update
         )
 
 
-@contextmanager
-def progress(title: str, num_replies: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left at a terminal, on stderr."""
+def progress_bar(title: str, num_replies: int) -> tqdm[Any]:
+    """Return a bar with the time left, on stderr; it is shown at a terminal only."""
     from tqdm import tqdm
 
-    with tqdm(total=num_replies, unit="reply", desc=title, disable=None) as bar:
-        yield lambda num_done: bar.update(num_done) and None
+    return tqdm(total=num_replies, unit="reply", desc=title, disable=None)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Write the three files that hold numbers only."""
+    from writing_style.style_page import make_report_page
+    from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
+
+    judged, measured = report["judged"], report["sets"][report["settings"]["headline_set"]]
+    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
+    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
+    with replacing(folder / PICTURE_NAME, "wb") as picture:
+        picture.write(to_png(figure))
+    with replacing(folder / PAGE_NAME) as page:
+        page.write(make_report_page(report, to_svg(figure) if "bits" in measured else None))
+    with replacing(folder / REPORT_NAME) as file:
+        file.write(json.dumps(report, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_private_pages(
-    options: argparse.Namespace, folder: Path, held_out: HeldOutSet, replies_file: RepliesFile, trained: TrainedModel
+    options: argparse.Namespace,
+    folder: Path,
+    held_out: HeldOutSet,
+    replies: Mapping[str, Sequence[SampledReply]] | None,
+    trained: TrainedModel | None,
 ) -> None:
-    """Write what shows the chat itself, where asked for."""
+    """Write what shows the chat itself, where asked for; `replies` are those to the owner's exchanges, None if none."""
+    if options.show_replies is None and options.quiz is None:
+        return
+    if replies is None or trained is None:
+        print("no page of replies: with too little data none were drawn", file=sys.stderr)
+        return
     from writing_style.blind_quiz import write_quiz
     from writing_style.model_replies import cut_as_generated
-    from writing_style.report_files import write_examples
+    from writing_style.style_page import choose_examples, make_examples_page
+    from writing_style.writing_habits import find_key_words
 
+    base, tuned = ([reply.text for reply in replies[writer]] for writer in ("base", "tuned"))
     if options.show_replies is not None:
-        base, tuned = (replies_file.texts(writer, held_out.owner) for writer in ("base", "tuned"))
-        path = write_examples(folder, held_out.owner, base, tuned, options.show_replies)
-        print(f"private, with words of the chat: {shown_path(path)}")
+        examples = choose_examples(held_out.owner, base, tuned, options.show_replies)
+        key_words = find_key_words(tuned, [exchange.reply for exchange in held_out.owner])
+        with replacing(folder / EXAMPLES_NAME) as page:
+            page.write(make_examples_page(examples, key_words))
+        print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
     if options.quiz is not None:
+        pairs = zip(held_out.owner, tuned, strict=True)
         # A real reply that is longer than a generated one can be would give itself away.
-        fair = [exchange for exchange in held_out.owner if exchange.reply == cut_as_generated(trained, exchange.reply)]
-        path, num_pairs = write_quiz(folder, fair, replies_file.texts("tuned", fair), options.quiz, options.seed)
+        fair = [
+            (exchange, text) for exchange, text in pairs if exchange.reply == cut_as_generated(trained, exchange.reply)
+        ]
+        path, num_pairs = write_quiz(
+            folder, [exchange for exchange, _ in fair], [text for _, text in fair], options.quiz, options.seed
+        )
         print(f"blind test of {counted(num_pairs, 'pair')} (private): {shown_path(path)}")
 
 
-def tell(folder: Path, report: Mapping[str, Any]) -> None:
+def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     """Print the verdict and where to look."""
-    from writing_style.report_files import PAGE_NAME, PICTURE_NAME, REPORT_NAME
-
     judged = report["judged"]
     print(f"verdict: {judged['verdict']}")
     print(judged["sentence"])

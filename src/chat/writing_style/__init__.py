@@ -8,7 +8,7 @@ resampling          the intervals of all these, by drawing conversations again a
 author_classifier   whose reply is this?
 style_measuring     all of these for one held-out set: how far writers lie apart, as plain numbers
 style_verdict       from the numbers to one of four verdicts
-style_picture, style_page, report_files    what people look at, and where it is written
+style_picture, style_page    what people look at
 blind_quiz          a test for people who know the owner: which reply is real?
 canaries            invented secrets to plant into training data
 leak_probe          what a stranger could draw out of the model, planted secrets among it

@@ -18,6 +18,7 @@ from turns import Messages, with_seats_swapped
 from common.conversation_data import TrainingDataError, read_training_data
 from common.model_folder import HELD_OUT_NAME
 from common.script import ScriptError, shown_path
+from writing_style.style_verdict import is_enough
 from writing_style.writing_habits import list_words
 
 SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time
@@ -64,6 +65,11 @@ class HeldOutSet:
     def num_conversations(self) -> int:
         """In how many conversations the owner's replies stand."""
         return len({exchange.conversation for exchange in self.owner})
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether so many replies are worth measuring."""
+        return is_enough(len(self.owner), self.num_conversations)
 
 
 def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:

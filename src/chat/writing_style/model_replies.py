@@ -202,10 +202,6 @@ class RepliesFile:
         """Return the reply that is already there, or None."""
         return self._replies.get((writer, exchange.conversation, exchange.number))
 
-    def texts(self, writer: str, exchanges: Sequence[Exchange]) -> list[str]:
-        """Return what `writer` wrote in each of `exchanges`, all of which must be there."""
-        return [self._replies[writer, exchange.conversation, exchange.number].text for exchange in exchanges]
-
     def add(self, writer: str, exchanges: Sequence[Exchange], replies: Sequence[SampledReply]) -> None:
         """Append finished replies and flush them to disk."""
         records = []

@@ -13,6 +13,7 @@ from typing import Any
 from turns import Messages
 
 from common.script import counted
+from writing_style.held_out_replies import Exchange, take_evenly
 
 STYLE = """
 :root{color-scheme:light dark}
@@ -209,6 +210,25 @@ def _table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
         for row in rows
     )
     return f"<table>{head}{body}</table>"
+
+
+def choose_examples(
+    exchanges: Sequence[Exchange], base: Sequence[str], tuned: Sequence[str], num_shown: int
+) -> list[dict[str, Any]]:
+    """Return `num_shown` contexts with the real reply and both models', evenly taken.
+
+    `base` and `tuned` are the replies to `exchanges`, in their order.
+    """
+    return [
+        {
+            "conversation": exchanges[place].conversation,
+            "context": exchanges[place].context,
+            "owner": exchanges[place].reply,
+            "base": base[place],
+            "tuned": tuned[place],
+        }
+        for place in take_evenly(range(len(exchanges)), num_shown)
+    ]
 
 
 def make_examples_page(examples: Sequence[Mapping[str, Any]], key_words: Mapping[str, Sequence[str]]) -> str:
