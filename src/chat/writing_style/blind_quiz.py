@@ -6,19 +6,17 @@ key are private files in the trained folder: the page shows the chat itself.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import json
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from scipy.stats import binomtest
+
 from common.script import ScriptError, replacing, shown_path
 from writing_style.held_out_replies import Exchange, take_evenly
-from writing_style.style_page import make_bubbles, make_page
+from writing_style.style_page import render_page
 
 QUIZ_NAME = "style_quiz.html"
 KEY_NAME = "style_quiz_key.json"
@@ -31,6 +29,33 @@ document.addEventListener("change", () => {
     (pair) => (pair.querySelector("input:checked") || {value: "_"}).value);
   document.getElementById("answers").textContent = letters.join("");
 });
+"""
+
+QUIZ = """\
+{% extends "page" %}
+{% from "parts" import bubbles %}
+{% block body %}
+<h1>Which one is real?</h1>
+<p>In each pair one reply was really written, the other by the chatbot. Choose the real one. Private: this page shows the
+chat itself. Ask people who know the owner: strangers are far easier to fool. Twenty pairs tell only extremes; a hundred
+are right to about ten points.</p>
+{% for pair in pairs %}
+{% set number = loop.index %}
+<h2>{{ number }}</h2>
+{% for message in pair.context %}
+{{ bubbles(message.role, message.content) }}
+{% endfor %}
+<fieldset>
+{% for letter in "AB" %}
+<label><input type="radio" name="pair{{ number }}" value="{{ letter }}"> {{ letter }}
+{{ bubbles("assistant", pair[letter]) }}</label>
+{% endfor %}
+</fieldset>
+{% endfor %}
+<h2>Your answers</h2>
+<p><code id="answers">{{ "_" * pairs | length }}</code></p>
+<p>Score them with <code>{{ command }}</code> and the letters above.</p>
+{% endblock %}
 """
 
 
@@ -85,28 +110,15 @@ def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) ->
     """Return the page and the key: for each pair the letter of the real reply."""
     rng = random.Random(seed)
     key = "".join(rng.choice("AB") for _ in pairs)
-    parts = [
-        "<h1>Which one is real?</h1>",
-        "<p>In each pair one reply was really written, the other by the chatbot. Choose the real one. Private: this page "
-        "shows the chat itself. Ask people who know the owner: strangers are far easier to fool. Twenty pairs tell only "
-        "extremes; a hundred are right to about ten points.</p>",
+    shown = [
+        {
+            "context": exchange.context[-SHOWN_MESSAGES:],
+            real_letter: exchange.reply,
+            "B" if real_letter == "A" else "A": tuned,
+        }
+        for (exchange, tuned), real_letter in zip(pairs, key, strict=True)
     ]
-    for number, ((exchange, tuned), real_letter) in enumerate(zip(pairs, key, strict=True), start=1):
-        replies = {real_letter: exchange.reply, "B" if real_letter == "A" else "A": tuned}
-        context = "".join(
-            make_bubbles(message["role"], message["content"]) for message in exchange.context[-SHOWN_MESSAGES:]
-        )
-        choices = "".join(
-            f'<label><input type="radio" name="pair{number}" value="{letter}"> {letter}'
-            f"{make_bubbles('assistant', replies[letter])}</label>"
-            for letter in "AB"
-        )
-        parts.append(f"<h2>{number}</h2>{context}<fieldset>{choices}</fieldset>")
-    parts.append(f'<h2>Your answers</h2><p><code id="answers">{"_" * len(pairs)}</code></p>')
-    parts.append(f"<p>Score them with <code>{html.escape(command)}</code> and the letters above.</p>")
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    body = "<body>" + "\n".join(parts) + f"<script>{SCRIPT}</script></body>"
-    return make_page("Which one is real? (private)", body, f"'sha256-{digest}'"), key
+    return render_page(QUIZ, title="Which one is real? (private)", script=SCRIPT, pairs=shown, command=command), key
 
 
 def score_answers(answers: str, key: str) -> Score:
@@ -118,17 +130,6 @@ def score_answers(answers: str, key: str) -> Score:
     if num_answered == 0:
         raise ValueError("no pair was answered")
     num_right = sum(answer == letter for answer, letter in zip(answers, key, strict=True))
-    return Score(num_right, num_answered, *wilson_interval(num_right, num_answered))
-
-
-def wilson_interval(num_right: int, num_all: int) -> tuple[float, float]:
-    """Return the 95 % interval of a rate (Wilson's, which also holds for few answers and at 0 and 1).
-
-    >>> [round(end, 2) for end in wilson_interval(11, 20)]
-    [0.34, 0.74]
-    """
-    z = 1.96
-    rate = num_right / num_all
-    centre = (rate + z * z / (2 * num_all)) / (1 + z * z / num_all)
-    half = z * math.sqrt(rate * (1 - rate) / num_all + z * z / (4 * num_all**2)) / (1 + z * z / num_all)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Wilson's interval also holds for few answers and at 0 and 1.
+    interval = binomtest(num_right, num_answered).proportion_ci(method="wilson")
+    return Score(num_right, num_answered, float(interval.low), float(interval.high))
