@@ -1,4 +1,4 @@
-"""The parts of the style report that need no trained model: reading what was held out, pages, quiz, scoring, codes."""
+"""The parts of the style report that need no training: held-out data, bits per character, pages, quiz, planted codes."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def exchanges(sample_conversations):
     return take_evenly(list_exchanges(dict(enumerate(sample_conversations))), 18)
 
 
-# --- What was held out ---------------------------------------------------------------------------------------------
+# --- Held-out data ---------------------------------------------------------------------------------------------------
 
 
 def test_counts_lines_as_stage_2_does(tmp_path, sample_conversations):
@@ -101,7 +101,7 @@ def test_says_what_is_missing(tmp_path, sample_conversations):
     with pytest.raises(ScriptError, match="other.jsonl: not found.*--path-to-data"):
         read_held_out_data(tmp_path, tmp_path / "other.jsonl")
     write_split(tmp_path, sample_conversations, spread=[99])
-    with pytest.raises(ScriptError, match="names lines that are not there"):
+    with pytest.raises(ScriptError, match="names lines that do not exist"):
         read_held_out_data(tmp_path, data_path)
     (tmp_path / "held_out_conversations.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ScriptError, match="is damaged"):
@@ -124,7 +124,7 @@ def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
     assert [found.reply for found in kept] == ["סבבה"]
 
 
-# --- Surprise ------------------------------------------------------------------------------------------------------
+# --- Bits per character ----------------------------------------------------------------------------------------------
 
 
 def test_bits_are_those_of_the_whole_conversation_read_at_once(trained, exchanges):
@@ -194,7 +194,7 @@ def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
     assert bits["relevance"]["value"] == 0
 
 
-# --- Generated replies ---------------------------------------------------------------------------------------------
+# --- Generated replies -----------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, trained, exchanges):
@@ -226,7 +226,7 @@ def test_real_replies_are_cut_as_generated_ones_are(trained):
     assert cut_as_generated(trained, "סבבה 👍🏽") == "סבבה 👍🏽"
 
 
-# --- Copies, pages, quiz -------------------------------------------------------------------------------------------
+# --- Copies, pages, quiz ---------------------------------------------------------------------------------------------
 
 
 def test_finds_the_longest_run_of_words_in_one_training_reply():
@@ -277,7 +277,7 @@ def test_quiz_takes_no_pair_that_is_the_same_or_empty():
     assert choose_pairs(pairs, ["a", " ", "x"], 5) == [(pairs[2], "x")]
 
 
-# --- Planted codes -------------------------------------------------------------------------------------------------
+# --- Planted codes ---------------------------------------------------------------------------------------------------
 
 
 def test_rank_of_a_code_is_exact(trained):
@@ -310,12 +310,12 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
     assert text.startswith(data_path.read_text(encoding="utf-8"))
     for canary in canaries:
         assert text.count(ANSWER.format(word=canary.word, code=canary.code)) == canary.num_times
-    with pytest.raises(ScriptError, match="is already there"):
+    with pytest.raises(ScriptError, match="already exists"):
         plant_into_file(data_path, target, seed=0)
     assert read_canaries(data_path) == []
 
 
-# --- The command ---------------------------------------------------------------------------------------------------
+# --- The command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -348,4 +348,4 @@ def test_quiz_is_scored_from_the_key_alone(run_command, tmp_path):
     result = run_command(f"python3 {SCRIPT} --saved-model-path . --score-quiz abbb", tmp_path)
     assert result.returncode == 0
     assert "found in 3 of 4 pairs: 75% [30%, 95%]" in result.stdout
-    assert "guessing would also explain it" in result.stdout
+    assert "guessing could explain this result" in result.stdout

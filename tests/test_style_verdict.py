@@ -1,4 +1,4 @@
-"""From measured numbers to a verdict: writers of known likeness, and every warning."""
+"""From measured numbers to a verdict: writers of known similarity, and every warning."""
 
 import pytest
 from made_up_writers import make_writers, write_as_friend, write_as_owner
@@ -20,7 +20,7 @@ def interval(value):
 
 
 def bits(owner_drop=1.2, other_drop=-0.1):
-    """Bits per character as a model would give them; the texts below decide the rest."""
+    """Bits per character as a model would give them; the texts decide the rest."""
     return {
         "owner_base": interval(3.1),
         "owner_tuned": interval(3.1 - owner_drop),
@@ -82,8 +82,8 @@ def test_imitating_the_other_person_flips_the_verdict():
 
 
 @pytest.mark.slow
-def test_a_model_of_both_people_alike_is_no_closer():
-    """Shuffled labels: half of its replies are the owner's way, half the other person's."""
+def test_a_model_of_both_people_equally_is_no_closer():
+    """Shuffled labels: half of its replies are written like the owner, half like the other person."""
     writers = make_writers(200, seed=1, dose=0.5, imitated=write_as_owner, otherwise=write_as_friend)
     measured = measure(writers)
     assert measured["side_of_the_owner"]["low"] < 0.5 < measured["side_of_the_owner"]["high"]
@@ -91,8 +91,8 @@ def test_a_model_of_both_people_alike_is_no_closer():
 
 
 @pytest.mark.slow
-def test_names_dealt_out_at_random_make_the_page_grey():
-    """Without two people to tell apart the classifier is worth nothing, and the report says so."""
+def test_shuffled_names_make_the_page_grey():
+    """Without two people to tell apart the classifier is worthless, and the report says so."""
     writers = make_writers(100, seed=1)
     for place in range(0, 100, 2):
         writers["owner"][place], writers["other"][place] = writers["other"][place], writers["owner"][place]
@@ -115,9 +115,9 @@ def test_a_chat_of_one_speaker_is_still_measured():
 @pytest.mark.parametrize(
     "drops",
     [{"owner_drop": 0.05}, {"owner_drop": 1.0, "other_drop": 1.0}, {"owner_drop": -0.3}],
-    ids=["within the noise", "on both people alike", "dearer"],
+    ids=["within the noise", "on both people equally", "more bits"],
 )
-def test_replies_alone_are_not_enough(perfect, drops):
+def test_habits_alone_are_not_enough(perfect, drops):
     assert reach_verdict({**perfect, "bits": bits(**drops)})["verdict"] == NO_CLOSER
 
 
@@ -135,9 +135,9 @@ def test_every_fault_of_the_replies_raises_its_warning(perfect):
     known = [reply.text for reply in make_writers(300, seed=99)["owner"]][:200]
     assert warnings_of(fine) == ""
     assert "are empty" in warnings_of(fine[:100] + [""] * 100)
-    assert "repeat another one" in warnings_of(["סבבה אחי"] * 200)
-    assert "learnt by heart" in warnings_of(known)
-    assert "went round in circles" in warnings_of(["אני בא אני בא אני בא אני בא אני בא"] * 5 + fine[5:])
+    assert "repeat another reply" in warnings_of(["סבבה אחי"] * 200)
+    assert "memorized" in warnings_of(known)
+    assert "stuck in a loop" in warnings_of(["אני בא אני בא אני בא אני בא אני בא"] * 5 + fine[5:])
     assert "cut at the length limit" in warnings_of(fine, limit=30)
     assert "other person's turn" in warnings_of(fine, marker=1)
 
@@ -149,7 +149,7 @@ def test_refuses_below_the_documented_numbers(num_replies, num_conversations, ex
     assert is_enough(num_replies, num_conversations) == expected
 
 
-def test_too_little_data_is_said_with_its_numbers():
+def test_too_little_data_is_reported_with_its_numbers():
     judged = not_enough_data(20, 5)
     assert judged["verdict"] == NOT_ENOUGH_DATA
     assert "20 held-out replies in 5 conversations" in judged["sentence"]

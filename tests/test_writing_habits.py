@@ -1,4 +1,4 @@
-"""What of a reply is counted, and what one writer looks like in plain numbers."""
+"""What is counted in a reply, and plain numbers of one writer."""
 
 import pytest
 from writing_style.writing_habits import (

@@ -1,13 +1,13 @@
-"""The style report: does the trained model write like its owner? Measured on conversations that training never saw.
+"""Measure how closely the tuned model writes like its owner, the imitated person, on held-out conversations.
 
-Reads   the folder saved_model (stage 2 writes it), its base model, and the JSONL it was trained on
-Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, fit to be shown),
-        style_replies.jsonl (private; a run that was interrupted goes on from it), and on request style_examples.html
-        (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they show the chat itself
+Reads   the trained folder saved_model, its base model, and the JSONL it was trained on
+Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, safe to share),
+        style_replies.jsonl (private; an interrupted run continues from it), and on request style_examples.html
+        (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they quote the chat
 Run     python3 src/chat/style_report.py
-Takes   about three minutes for a small base on a processor; a quarter of an hour for 7B on a GPU
+Takes   about three minutes for a small base on a processor, a quarter of an hour for a 7B on a GPU
 
-Exit status: 0 measured, also when the verdict is bad or there is not enough data; 1 when nothing could be measured;
+Exit status: 0 measured, whatever the verdict, or not enough data; 1 when nothing could be measured;
 2 wrong usage; 129, 130, 143 when stopped.
 """
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from writing_style.held_out_replies import HeldOutData, HeldOutSet
     from writing_style.model_replies import SampledReply
 
-NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
+NUM_PROMPTS = 300  # 200 replies separate base and owner in all 11 habits; the emoji rates need more
 SEED = 0
 REPORT_FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
@@ -64,15 +64,15 @@ REPLIES_NAME = "style_replies.jsonl"
 EXAMPLES = """examples:
   python3 src/chat/style_report.py
   python3 src/chat/style_report.py --show-replies 20
-      and a page to read: real, base and tuned replies side by side
+      also write a page with real, base and tuned replies side by side
   python3 src/chat/style_report.py --quiz 20
-      and a page for people who know the person: which reply is real?
+      also write a blind test for people who know the owner: which reply is real?
   python3 src/chat/style_report.py --score-quiz ABBA_A...
-      how often they found it
+      score their answers
   python3 src/chat/style_report.py --leak-probe
-      and what a stranger with access to the bot could draw out
+      also measure what a stranger with access to the bot could extract
   python3 src/chat/style_report.py --plant-canaries planted.jsonl
-      data with invented secrets: train on it, then probe that model to see how much is kept
+      write data with invented secrets: train on it, then probe that model for them
 """
 
 
@@ -108,7 +108,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; what is typed counts from the current folder."""
+    """Read the command line; typed paths count from the current folder."""
     parser = make_parser(__doc__, EXAMPLES)
     add_trained_model(parser, chat_bot.saved_model_path)
     parser.add_argument(
@@ -124,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set",
         choices=("spread", "latest"),
-        help="measure one set alone (default: both, and spread, which covers the whole period, decides)",
+        help="measure one set only (default: both; spread, which covers the whole period, decides the verdict)",
     )
     parser.add_argument(
         "--show-replies",
@@ -132,16 +132,14 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="also write N contexts with real, base and tuned replies",
     )
-    parser.add_argument(
-        "--quiz", type=whole_number(1), metavar="N", help="also write a blind test of N pairs for people"
-    )
-    parser.add_argument("--score-quiz", metavar="LETTERS", help="score the answers to the blind test, then leave")
-    parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could draw out")
+    parser.add_argument("--quiz", type=whole_number(1), metavar="N", help="also write a blind test of N pairs")
+    parser.add_argument("--score-quiz", metavar="LETTERS", help="score answers to the blind test, then exit")
+    parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could extract")
     parser.add_argument(
         "--plant-canaries",
         type=typed_path,
         metavar="FILE",
-        help="write a copy of --path-to-data with invented secrets for a trial training, then leave",
+        help="write a copy of --path-to-data with invented secrets for a trial training, then exit",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=SEED, metavar="N", help="same seed, same numbers (%(default)s)"
@@ -151,7 +149,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def choose_sets(options: argparse.Namespace, saved: SavedModel) -> tuple[HeldOutData, list[HeldOutSet]]:
-    """Return the data and the held-out sets to measure; the first of them decides."""
+    """Return the data and the held-out sets to measure; the first set decides the verdict."""
     from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
@@ -165,7 +163,7 @@ def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
 
 
 def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[HeldOutSet]) -> TrainedModel | None:
-    """Load base and adapter; return None where no set is large enough and nothing else needs the model."""
+    """Load base and adapter, or return None when no set is large enough and the leak probe is off."""
     if not options.leak_probe and not any(held_out.is_enough for held_out in sets):
         return None
     print("loading the model", file=sys.stderr)
@@ -177,7 +175,7 @@ def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[He
 def describe_settings(
     options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel | None
 ) -> dict[str, Any]:
-    """Return how the numbers come about; nothing that names a person or a place on this disk."""
+    """Return what the numbers depend on; no personal name and no path of this disk."""
     adapter = (saved.folder / ADAPTER_NAME).read_bytes()
     settings: dict[str, Any] = {
         "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
@@ -204,7 +202,7 @@ def measure_sets(
     trained: TrainedModel | None,
     settings: Mapping[str, Any],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[SampledReply]]]]:
-    """Return for each set its numbers with the verdict, and for each that is large enough the models' replies."""
+    """Return each set's numbers and verdict, and the models' replies for each set that is large enough."""
     from writing_style.style_verdict import not_enough_data
 
     measured: dict[str, dict[str, Any]] = {
@@ -237,14 +235,14 @@ def measure(
     data: HeldOutData,
     seed: int,
 ) -> dict[str, Any]:
-    """Score the real replies, compare the models' with them, and return the set's numbers with its verdict."""
+    """Score the real replies, compare the models' replies with them, and return the set's numbers and verdict."""
     from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
     from writing_style.writing_habits import Reply
 
     groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
-    with progress_bar(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as bar:
+    with progress_bar(f"{held_out.name}: bits per character", sum(map(len, groups.values()))) as bar:
         scored = {
             name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, bar.update)
             for name, exchanges in groups.items()
@@ -276,7 +274,7 @@ def measure(
 def measure_leaks(
     options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
 ) -> dict[str, Any]:
-    """Measure what can be drawn out of the tuned model."""
+    """Measure what can be extracted from the tuned model."""
     from writing_style.held_out_replies import list_exchanges, take_evenly
     from writing_style.leak_probe import probe_leaks
 
@@ -289,14 +287,14 @@ def measure_leaks(
 
 
 def progress_bar(title: str, num_replies: int) -> tqdm[Any]:
-    """Return a bar with the time left, on stderr; it is shown at a terminal only."""
+    """Return a progress bar on stderr, shown only at a terminal."""
     from tqdm import tqdm
 
     return tqdm(total=num_replies, unit="reply", desc=title, disable=None)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write the three files that hold numbers only."""
+    """Write the three files that hold only numbers."""
     from writing_style.style_page import make_report_page
     from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
 
@@ -318,11 +316,11 @@ def write_private_pages(
     replies: Mapping[str, Sequence[SampledReply]] | None,
     trained: TrainedModel | None,
 ) -> None:
-    """Write what shows the chat itself, where asked for; `replies` are those to the owner's exchanges, None if none."""
+    """Write the pages that quote the chat, if asked for; `replies` are the models' replies in these contexts."""
     if options.show_replies is None and options.quiz is None:
         return
     if replies is None or trained is None:
-        print("no page of replies: with too little data none were drawn", file=sys.stderr)
+        print("no page of replies: too little data, so no replies were generated", file=sys.stderr)
         return
     from writing_style.blind_quiz import write_quiz
     from writing_style.model_replies import cut_as_generated
@@ -335,10 +333,10 @@ def write_private_pages(
         key_words = find_key_words(tuned, [exchange.reply for exchange in held_out.owner])
         with replacing(folder / EXAMPLES_NAME) as page:
             page.write(make_examples_page(examples, key_words))
-        print(f"private, with words of the chat: {shown_path(folder / EXAMPLES_NAME)}")
+        print(f"private, quotes the chat: {shown_path(folder / EXAMPLES_NAME)}")
     if options.quiz is not None:
         pairs = zip(held_out.owner, tuned, strict=True)
-        # A real reply that is longer than a generated one can be would give itself away.
+        # A real reply longer than any generated one can be would be easy to spot.
         fair = [
             (exchange, text) for exchange, text in pairs if exchange.reply == cut_as_generated(trained, exchange.reply)
         ]
@@ -349,7 +347,7 @@ def write_private_pages(
 
 
 def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
-    """Print the verdict and where to look."""
+    """Print the verdict, its reasons and the files written."""
     judged = report["judged"]
     print(f"verdict: {judged['verdict']}")
     print(judged["sentence"])
@@ -357,7 +355,7 @@ def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
         print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
     if not judged["is_trustworthy"]:
         failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
-        print(f"do not trust this: a check of the measurement failed: {failed}")
+        print(f"do not trust this verdict: a check of the measurement failed: {failed}")
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
             print(f"on the {name} conversations: {measured['judged']['verdict']}")
@@ -381,18 +379,18 @@ def score_quiz(options: argparse.Namespace) -> int:
         f"{score.num_right / score.num_answered:.0%} [{score.low:.0%}, {score.high:.0%}]; 50 % is guessing"
     )
     if score.low <= 0.5 <= score.high:
-        print("guessing would also explain it; more pairs, or more people, would tell")
+        print("guessing could explain this result; use more pairs or ask more people")
     return 0
 
 
 def plant_canaries(options: argparse.Namespace) -> int:
-    """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
+    """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` measures."""
     source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
     target = options.plant_canaries
     check_folder_of(target)
     num_planted = plant_into_file(source, target, options.seed)
-    print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
-    print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
+    print(f"copy with {num_planted} invented codes: {shown_path(target)}")
+    print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
     print(
         f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"
     )

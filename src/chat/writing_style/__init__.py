@@ -1,17 +1,18 @@
-"""Does the model write like its owner? What `style_report.py` measures with, judges by and shows.
+"""The parts of the style report: how closely the tuned model writes like its owner, the imitated person.
 
 In the order in which a report is made:
-held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
-model_replies       what both models make of them: the bits of each real reply, and replies of their own
-writing_habits      what can be counted in a writer's replies: habits, plain numbers, copies from training
-resampling          the intervals of all these, by drawing conversations again and again
-author_classifier   whose reply is this?
-style_measuring     all of these for one held-out set: how far writers lie apart, as plain numbers
-style_verdict       from the numbers to one of four verdicts
-style_picture, style_page    what people look at
-blind_quiz          a test for people who know the owner: which reply is real?
+held_out_replies    the held-out conversations as exchanges: the messages before a reply, and the reply
+model_replies       tuned and base model on these exchanges: bits of each real reply, and generated replies
+writing_habits      counts from a writer's replies: habits, plain numbers, copies from training
+resampling          95 % intervals, by resampling conversations
+author_classifier   whose reply is this? character n-grams and logistic regression
+style_measuring     all measurements of one held-out set: distances between writers, bits per character
+style_verdict       from these numbers to the verdict
+style_picture       the report as one picture
+style_page          the report and the examples as HTML pages
+blind_quiz          a blind test for people who know the owner: which reply is real?
 canaries            invented secrets to plant into training data
-leak_probe          what a stranger could draw out of the model, planted secrets among it
+leak_probe          what a stranger could extract from the model, planted secrets included
 
-These modules use the chat's own beside this folder; the chat uses none of them.
+They import modules of the chat; the chat imports none of them.
 """

@@ -19,12 +19,12 @@ from writing_style.resampling import FloatArray, Interval, Resamples, interval_o
 from writing_style.writing_habits import Reply
 
 CLASSES = ("owner", "other", "base")
-MAX_TRAINING_REPLIES = 2_000  # of each person; a few hundred already decide (92 % at 100, 94 % at 500, one message)
+MAX_TRAINING_REPLIES = 2_000  # of each person; more gain little (accuracy on one message: 92 % with 100, 94 % with 500)
 NUM_FOLDS = 5
-POOL_SIZE = 5  # one chat message says little; five together are what a reader goes by
+POOL_SIZE = 5  # one chat message says little about its author
 SEPARATION_FOLDS = 3
 SEPARATION_SPLITS = 10
-SEPARATION_DRAWS = 60  # each is three fits per writer: the slowest number of the page after the replies themselves
+SEPARATION_DRAWS = 60  # three fits per writer each: the slowest step after generating replies
 NUM_LABEL_SHUFFLES = 20
 
 
@@ -36,12 +36,12 @@ def make_features() -> TfidfVectorizer:
 
 
 def make_classifier(solver: str = "lbfgs") -> LogisticRegression:
-    """Return the classifier before it is fitted; all sides weigh the same whatever their numbers."""
+    """Return the unfitted classifier; all classes weigh the same whatever their sizes."""
     return LogisticRegression(C=4.0, class_weight="balanced", max_iter=1_000, solver=solver)
 
 
 def fold_of_conversations(conversations: Sequence[int], num_folds: int, seed: int) -> dict[int, int]:
-    """Return the fold of each conversation, drawn at random, equally many in each."""
+    """Return the fold of each conversation: random folds of equal size."""
     numbers = sorted(set(conversations))
     order = np.random.default_rng(seed).permutation(len(numbers))
     return {numbers[place]: position % num_folds for position, place in enumerate(order)}
@@ -52,9 +52,9 @@ def classify_replies(
 ) -> dict[str, FloatArray]:
     """Return for each writer the log-probabilities of its replies, shaped (replies, classes).
 
-    `training` holds "owner" and "other" replies from the training conversations. What the base writes exists for the
-    held-out contexts only, so the classifier learns it from the other folds' conversations (else base-like texts that
-    resemble neither person would be taken for the owner's: 34 % of them, measured).
+    `training` holds "owner" and "other" replies from the training conversations. The base's replies exist only
+    for held-out contexts, so the classifier learns them from the other folds. (Without the class "base" it took 34 % of
+    texts that resemble neither person for the owner's.)
     """
     generator = np.random.default_rng(seed)
     people: list[tuple[str, str]] = []
@@ -81,7 +81,7 @@ def classify_replies(
 def measure_taken_for(
     log_probabilities: Mapping[str, FloatArray], writers: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, dict[str, FloatArray]]:
-    """Return for each writer and class the share of its replies taken for that class: the estimate, then the draws."""
+    """Return for each writer the share of its replies assigned to each class: the estimate, then the draws."""
     one_of_each = np.eye(len(CLASSES))
     shares: dict[str, dict[str, FloatArray]] = {}
     for name, rows in writers.items():
@@ -95,7 +95,7 @@ def measure_taken_for(
 
 
 def share_of_pools_taken_for_owner(log_probabilities: FloatArray, seed: int) -> float:
-    """Return the share of random pools of five replies that are taken for the owner's."""
+    """Return the share of random pools of five replies that are classified as the owner's."""
     order = np.random.default_rng(seed).permutation(len(log_probabilities))
     pools = [order[start : start + POOL_SIZE] for start in range(0, len(order) - POOL_SIZE + 1, POOL_SIZE)]
     sums = np.array([np.maximum(log_probabilities[pool], -50.0).sum(axis=0) for pool in pools])
@@ -140,16 +140,16 @@ def _area_out_of_fold(
 ) -> float:
     """Return the mean area over the folds.
 
-    `rows` are those of `matrix`; `labels`, `weights` and `folds` are as long: 1 for the owner, how often it was drawn
-    (0 takes no part), and the fold it is tested in.
+    For each of `rows` of `matrix`: its label (1 for the owner), its weight (how often it was drawn; 0 leaves it out),
+    and the fold it is tested in.
     """
     areas = []
-    for fold in range(SEPARATION_FOLDS):  # a mean of folds, since scores of different classifiers do not compare
+    for fold in range(SEPARATION_FOLDS):  # averaged over folds: scores of different classifiers do not compare
         is_fitted = (weights > 0) & (folds != fold)
         is_tested = (weights > 0) & (folds == fold)
         if len(set(labels[is_fitted])) < 2 or len(set(labels[is_tested])) < 2:
             continue
-        # A third faster than the default solver, and for two classes the same.
+        # A third faster than the default solver, with the same result for two classes.
         classifier = make_classifier("liblinear").fit(
             matrix[rows[is_fitted]], labels[is_fitted], sample_weight=weights[is_fitted]
         )
@@ -159,7 +159,7 @@ def _area_out_of_fold(
 
 
 def area_under_curve(scores: FloatArray, labels: NDArray[Any], weights: FloatArray) -> float:
-    """Return the chance that a reply labelled 1 scores above one labelled 0 (the library's own takes 20 times longer).
+    """Return the probability that a reply labelled 1 scores above one labelled 0 (20 times faster than scikit-learn's).
 
     >>> area_under_curve(np.array([0.9, 0.4, 0.4]), np.array([1, 1, 0]), np.ones(3))
     0.75
@@ -173,8 +173,8 @@ def area_under_curve(scores: FloatArray, labels: NDArray[Any], weights: FloatArr
 def measure_shuffled_labels(owner: Sequence[Reply], other: Sequence[Reply], seed: int) -> Interval:
     """Return how well a classifier separates the two people when the labels are shuffled.
 
-    Anything but .5 would mean that the same text lies on both sides of the test. The interval is that of the mean
-    over the shuffles.
+    Anything but .5 would mean that the same text is in training and test. The interval is that of the mean over the
+    shuffles.
     """
     rows = [*owner, *other]
     matrix = make_features().fit_transform([reply.text for reply in rows])

@@ -1,7 +1,7 @@
 """A blind test for people: pairs of a real and a generated reply in random order, the key, and the score.
 
-The page marks nothing itself: it only puts the chosen letters into one line, which is scored against the key. Page and
-key are private files in the trained folder: the page shows the chat itself.
+The page does not score: it only collects the chosen letters into one line, to be scored against the key. Page and key
+are private files in the trained folder; the page quotes the chat.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from writing_style.style_page import render_page
 
 QUIZ_NAME = "style_quiz.html"
 KEY_NAME = "style_quiz_key.json"
-SHOWN_MESSAGES = 4  # of the context before each pair
+SHOWN_MESSAGES = 4  # of the context, above each pair
 
-# All the page can do: write the chosen letters, in order, where they can be copied.
+# The page's only script: collect the chosen letters, in order, for copying.
 SCRIPT = """
 document.addEventListener("change", () => {
   const letters = [...document.querySelectorAll("fieldset")].map(
@@ -36,9 +36,9 @@ QUIZ = """\
 {% from "parts" import bubbles %}
 {% block body %}
 <h1>Which one is real?</h1>
-<p>In each pair one reply was really written, the other by the chatbot. Choose the real one. Private: this page shows the
-chat itself. Ask people who know the owner: strangers are far easier to fool. Twenty pairs tell only extremes; a hundred
-are right to about ten points.</p>
+<p>In each pair, one reply is real and the other was written by the chatbot. Choose the real one. Private: this page
+quotes the chat. Ask people who know the owner: strangers are much easier to fool. Twenty pairs show only large
+differences; a hundred pairs give the rate to within about ten points.</p>
 {% for pair in pairs %}
 {% set number = loop.index %}
 <h2>{{ number }}</h2>
@@ -71,7 +71,7 @@ class Score(NamedTuple):
 def write_quiz(
     folder: Path, exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs: int, seed: int
 ) -> tuple[Path, int]:
-    """Write page and key of at most `num_pairs` pairs; return the page's path and how many there are.
+    """Write page and key of at most `num_pairs` pairs; return the page's path and the number of pairs.
 
     `tuned` are the replies to `exchanges`, in their order.
     """
@@ -86,7 +86,7 @@ def write_quiz(
 
 
 def read_key(folder: Path) -> str:
-    """Return the letters of the real replies; raise ScriptError when there is no key or a damaged one."""
+    """Return the letters of the real replies; raise ScriptError when the key is missing or damaged."""
     path = folder / KEY_NAME
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["real"])
@@ -97,7 +97,7 @@ def read_key(folder: Path) -> str:
 
 
 def choose_pairs(exchanges: Sequence[Exchange], tuned: Sequence[str], num_pairs: int) -> list[tuple[Exchange, str]]:
-    """Return exchanges whose real and tuned replies differ and are not empty, evenly taken."""
+    """Return `num_pairs` exchanges, evenly spaced, whose real and tuned replies differ and are not empty."""
     pairs = [
         (exchange, text)
         for exchange, text in zip(exchanges, tuned, strict=True)
@@ -122,10 +122,10 @@ def make_quiz(pairs: Sequence[tuple[Exchange, str]], seed: int, command: str) ->
 
 
 def score_answers(answers: str, key: str) -> Score:
-    """Return the score of `answers`, a letter for each pair and "_" for one left out; raise ValueError on others."""
+    """Return the score of `answers`: a letter for each pair, "_" if skipped; raise ValueError on anything else."""
     answers = answers.strip().upper()
     if len(answers) != len(key) or set(answers) - set("AB_"):
-        raise ValueError(f"{len(key)} letters are needed, A or B, or _ for a pair left out")
+        raise ValueError(f"{len(key)} letters are needed: A, B, or _ for a skipped pair")
     num_answered = sum(answer != "_" for answer in answers)
     if num_answered == 0:
         raise ValueError("no pair was answered")

@@ -1,9 +1,9 @@
-"""Both models, tuned and untouched base, on the held-out replies: bits of each real reply, and replies of their own.
+"""Tuned and base model on the held-out exchanges: the bits of each real reply, and generated replies.
 
-The bits of a reply are those of its tokens and of the token that ends it; they are divided by its characters, never by
-its tokens, so that bases with different tokenizers compare. Replies are drawn as the chat draws them, several contexts
-at a time, and go through the chat's own stream, so that bubbles, role markers and loops end them as in a conversation.
-It leaves loading the model to `trained_model`, which contexts to the script, and intervals to `style_measuring`.
+The bits of a reply are those of its tokens and its end token. They are divided by its characters rather than its
+tokens, so that bases with different tokenizers compare. Replies are sampled in batches and pass through the chat's
+reply stream, so that bubbles, role markers and loops end them as in the chat. Loading the model is left to
+`trained_model`, choosing the contexts to the script, and intervals to `style_measuring`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from writing_style.held_out_replies import Exchange
 
 WRITERS = ("tuned", "base")
 
-# One batch holds so many tokens: about 1 GiB of keys and values with the default 7B, little beside its weights.
+# Tokens in a batch: about 1 GiB of keys and values with the default 7B, little beside its weights.
 BATCH_TOKENS = 8_192
 MAX_BATCH_ROWS = 16
 
 
 @dataclass(frozen=True)
 class ScoredReply:
-    """The bits that one reply cost the base and the tuned model."""
+    """The bits of one reply under the base and the tuned model."""
 
     conversation: int
     num_chars: int
@@ -46,7 +46,7 @@ class ScoredReply:
 def encode_fitting(
     tokenizer: Any, messages: Messages, max_tokens: int, add_generation_prompt: bool = False
 ) -> EncodedConversation:
-    """Encode the end of `messages` that fits into `max_tokens`: whole turns are left out, the oldest first."""
+    """Encode `messages`, leaving out whole turns, the oldest first, until they fit into `max_tokens`."""
     encoded = encode_conversation(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     first = 0
     while len(encoded.input_ids) > max_tokens and first < len(messages) - 1:
@@ -58,7 +58,7 @@ def encode_fitting(
 
 
 def make_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Return the rows of each batch, rows of like length together; the same lengths always give the same batches."""
+    """Return the rows of each batch, rows of similar length together; the same lengths give the same batches."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         longest = lengths[batches[-1][0]] if batches else 0
@@ -97,7 +97,7 @@ def reply_token_bits(model: Any, rows: Sequence[tuple[Sequence[int], int]]) -> I
 
 
 def encode_exchange(tokenizer: Any, exchange: Exchange, max_tokens: int) -> tuple[list[int], int]:
-    """Return the ids of context and reply, and how many at the end are the reply's own (the ending token included)."""
+    """Return the ids of context and reply, and how many of them at the end belong to the reply, its end token included."""
     messages = [*exchange.context, {"role": "assistant", "content": exchange.reply}]
     encoded = encode_fitting(tokenizer, messages, max_tokens)
     end = encoded.turn_ends[-1]
@@ -132,7 +132,7 @@ def score_replies(
 
 
 def with_shuffled_contexts(exchanges: Sequence[Exchange]) -> list[Exchange]:
-    """Return each reply behind the context of a reply from another conversation (half the list away)."""
+    """Return each reply with the context of a reply from another conversation (half the list away)."""
     half = len(exchanges) // 2
     return [
         Exchange(
@@ -143,7 +143,7 @@ def with_shuffled_contexts(exchanges: Sequence[Exchange]) -> list[Exchange]:
 
 
 class SampledReply(NamedTuple):
-    """What a model wrote, and how it ended: "complete", "bubbles", "loop", "marker" or "limit"."""
+    """A generated reply, and how it ended: "complete", "bubbles", "loop", "marker" or "limit"."""
 
     text: str
     ending: str
@@ -167,7 +167,7 @@ def _finish(trained: TrainedModel, ids: torch.Tensor, num_prompt_tokens: int, sa
 
 
 def cut_as_generated(trained: TrainedModel, text: str) -> str:
-    """Return what of a real reply a generated one could have been: as many messages, as many tokens."""
+    """Return a real reply cut to the limits of a generated one, in messages and in tokens."""
     text = "\n".join([line for line in text.split("\n") if line.strip()][: trained.sampling.max_bubbles])
     ids = trained.tokenizer(text, add_special_tokens=False)["input_ids"]
     room = trained.reply_room(trained.sampling)
@@ -177,10 +177,10 @@ def cut_as_generated(trained: TrainedModel, text: str) -> str:
 
 
 class RepliesFile:
-    """`style_replies.jsonl`: a first line that says how the replies were made, then a line for each."""
+    """`style_replies.jsonl`: a first line with the settings of the replies, then a line for each reply."""
 
     def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
-        """Take up the replies that an earlier run with the same `made_with` left; else begin an empty file."""
+        """Load the replies of an earlier run with the same `made_with`, or begin an empty file."""
         self._path = path
         self._replies: dict[tuple[str, int, int], SampledReply] = {}
         header = json.dumps(made_with, ensure_ascii=False, sort_keys=True)
@@ -193,17 +193,17 @@ class RepliesFile:
                     key = (record["writer"], record["conversation"], record["number"])
                     self._replies[key] = SampledReply(record["text"], record["ending"])
                 except (ValueError, TypeError, KeyError):
-                    break  # torn by a kill: what follows was not finished either
+                    break  # cut off by a kill: what follows is incomplete, too
                 whole.append(line)
         with replacing(path) as file:
             file.write("\n".join(whole) + "\n")
 
     def find(self, writer: str, exchange: Exchange) -> SampledReply | None:
-        """Return the reply that is already there, or None."""
+        """Return the stored reply, or None."""
         return self._replies.get((writer, exchange.conversation, exchange.number))
 
     def add(self, writer: str, exchanges: Sequence[Exchange], replies: Sequence[SampledReply]) -> None:
-        """Append finished replies and flush them to disk."""
+        """Append replies and flush them to disk."""
         records = []
         for exchange, reply in zip(exchanges, replies, strict=True):
             self._replies[writer, exchange.conversation, exchange.number] = reply

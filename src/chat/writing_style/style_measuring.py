@@ -1,11 +1,11 @@
-"""Everything the report says about one held-out set, from texts and scores alone: no model, no file.
+"""All measurements of one held-out set, from texts and scores alone: no model, no file.
 
-Habits, the classifier of authorship, copies and bits per character come together in one dictionary of plain numbers;
-what they mean is decided in `style_verdict`.
+Habits, the classifier of authorship, copies and bits per character end up in one dictionary of plain numbers; the
+verdict on them is left to `style_verdict`.
 
-Writers are compared on equal terms: the conversations are split into two halves, the owner's replies of one half are
-the reference, and everybody, the owner included, is measured on the other half. So the owner's own distance is the
-ceiling that a perfect imitation reaches, at the same number of replies and with the same upward bias of small samples.
+The conversations are split into halves: the owner's replies of one half are the reference, and every writer, the owner
+included, is measured on the other. The owner's own distance is thus what a perfect imitation reaches, with the same
+number of replies and the same upward bias of small samples.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from writing_style.writing_habits import HABITS, Habit, Reply, TrainingPhrases, 
 if TYPE_CHECKING:
     from writing_style.model_replies import ScoredReply
 
-SPLITS_PER_DRAW = 4  # averaging over a few splits takes most of a single split's luck out
+SPLITS_PER_DRAW = 4  # averaged, to reduce the noise of a single split
 SPLITS_OF_ESTIMATE = 40
 
 
 @dataclass(frozen=True)
 class TrainingReplies:
-    """What the two people wrote in the conversations that training saw."""
+    """What the two people wrote in the training conversations."""
 
     owner: list[str]
     other: list[str]
@@ -74,9 +74,9 @@ def measure_set(
     resamples = resample(all_conversations, seed)
     taken_for = measure_taken_for(log_probabilities, classified, resamples)
     habits.append(
-        make_row("taken_for_owner", "Taken for the owner", {name: 1 - taken_for[name]["owner"] for name in shown})
+        make_row("taken_for_owner", "Classified as the owner", {name: 1 - taken_for[name]["owner"] for name in shown})
     )
-    habits.append(make_row("telling_apart", "Told apart by a judge", measure_separation(replies, seed)))
+    habits.append(make_row("telling_apart", "Separated by a classifier", measure_separation(replies, seed)))
     controls: dict[str, Any] = {}
     if "other" in replies:
         controls["pools_taken_for_owner"] = {
@@ -105,7 +105,7 @@ def measure_set(
 
 
 def cut_to_lengths(replies: Sequence[Reply], models: Sequence[Reply], seed: int) -> list[Reply]:
-    """Return `replies` cut to lengths drawn from `models`: being short alone must not pass for being the owner."""
+    """Return `replies` cut to lengths drawn from `models`: a control for writing short alone."""
     generator = np.random.default_rng(seed)
     lengths = generator.choice([len(model.text) for model in models], size=len(replies))
     return [Reply(reply.conversation, reply.text[:length]) for reply, length in zip(replies, lengths, strict=True)]
@@ -114,9 +114,9 @@ def cut_to_lengths(replies: Sequence[Reply], models: Sequence[Reply], seed: int)
 def _side_of_the_owner(
     log_probabilities: Mapping[str, FloatArray], replies: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, float] | None:
-    """Return where the tuned model stands between the other person (0) and the owner (1), None where they look alike.
+    """Return where the tuned model is between the other person (0) and the owner (1), or None where they are too alike.
 
-    A model that learnt both people alike stands at .5 whatever the classifier's errors; the base plays no part.
+    A model that learnt both people equally is at .5, however often the classifier errs; the base plays no part.
     """
     if "other" not in replies:
         return None
@@ -137,11 +137,11 @@ def _side_of_the_owner(
 
 
 def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict[str, dict[str, float]]:
-    """Return the bits per character of each group before and after, and what they say, each with its interval.
+    """Return the bits per character of each group under both models, and their differences, each with its interval.
 
-    Groups: "owner", "shuffled" (the same replies behind other contexts), and "other" when there is another person.
-    `specificity` is the drop on the owner's replies minus the drop on the other person's: above 0 it has learnt this
-    person. `relevance` is what the right context saves the tuned model.
+    Groups: "owner", "shuffled" (the same replies in other contexts), and "other" when there is another person.
+    `specificity` is the drop on the owner's replies minus the drop on the other person's; above 0, the model learnt
+    this person. `relevance` is how many bits the right context saves the tuned model.
     """
     resamples = resample((reply.conversation for replies in scored.values() for reply in replies), seed)
     per_char: dict[str, dict[str, FloatArray]] = {}
@@ -163,7 +163,7 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
 def jensen_shannon(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the Jensen-Shannon divergence in bits, 0 (the same) to 1 (nothing shared), along the last axis.
 
-    Against somebody who has none of the things counted (no emoji at all) it is 1; between two such people it is 0.
+    Where only one side has no counts at all (no emoji, for example) it is 1; where both have none it is 0.
     """
     first_total, second_total = first.sum(-1, keepdims=True), second.sum(-1, keepdims=True)
     p = first / np.maximum(first_total, 1e-12)
@@ -182,9 +182,9 @@ def _x_log2_x(values: FloatArray) -> FloatArray:
 
 
 def length_distance(first: FloatArray, second: FloatArray, lengths: FloatArray) -> FloatArray:
-    """Return how far log(1 + characters) must be moved on average to turn one set of lengths into the other.
+    """Return the Wasserstein-1 distance between two sets of lengths, in log(1 + characters).
 
-    (Wasserstein-1.) `lengths` are the categories' lengths in ascending order, along the last axis of the counts.
+    `lengths` are the categories' lengths in ascending order, along the last axis of the counts.
     """
     first_share = np.cumsum(first / np.maximum(first.sum(-1, keepdims=True), 1e-12), axis=-1)
     second_share = np.cumsum(second / np.maximum(second.sum(-1, keepdims=True), 1e-12), axis=-1)
@@ -223,7 +223,7 @@ def measure_habit(
     matrices, categories = count_per_conversation(habit, writers, estimate.row_of)
     distances: dict[str, list[float]] = {name: [] for name in writers}
     for draws in (estimate, resampled):
-        # Draw by draw: all at once would take gigabytes for the three-character runs of a long chat.
+        # One draw at a time: all at once would take gigabytes for the trigrams of a long chat.
         for reference_weights, compared_weights in zip(draws.reference, draws.compared, strict=True):
             reference = reference_weights @ matrices["owner"]
             for name in writers:
@@ -240,8 +240,8 @@ def measure_habit(
 def make_row(name: str, label: str, distances: Mapping[str, FloatArray]) -> dict[str, object]:
     """Return one row of the report from the distances (estimate, then draws) of owner, base, tuned and others.
 
-    `gap_closed` is 0 where the base stands and 1 where the owner's own other half stands. It is measurable only where
-    the base lies outside the owner's own spread; else there is no gap to close.
+    `gap_closed` is 0 for the base and 1 for the second half of the owner's own replies. A habit is measurable only
+    where the base is farther than the owner's own interval; else there is no gap to close.
     """
     row: dict[str, object] = {"name": name, "label": label}
     intervals = {writer: interval_of(values) for writer, values in distances.items()}
@@ -262,10 +262,10 @@ def make_row(name: str, label: str, distances: Mapping[str, FloatArray]) -> dict
 
 
 def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> Interval:
-    """Return how much of the way from the base (0) to the owner (1) `writer` stands.
+    """Return the position of `writer` between the base (0) and the owner (1).
 
-    The ratio is linearised around the estimate (delta method): a plain ratio of draws explodes where a draw's gap is
-    near zero. The owner stands at 1 by definition; its interval is its own spread on this axis.
+    The ratio is linearised around the estimate (delta method): a plain ratio diverges where a draw's gap is near zero.
+    The owner is at 1 by definition; its interval is its own spread.
     """
     gap = float(base[0] - owner[0])
     share = float(base[0] - writer[0]) / gap
@@ -277,7 +277,7 @@ def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> Int
 def measure_habits(
     writers: Mapping[str, Sequence[Reply]], seed: int, num_draws: int = NUM_DRAWS
 ) -> list[dict[str, object]]:
-    """Return one row per habit for the replies of "owner", "base", "tuned" and any other writers."""
+    """Return one row per habit for the replies of "owner", "base", "tuned" and other writers."""
     conversations = {reply.conversation for replies in writers.values() for reply in replies}
     estimate = split_draws(conversations, 0, SPLITS_OF_ESTIMATE, seed)
     resampled = split_draws(conversations, num_draws, SPLITS_PER_DRAW, seed + 1)

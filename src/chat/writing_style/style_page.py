@@ -1,8 +1,8 @@
-"""The report and the examples as self-contained pages: no script, nothing loaded, every text escaped.
+"""The report and the examples as self-contained HTML pages: no script, nothing loaded, every text escaped.
 
-Texts of the chat stand only on the page of examples, each in a direction of its own (`dir="auto"`), so that Hebrew
-reads from the right and nothing in a reply can act on the page. It computes nothing. The blind test brings a template
-of its own.
+Only the page of examples quotes the chat; each message has its own direction (`dir="auto"`), so that Hebrew reads from
+the right and a direction mark in a message cannot affect the rest. Nothing is computed here. The blind test renders a
+template of its own with `render_page`.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ REPORT = """\
 <h1>Does it write like its owner? <em>{{ judged.verdict.capitalize() }}</em></h1>
 <p>{{ judged.sentence }}</p>
 {% if not judged.is_trustworthy %}
-<p class="warning">A check of the measurement itself failed: do not trust this page.</p>
+<p class="warning">A check of the measurement failed: do not trust this page.</p>
 {% endif %}
 {% if judged.reasons %}
 <h2>Why this verdict</h2>
 {{ holds(judged.reasons) }}
 {% if judged.told_from_owner_by %}
-<p>Still told from the owner by: {{ judged.told_from_owner_by | join(", ") }}.</p>
+<p>Still differs from the owner in: {{ judged.told_from_owner_by | join(", ") }}.</p>
 {% else %}
-<p>Nothing measured here tells it from the owner.</p>
+<p>No measured habit separates it from the owner.</p>
 {% endif %}
 {% endif %}
 {% if judged.warnings %}
@@ -98,7 +98,7 @@ REPORT = """\
 <figure>{{ picture_svg | safe }}</figure>
 {% endif %}
 {% if judged.checks %}
-<h2>Checks that could have failed</h2>
+<h2>Checks of the measurement</h2>
 {{ holds(judged.checks) }}
 {% endif %}
 {% for set in sets %}
@@ -106,7 +106,7 @@ REPORT = """\
 <p>Verdict on this set: <strong>{{ set.judged.verdict }}</strong>. {{ set.judged.sentence }}</p>
 {% if set.numbers %}
 {{ table(set.numbers, set.numbers_header) }}
-<h2>Distance from the owner, by habit (95 % intervals)</h2>
+<h2>Distance from the owner by habit (95 % intervals)</h2>
 {{ table(set.distances, set.distances_header) }}
 <h2>Bits per character</h2>
 {{ table(set.bits) }}
@@ -130,14 +130,14 @@ EXAMPLES = """\
 {% from "parts" import bubbles %}
 {% block body %}
 <h1>Replies side by side</h1>
-<p>Private: this page shows the chat itself. Left what was really written, then the base model, then the tuned model.</p>
+<p>Private: this page quotes the chat. From left to right: the real reply, the base model, the tuned model.</p>
 {% for example in examples %}
 <h2>Conversation {{ "{:,}".format(example.conversation + 1) }}</h2>
 {% for message in example.context %}
 {{ bubbles(message.role, message.content) }}
 {% endfor %}
 <div class="three">
-{% for name, text in [("really written", example.owner), ("base model", example.base), ("tuned model", example.tuned)] %}
+{% for name, text in [("real reply", example.owner), ("base model", example.base), ("tuned model", example.tuned)] %}
 <div><strong>{{ name }}</strong>{{ bubbles("assistant", text) }}</div>
 {% endfor %}
 </div>
@@ -149,7 +149,7 @@ EXAMPLES = """\
 {% endblock %}
 """
 
-# Only the drawing and the script, both our own, are marked safe; everything else is escaped.
+# Only our own drawing and our own script are marked safe; everything else is escaped.
 ENVIRONMENT = Environment(
     autoescape=True,
     loader=DictLoader({"page": PAGE, "parts": PARTS}),
@@ -158,39 +158,39 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 
-# The rows of the tables: the key in the report, and its words.
+# The rows of the tables: the key in the report and its label.
 PLAIN_NUMBERS = {
     "num_replies": "Replies",
     "median_chars": "Characters in a message (median)",
     "median_words": "Words in a message (median)",
-    "messages_per_reply": "Messages in a row",
+    "messages_per_reply": "Messages per reply",
     "share_with_emoji": "Messages with emoji",
     "share_laughing": "Messages with laughter",
-    "share_elongated": "Messages with held letters",
-    "share_ending_bare": "Messages that end without a mark",
+    "share_elongated": "Messages with stretched letters",
+    "share_ending_bare": "Messages without a mark at the end",
     "latin_share_of_letters": "Latin letters",
-    "distinct_word_pairs": "Different word pairs, of all",
-    "share_repeated_replies": "Replies that repeat another",
+    "distinct_word_pairs": "Distinct word pairs",
+    "share_repeated_replies": "Replies that repeat another reply",
     "share_empty": "Empty replies",
-    "share_looping": "Replies going in circles",
+    "share_looping": "Replies with a loop",
 }
 COPY_NUMBERS = {
-    "mean_longest_run_words": "longest run of words also in training (mean)",
-    "longest_run_words": "longest run of words (of all replies)",
-    "share_long_runs": "runs of six words or more",
-    "num_exact_copies": "whole replies of over three words",
+    "mean_longest_run_words": "longest run of words found in training (mean)",
+    "longest_run_words": "longest run of words found in training (maximum)",
+    "share_long_runs": "replies with a run of six words or more",
+    "num_exact_copies": "whole replies of more than three words",
 }
 
 
 def render_page(template: str, title: str, is_grey: bool = False, script: str = "", **values: Any) -> str:
-    """Return the page of `template`, which extends "page"; nothing runs on it but `script`, one of our own."""
+    """Return the page of `template`, which extends "page". Only `script`, which must be our own, may run on it."""
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = ENVIRONMENT.from_string(template)
     return page.render(title=title, is_grey=is_grey, script=script, script_hash=script_hash, **values)
 
 
 def make_report_page(report: Mapping[str, Any], picture_svg: str | None) -> str:
-    """Return the page of the report: verdict, reasons, the picture, and the numbers. It holds no text of the chat."""
+    """Return the page of the report: verdict, reasons, picture and numbers. It quotes nothing from the chat."""
     judged, settings = report["judged"], report["settings"]
     return render_page(
         REPORT,
@@ -208,10 +208,10 @@ def make_report_page(report: Mapping[str, Any], picture_svg: str | None) -> str:
 
 
 def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> dict[str, Any]:
-    """Return what the template shows of one held-out set; `numbers` is empty where there was too little data."""
+    """Return what the template shows of one held-out set; `numbers` is empty when there was too little data."""
     what = {"spread": "blocks spread over the whole period", "latest": "the last conversations in time"}[name]
     counts = f"{counted(measured['num_replies'], 'reply')} in {counted(measured['num_conversations'], 'conversation')}"
-    heading = f"{'The' if is_headline else 'Also: the'} held-out set “{name}” ({what}): {counts}"
+    heading = f"Held-out set “{name}” ({what}{'; decides the verdict' if is_headline else ''}): {counts}"
     described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": []}
     if "bits" not in measured:
         return described
@@ -229,7 +229,7 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
         [row["label"], *(_interval(row[key]) if key in row else "" for key in names), _closer(row)]
         for row in measured["habits"]
     ]
-    described["distances_header"] = ["", *("owner's other half" if key == "owner" else key for key in names), "tuned"]
+    described["distances_header"] = ["", *("owner, second half" if key == "owner" else key for key in names), "tuned"]
     described["bits"] = [[key.replace("_", " "), _interval(value)] for key, value in measured["bits"].items()]
     return described
 
@@ -279,7 +279,7 @@ def _shown(value: Any) -> str:
 def choose_examples(
     exchanges: Sequence[Exchange], base: Sequence[str], tuned: Sequence[str], num_shown: int
 ) -> list[dict[str, Any]]:
-    """Return `num_shown` contexts with the real reply and both models', evenly taken.
+    """Return `num_shown` contexts, evenly spaced, with the real reply and both models' replies.
 
     `base` and `tuned` are the replies to `exchanges`, in their order.
     """
@@ -296,5 +296,5 @@ def choose_examples(
 
 
 def make_examples_page(examples: Sequence[Mapping[str, Any]], key_words: Mapping[str, Sequence[str]]) -> str:
-    """Return the private page of examples: context, real reply, base, tuned, and the words used too much or too little."""
+    """Return the private page of examples, and of the words the tuned model uses too often or too seldom."""
     return render_page(EXAMPLES, title="Replies side by side (private)", examples=examples, key_words=key_words)

@@ -1,6 +1,6 @@
-"""What can be counted in a writer's replies: habits, plain numbers, words used too often, copies from training.
+"""Counts from a writer's replies: habits, plain numbers, overused words, copies from training.
 
-Each habit turns one reply into counts of categories. It leaves comparing writers, with intervals, to `style_measuring`.
+Each habit turns one reply into counts of categories. Comparing writers is left to `style_measuring`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import NamedTuple
 import emoji
 import regex
 
-# The forms of Hebrew and English chats: חחח, haha, lol, xd
+# Laughter in Hebrew and English chats: חחח, haha, lol, xd
 LAUGHTER_RE = re.compile(r"ח{2,}|\b(?:a*(?:ha){2,}h?|lo+l|xd+)\b", re.IGNORECASE)
 LAUGHING_EMOJI = ("😂", "🤣", "😹")
 ELONGATED_RE = re.compile(r"([^\W\d_])\1\1")
 WORD_RE = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['\"׳״’-][\p{L}\p{M}\p{N}]+)*")
 PUNCTUATION = ".,!?…:;-()\"'"
-SCRIPTS = {  # first and last letter of what chats in this part of the world mix; the rest is "other"
+SCRIPTS = {  # first and last letter; every other script is "other"
     "Hebrew": ("\u05d0", "\u05ea"),
     "Arabic": ("\u0620", "\u06d3"),
     "Cyrillic": ("\u0400", "\u04ff"),
 }
 
 LONG_RUN_WORDS = 6
-SHORT_REPLY_WORDS = 3  # exact copies up to here are everyday phrases
+SHORT_REPLY_WORDS = 3  # exact copies up to this length are everyday phrases
 
 
 class Reply(NamedTuple):
-    """One turn, its messages separated by line breaks, and the number of the conversation it belongs to."""
+    """One turn, its messages separated by line breaks, and the number of its conversation."""
 
     conversation: int
     text: str
@@ -60,7 +60,7 @@ def count_lengths(text: str) -> Counter[str]:
 
 
 def count_bursts(text: str) -> Counter[str]:
-    """Count the turn under its number of messages, four standing for more."""
+    """Count the turn under its number of messages, at most 4."""
     return Counter([str(min(len(split_messages(text)), 4))])
 
 
@@ -74,7 +74,7 @@ def count_endings(text: str) -> Counter[str]:
 
 
 def ending_of(message: str) -> str:
-    """Return how one message ends, as `count_endings` names it; spaces behind the end do not count."""
+    """Return how one message ends, as `count_endings` names it; trailing spaces are ignored."""
     message = message.rstrip()
     if message.endswith(("..", "…")):
         return "dots"
@@ -123,7 +123,7 @@ def laughter_of(message: str) -> str:
 
 
 def count_elongation(text: str) -> Counter[str]:
-    """Count messages with and without a letter held for three or more ("סבבהההה"); laughter is not counted twice."""
+    """Count messages with and without a letter three or more times in a row ("סבבהההה"), laughter aside."""
     return Counter(
         "with" if ELONGATED_RE.search(LAUGHTER_RE.sub(" ", message)) else "without" for message in split_messages(text)
     )
@@ -141,7 +141,7 @@ def _script(letter: str) -> str:
 
 
 def list_words(text: str) -> list[str]:
-    """Return the words of `text` in lower case; Hebrew prefixes stay on, as people write them."""
+    """Return the words of `text` in lower case, Hebrew prefixes included."""
     return [match[0] for match in WORD_RE.finditer(text.lower())]
 
 
@@ -151,14 +151,14 @@ def count_words(text: str) -> Counter[str]:
 
 
 def count_trigrams(text: str) -> Counter[str]:
-    """Count runs of three characters, message by message, with one space on both sides."""
+    """Count character trigrams of each message, with one space on both sides."""
     padded = [f" {message} " for message in split_messages(text)]
     return Counter(message[start : start + 3] for message in padded for start in range(len(message) - 2))
 
 
 @dataclass(frozen=True)
 class Habit:
-    """One thing to compare: its name in the JSON, its words on the page, and how a reply is counted."""
+    """One habit: its name in the JSON, its label on the page, and the function that counts it in a reply."""
 
     name: str
     label: str
@@ -167,16 +167,16 @@ class Habit:
 
 HABITS = (
     Habit("length", "Length of a message", count_lengths),
-    Habit("burst", "Messages in a row", count_bursts),
-    Habit("endings", "How a message ends", count_endings),
+    Habit("burst", "Messages per turn", count_bursts),
+    Habit("endings", "Endings of messages", count_endings),
     Habit("punctuation", "Punctuation", count_punctuation),
-    Habit("emoji_rate", "How often an emoji", count_emoji_use),
-    Habit("emoji_set", "Which emoji", count_emoji),
+    Habit("emoji_rate", "Emoji rate", count_emoji_use),
+    Habit("emoji_set", "Choice of emoji", count_emoji),
     Habit("laughter", "Laughter", count_laughter),
-    Habit("elongation", "Letters held (sooo)", count_elongation),
+    Habit("elongation", "Stretched letters (sooo)", count_elongation),
     Habit("scripts", "Mix of alphabets", count_scripts),
     Habit("words", "Choice of words", count_words),
-    Habit("trigrams", "Spelling (three characters)", count_trigrams),
+    Habit("trigrams", "Character trigrams", count_trigrams),
 )
 
 
@@ -204,7 +204,7 @@ def describe_writer(replies: Sequence[Reply]) -> dict[str, float]:
 
 
 def has_loop(text: str) -> bool:
-    """Return whether some words (up to eight) come four times in a row; laughter is one word and no loop.
+    """Return whether a run of one to eight words comes four times in a row; laughter is one word, not a loop.
 
     >>> has_loop("יאללה טוב יאללה טוב יאללה טוב יאללה טוב"), has_loop("חחחחחחחח די")
     (True, False)
@@ -220,9 +220,10 @@ def has_loop(text: str) -> bool:
 def find_key_words(
     tuned: Sequence[str], owner: Sequence[str], num_words: int = 10, min_uses: int = 5
 ) -> dict[str, list[str]]:
-    """Return the words that "overused" and "underused" say of the tuned model: twice as often as the owner, or half.
+    """Return the words the tuned model uses more than twice ("overused") or less than half as often ("underused").
 
-    At most `num_words` of each, the worst first, among those used `min_uses` times by both together. Private: words.
+    At most `num_words` of each, the largest ratio first, among the words used at least `min_uses` times by tuned model
+    and owner together. Private: these are words of the chat.
     """
     tuned_counts = sum((count_words(reply) for reply in tuned), Counter())
     owner_counts = sum((count_words(reply) for reply in owner), Counter())
@@ -240,7 +241,7 @@ def find_key_words(
 
 
 class TrainingPhrases:
-    """The training replies, ready to be searched for runs of words."""
+    """The training replies, indexed to find runs of words in them."""
 
     def __init__(self, replies: Iterable[str]) -> None:
         """Index `replies` by their words."""
@@ -252,23 +253,23 @@ class TrainingPhrases:
                 self._places[word].append((text, place))
 
     def longest_run(self, reply: str) -> int:
-        """Return the length in words of the longest run that stands in one training reply."""
+        """Return the length in words of the longest run that also occurs in one training reply."""
         words = list_words(reply)
         longest = 0
-        runs: dict[tuple[int, int], int] = {}  # for each place in training: the run that ends there
+        runs: dict[tuple[int, int], int] = {}  # for each position in training: the run that ends there
         for word in words:
             runs = {(text, place): runs.get((text, place - 1), 0) + 1 for text, place in self._places.get(word, ())}
             longest = max(longest, max(runs.values(), default=0))
         return longest
 
     def is_copy(self, reply: str) -> bool:
-        """Return whether the whole reply, longer than an everyday phrase, stands in training."""
+        """Return whether the whole reply is a training reply and longer than an everyday phrase."""
         words = tuple(list_words(reply))
         return len(words) > SHORT_REPLY_WORDS and words in self._whole
 
 
 def describe_copies(phrases: TrainingPhrases, replies: Sequence[str]) -> dict[str, float]:
-    """Return how much of `replies` stands in training."""
+    """Return how much of `replies` is copied from training."""
     runs = [phrases.longest_run(reply) for reply in replies]
     long_enough = [reply for reply in replies if len(list_words(reply)) > SHORT_REPLY_WORDS]
     return {
