@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved_model_checks import check_saved_model
-from tiny_saved_model import write_saved_model
-from trained_model import load_trained_model
 from turns import with_seats_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.canaries import ANSWER, Canary, invent_canaries, plant_into_file, read_canaries
@@ -34,7 +31,8 @@ from writing_style.model_replies import (
     with_shuffled_contexts,
 )
 from writing_style.style_measuring import measure_bits
-from writing_style.style_page import make_examples_page
+from writing_style.style_page import make_examples_page, make_report_page
+from writing_style.style_verdict import not_enough_data
 from writing_style.writing_habits import TrainingPhrases, describe_copies
 
 from common.script import ScriptError
@@ -63,12 +61,6 @@ def write_split(folder, conversations, blank_line_before=None, **sets):
 
 def exchange(context, reply, conversation=0):
     return Exchange(conversation, 1, [{"role": "user", "content": text} for text in context], reply)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_base_dir):
-    saved = check_saved_model(write_saved_model(tmp_path_factory.mktemp("saved"), tiny_base_dir, 256))
-    return load_trained_model(saved, device="cpu", dtype="float32")  # "auto" rounds to bf16 where the processor has it
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +243,17 @@ def test_nothing_in_a_reply_acts_on_the_page():
     assert "(empty)" in page
 
 
+def test_the_report_page_escapes_what_it_shows_and_needs_no_measurement():
+    judged = not_enough_data(3, 1) | {"sentence": "<b>&"}
+    measured = {"num_replies": 3, "num_conversations": 1, "judged": judged}
+    page = make_report_page(
+        {"judged": judged, "settings": {"headline_set": "latest", "base": "<i>"}, "sets": {"latest": measured}}, None
+    )
+    assert "Not enough data" in page and "3 replies in 1 conversation" in page
+    assert "&lt;b&gt;&amp;" in page and "&lt;i&gt;" in page
+    assert "<b>" not in page and "<i>" not in page and "<script" not in page
+
+
 def test_quiz_hides_which_reply_is_real_and_scores_against_the_key():
     pairs = [(exchange(["שאלה"], f"real{number}"), f"made{number}") for number in range(40)]
     page, key = make_quiz(pairs, seed=1, command="score")
@@ -333,7 +336,6 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
         ),
         ("--plant-canaries no/x.jsonl", 1, "style_report: no: no such folder; make it, or choose another place"),
         ("--prompts 0", 2, "argument --prompts: is a whole number from 1, not '0'"),
-        ("--set validation", 2, "argument --set: invalid choice"),
     ],
 )
 def test_refuses_before_anything_heavy_is_imported(run_command, tmp_path, arguments, status, message):

@@ -10,7 +10,6 @@ from writing_style.writing_habits import (
     count_trigrams,
     describe_writer,
     find_key_words,
-    has_loop,
     list_emoji,
     list_words,
 )
@@ -60,11 +59,6 @@ def test_words_keep_prefixes_and_lose_case():
 
 def test_trigrams_do_not_reach_across_messages():
     assert "בג " not in count_trigrams("אב\nגד") and " אב" in count_trigrams("אב\nגד")
-
-
-def test_a_repeated_block_is_a_loop_and_laughter_is_not():
-    assert has_loop("אני בא אני בא אני בא אני בא")
-    assert not has_loop("חחחחחחחחחחחחחחח לא לא לא")
 
 
 def test_describes_a_writer_in_plain_numbers():
