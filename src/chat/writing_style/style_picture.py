@@ -107,7 +107,7 @@ def _draw_habits(axes: Axes, rows: list[dict[str, Any]]) -> None:
     ordered = sorted(rows, key=lambda row: (not row["is_measurable"], -_position(row)))
     for place, row in enumerate(ordered):
         if not row["is_measurable"]:
-            axes.text(0.5, place, "base and owner do not differ here", color=GREY, ha="center", va="center")
+            axes.text(0.5, place, "base and owner cannot be told apart here", color=GREY, ha="center", va="center")
             continue
         for writer, marker, size in (("owner", "s", 6), ("other", "D", 7), ("tuned", "o", 9)):
             if writer not in row["gap_closed"]:
