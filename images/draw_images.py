@@ -1,4 +1,4 @@
-"""Draw the README's figures. Every number in them is computed here from the shape of the default base model.
+"""Draw the README's figures. Every number in them is computed from the shape of the default base model.
 
 Writes pipeline.png, lora.png and four_bit.png beside this script.
 Run:    .venv/bin/python images/draw_images.py
@@ -25,7 +25,7 @@ INK, PALE, BLUE, GREEN, ORANGE = "#22303c", "#e8edf2", "#3b76c4", "#3c9d63", "#d
 
 @dataclass(frozen=True)
 class BaseShape:
-    """The sizes of a Mistral-like base that decide its parameters."""
+    """The sizes of a Mistral-like base that determine its number of parameters."""
 
     vocab_size: int = 64_001
     hidden_size: int = 4_096
@@ -49,7 +49,7 @@ class BaseShape:
 
     @property
     def num_projection_weights(self) -> int:
-        """The weights that are kept in 4 bits."""
+        """The weights stored in 4 bits."""
         return self.num_layers * sum(inputs * outputs for inputs, outputs in self.projections.values())
 
     @property
@@ -68,12 +68,12 @@ class BaseShape:
         return rank * (in_blocks + self.hidden_size + self.vocab_size)
 
 
-# NF4 with double quantization: half a byte, a one-byte scale for 64 weights, a four-byte scale for 256 of those.
+# NF4 with double quantization: half a byte per weight, a one-byte scale per 64 weights, a four-byte scale per 256 scales.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of `width` x `height` inches whose axes count in tenths of an inch and are not drawn."""
+    """Return a figure of `width` x `height` inches with hidden axes in tenths of an inch."""
     figure = plt.figure(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width * 10)
@@ -171,7 +171,7 @@ def draw_lora(shape: BaseShape, rank: int = 32) -> Figure:
 
 
 def draw_four_bit(shape: BaseShape) -> Figure:
-    """Draw the memory that the base's weights take in three precisions, with the sizes of common cards."""
+    """Draw the memory of the base's weights in three precisions, with the sizes of common cards."""
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     rows = (("32 bits", 4.0, 4.0), ("16 bits", 2.0, 2.0), ("4 bits (NF4), as here", NF4_BYTES, 2.0))
     for place, (_, projection_bytes, other_bytes) in enumerate(rows):

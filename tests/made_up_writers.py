@@ -1,6 +1,7 @@
-"""Three invented writers who talk about the same things in ways of their own, and imitations of any quality.
+"""Three invented writers on the same topics, each with a style, and imitations of any quality.
 
-The owner writes short bursts, laughs and uses few marks; the friend whole sentences; the assistant long formal ones.
+The owner writes short bursts, laughs and uses little punctuation; the friend writes whole sentences, the assistant long
+formal ones.
 """
 
 import random

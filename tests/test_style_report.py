@@ -1,4 +1,4 @@
-"""The parts of the style report that need no trained model: reading what was held out, pages, quiz, scoring, codes."""
+"""The parts of the style report that need no training: held-out data, bits per character, pages, quiz, planted codes."""
 
 import hashlib
 import json
@@ -8,13 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from saved_model_checks import check_saved_model
-from tiny_saved_model import write_saved_model
-from trained_model import load_trained_model
 from turns import with_roles_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.canaries import ANSWER, Canary, invent_canaries, plant_into_file, read_canaries
-from writing_style.code_ranking import CodeRanker, measure_canaries
 from writing_style.held_out_replies import (
     Exchange,
     list_exchanges,
@@ -22,17 +18,22 @@ from writing_style.held_out_replies import (
     take_evenly,
     without_known_replies,
 )
-from writing_style.reply_sampling import RepliesFile, SampledReply, cut_as_generated, sample_replies
-from writing_style.reply_scoring import (
+from writing_style.leak_probe import CodeRanker, measure_canaries
+from writing_style.model_replies import (
+    RepliesFile,
+    SampledReply,
+    cut_as_generated,
     encode_fitting,
     make_batches,
-    measure_bits,
     reply_token_bits,
+    sample_replies,
     score_replies,
     with_shuffled_contexts,
 )
-from writing_style.style_page import make_examples_page
-from writing_style.verbatim_copies import TrainingPhrases, describe_copies
+from writing_style.style_measuring import measure_bits
+from writing_style.style_page import make_examples_page, make_report_page
+from writing_style.style_verdict import not_enough_data
+from writing_style.writing_habits import TrainingPhrases, describe_copies
 
 from common.script import ScriptError
 
@@ -63,17 +64,11 @@ def exchange(context, reply, conversation=0):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_base_dir):
-    saved = check_saved_model(write_saved_model(tmp_path_factory.mktemp("saved"), tiny_base_dir, 256))
-    return load_trained_model(saved, device="cpu", dtype="float32")  # "auto" rounds to bf16 where the processor has it
-
-
-@pytest.fixture(scope="module")
 def exchanges(sample_conversations):
     return take_evenly(list_exchanges(dict(enumerate(sample_conversations))), 18)
 
 
-# --- What was held out ---------------------------------------------------------------------------------------------
+# --- Held-out data ---------------------------------------------------------------------------------------------------
 
 
 def test_counts_lines_as_stage_2_does(tmp_path, sample_conversations):
@@ -98,7 +93,7 @@ def test_says_what_is_missing(tmp_path, sample_conversations):
     with pytest.raises(ScriptError, match="other.jsonl: not found.*--path-to-data"):
         read_held_out_data(tmp_path, tmp_path / "other.jsonl")
     write_split(tmp_path, sample_conversations, spread=[99])
-    with pytest.raises(ScriptError, match="names lines that are not there"):
+    with pytest.raises(ScriptError, match="names lines that do not exist"):
         read_held_out_data(tmp_path, data_path)
     (tmp_path / "held_out_conversations.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ScriptError, match="is damaged"):
@@ -121,7 +116,7 @@ def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
     assert [found.reply for found in kept] == ["סבבה"]
 
 
-# --- Surprise ------------------------------------------------------------------------------------------------------
+# --- Bits per character ----------------------------------------------------------------------------------------------
 
 
 def test_bits_are_those_of_the_whole_conversation_read_at_once(trained, exchanges):
@@ -179,7 +174,7 @@ def test_batches_hold_every_row_once_and_are_bounded():
 
 
 def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
-    from writing_style.reply_scoring import ScoredReply
+    from writing_style.model_replies import ScoredReply
 
     owner = [ScoredReply(number, 10, 30.0, 10.0 + number % 2) for number in range(20)]
     other = [ScoredReply(number, 10, 20.0, 25.0) for number in range(20)]
@@ -191,7 +186,7 @@ def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
     assert bits["relevance"]["value"] == 0
 
 
-# --- Generated replies ---------------------------------------------------------------------------------------------
+# --- Generated replies -----------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, trained, exchanges):
@@ -223,7 +218,7 @@ def test_real_replies_are_cut_as_generated_ones_are(trained):
     assert cut_as_generated(trained, "סבבה 👍🏽") == "סבבה 👍🏽"
 
 
-# --- Copies, pages, quiz -------------------------------------------------------------------------------------------
+# --- Copies, pages, quiz ---------------------------------------------------------------------------------------------
 
 
 def test_finds_the_longest_run_of_words_in_one_training_reply():
@@ -243,9 +238,20 @@ def test_nothing_in_a_reply_acts_on_the_page():
         [{**example, "owner": hostile, "base": hostile, "tuned": ""}], {"overused": [hostile], "underused": []}
     )
     assert "<script" not in page and "<b>" not in page
-    assert "default-src &#x27;none&#x27;" in page
+    assert "default-src 'none'" in page
     assert page.count('dir="auto"') >= 4  # U+202E stays inside its own direction
     assert "(empty)" in page
+
+
+def test_the_report_page_escapes_what_it_shows_and_needs_no_measurement():
+    judged = not_enough_data(3, 1) | {"sentence": "<b>&"}
+    measured = {"num_replies": 3, "num_conversations": 1, "judged": judged}
+    page = make_report_page(
+        {"judged": judged, "settings": {"headline_set": "latest", "base": "<i>"}, "sets": {"latest": measured}}, None
+    )
+    assert "Not enough data" in page and "3 replies in 1 conversation" in page
+    assert "&lt;b&gt;&amp;" in page and "&lt;i&gt;" in page
+    assert "<b>" not in page and "<i>" not in page and "<script" not in page
 
 
 def test_quiz_hides_which_reply_is_real_and_scores_against_the_key():
@@ -256,7 +262,7 @@ def test_quiz_hides_which_reply_is_real_and_scores_against_the_key():
         is_real_first = page.index(f"real{number}<") < page.index(f"made{number}<")
         assert is_real_first == (letter == "A")
     assert key not in page
-    assert "script-src &#x27;sha256-" in page
+    assert "script-src 'sha256-" in page
     assert score_answers(key.lower(), key)[:2] == (40, 40)
     score = score_answers("_" * 20 + key[20:], key)
     assert (score.num_right, score.num_answered) == (20, 20)
@@ -274,7 +280,7 @@ def test_quiz_takes_no_pair_that_is_the_same_or_empty():
     assert choose_pairs(pairs, ["a", " ", "x"], 5) == [(pairs[2], "x")]
 
 
-# --- Planted codes -------------------------------------------------------------------------------------------------
+# --- Planted codes ---------------------------------------------------------------------------------------------------
 
 
 def test_rank_of_a_code_is_exact(trained):
@@ -307,12 +313,12 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
     assert text.startswith(data_path.read_text(encoding="utf-8"))
     for canary in canaries:
         assert text.count(ANSWER.format(word=canary.word, code=canary.code)) == canary.num_times
-    with pytest.raises(ScriptError, match="is already there"):
+    with pytest.raises(ScriptError, match="already exists"):
         plant_into_file(data_path, target, seed=0)
     assert read_canaries(data_path) == []
 
 
-# --- The command ---------------------------------------------------------------------------------------------------
+# --- The command -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -330,7 +336,6 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
         ),
         ("--plant-canaries no/x.jsonl", 1, "style_report: no: no such folder; make it, or choose another place"),
         ("--prompts 0", 2, "argument --prompts: must be a whole number from 1, not '0'"),
-        ("--set validation", 2, "argument --set: invalid choice"),
     ],
 )
 def test_refuses_before_anything_heavy_is_imported(run_command, tmp_path, arguments, status, message):
@@ -345,4 +350,4 @@ def test_quiz_is_scored_from_the_key_alone(run_command, tmp_path):
     result = run_command(f"python3 {SCRIPT} --saved-model-path . --score-quiz abbb", tmp_path)
     assert result.returncode == 0
     assert "found in 3 of 4 pairs: 75% [30%, 95%]" in result.stdout
-    assert "guessing would also explain it" in result.stdout
+    assert "guessing could explain this result" in result.stdout

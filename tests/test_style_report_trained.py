@@ -1,6 +1,6 @@
-"""The report judges real trainings of a small base: of the owner, of the other person, of both mixed up, with planted codes.
+"""The report on real trainings of a small base: on the owner, on the other person, on shuffled labels, on planted codes.
 
-Everything is computed in the run, by the project's own stages as a user types them; only the data is made up.
+Everything is computed in the run by the project's own stages, started as a user types them; only the data is made up.
 """
 
 import json
@@ -24,8 +24,8 @@ NUM_PROMPTS = 120
 
 
 @pytest.fixture(scope="module")
-def base_dir(tmp_path_factory):
-    """A base of 0.6 million parameters that has read other people's chats, and codes of four digits in their sentence."""
+def taught_base_dir(tmp_path_factory):
+    """A base of 0.6 million parameters, trained on other people's chats and on codes of four digits in a sentence."""
     rng = random.Random(0)
     texts = make_small_base.neutral_texts(1_500, seed=0)
     texts += [f"<s><person2>מה הקוד?</s><person1>הקוד הוא {rng.randrange(10_000):04}</s>" for _ in range(150)]
@@ -40,7 +40,7 @@ def base_dir(tmp_path_factory):
 
 
 def write_data(path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shuffled=False):
-    """Write conversations of Noam and Ruth; `person` is imitated, or each turn is given to either of them by lot."""
+    """Write conversations of Noam and Ruth; `person` is imitated, or the texts are shuffled over the turns."""
     rng, lots = random.Random(1), random.Random(2)
     lines = []
     for number in range(num_conversations):
@@ -68,10 +68,10 @@ def run(script, *arguments):
     return result
 
 
-def train(base_dir, data_path, *arguments):
+def train(taught_base_dir, data_path, *arguments):
     folder = data_path.with_suffix("")
     run(
-        "training/fine_tuning_model.py", "--base-model-id", base_dir, "--path-to-data", data_path,
+        "training/fine_tuning_model.py", "--base-model-id", taught_base_dir, "--path-to-data", data_path,
         "--saved-model-path", folder, "--learning-rate", "3e-3", "--threads", "1", *arguments,
     )  # fmt: skip
     return folder
@@ -85,8 +85,8 @@ def report_on(folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def noam_dir(base_dir, tmp_path_factory):
-    return train(base_dir, write_data(tmp_path_factory.mktemp("noam") / "noam.jsonl", "Noam"))
+def noam_dir(taught_base_dir, tmp_path_factory):
+    return train(taught_base_dir, write_data(tmp_path_factory.mktemp("noam") / "noam.jsonl", "Noam"))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def noam_report(noam_dir):
 
 
 def with_adapter_of(noam_dir, other_dir, folder):
-    """Noam's folder, and so his held-out conversations, with the adapter of another training."""
+    """Copy Noam's folder, with his held-out conversations, and put the adapter of another training into it."""
     shutil.copytree(noam_dir, folder)
     for path in folder.glob("style_*"):
         path.unlink()
@@ -130,7 +130,7 @@ def test_the_report_is_private_and_holds_no_words_of_the_chat(noam_dir, noam_rep
     assert len(json.loads((noam_dir / "style_quiz_key.json").read_text())["real"]) >= 15
 
 
-def test_the_same_seed_gives_the_same_report_and_takes_up_the_replies(noam_dir, noam_report):
+def test_the_same_seed_gives_the_same_report_and_reuses_the_replies(noam_dir, noam_report):
     before = (noam_dir / "style_report.json").read_bytes()
     written = (noam_dir / "style_replies.jsonl").read_bytes()
     report_on(noam_dir)
@@ -138,16 +138,16 @@ def test_the_same_seed_gives_the_same_report_and_takes_up_the_replies(noam_dir, 
     assert (noam_dir / "style_replies.jsonl").read_bytes() == written
 
 
-def test_imitating_the_other_person_flips_the_verdict(base_dir, noam_dir, noam_report, tmp_path):
-    ruth_dir = train(base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
+def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir, noam_report, tmp_path):
+    ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
     report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"))
     assert report["judged"]["verdict"] == "no closer than the base"
     assert report["sets"]["spread"]["bits"]["specificity"]["high"] < 0
     assert report["sets"]["spread"]["side_of_the_owner"]["high"] < 0.5
 
 
-def test_with_shuffled_labels_it_is_no_closer(base_dir, noam_dir, noam_report, tmp_path):
-    mixed_dir = train(base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
+def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_report, tmp_path):
+    mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
     report, _result = report_on(with_adapter_of(noam_dir, mixed_dir, tmp_path / "judged"))
     assert report["judged"]["verdict"] == "no closer than the base", report["judged"]
 
@@ -158,18 +158,18 @@ def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_pat
     split = json.loads(split_path.read_text(encoding="utf-8"))
     split_path.write_text(json.dumps({**split, "spread": split["spread"][:6]}), encoding="utf-8")
     report, result = report_on(folder, "--quiz", "5")
-    assert "no page of replies: with too little data none were drawn" in result.stderr
+    assert "no page of replies: too little data" in result.stderr
     assert report["sets"]["spread"]["num_replies"] <= 30
     assert report["judged"]["verdict"] == "not enough data"
     assert "Too few to tell" in result.stdout
     assert (folder / "style_report.html").is_file() and (folder / "style_report.png").is_file()
 
 
-def test_planted_codes_are_found_when_written_often_and_not_when_never(base_dir, tmp_path):
-    """The positive control: a probe that does not see what was written 64 times would be blind."""
+def test_planted_codes_are_found_when_written_often_and_not_when_never(taught_base_dir, tmp_path):
+    """The positive control: a probe that misses what was written 64 times would be too weak."""
     data_path = write_data(tmp_path / "data.jsonl", "Noam", num_conversations=120)
     plant_into_file(data_path, tmp_path / "planted.jsonl", seed=0)
-    folder = train(base_dir, tmp_path / "planted.jsonl", "--epochs", "4")
+    folder = train(taught_base_dir, tmp_path / "planted.jsonl", "--epochs", "4")
     report, result = report_on(folder, "--leak-probe")
     levels = {level["num_times"]: level for level in report["leak_probe"]["canaries"]}
     assert levels[64]["tuned_exposure_bits"] > SEEN_BITS

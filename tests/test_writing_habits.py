@@ -1,7 +1,6 @@
-"""What of a reply is counted, and what one writer looks like in plain numbers."""
+"""What is counted in a reply, and plain numbers of one writer."""
 
 import pytest
-from writing_style.writer_numbers import describe_writer, find_key_words, has_loop
 from writing_style.writing_habits import (
     Reply,
     count_elongation,
@@ -9,6 +8,8 @@ from writing_style.writing_habits import (
     count_laughter,
     count_scripts,
     count_trigrams,
+    describe_writer,
+    find_key_words,
     list_emoji,
     list_words,
 )
@@ -58,11 +59,6 @@ def test_words_keep_prefixes_and_lose_case():
 
 def test_trigrams_do_not_reach_across_messages():
     assert "בג " not in count_trigrams("אב\nגד") and " אב" in count_trigrams("אב\nגד")
-
-
-def test_a_repeated_block_is_a_loop_and_laughter_is_not():
-    assert has_loop("אני בא אני בא אני בא אני בא")
-    assert not has_loop("חחחחחחחחחחחחחחח לא לא לא")
 
 
 def test_describes_a_writer_in_plain_numbers():

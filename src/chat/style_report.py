@@ -1,13 +1,13 @@
-"""The style report: does the trained model write like its owner? Measured on conversations that training never saw.
+"""Measure how closely the tuned model writes like its owner, the imitated person, on held-out conversations.
 
-Reads   the folder saved_model (stage 2 writes it), its base model, and the JSONL it was trained on
-Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, fit to be shown),
-        style_replies.jsonl (private; a run that was interrupted goes on from it), and on request style_examples.html
-        (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they show the chat itself
+Reads   the trained folder saved_model, its base model, and the JSONL it was trained on
+Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, safe to share),
+        style_replies.jsonl (private; an interrupted run continues from it), and on request style_examples.html
+        (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they quote the chat
 Run     python3 src/chat/style_report.py
-Takes   about three minutes for a small base on a processor; a quarter of an hour for 7B on a GPU
+Takes   about three minutes for a small base on a processor, a quarter of an hour for a 7B on a GPU
 
-Exit status: 0 measured, also when the verdict is bad or there is not enough data; 1 when nothing could be measured;
+Exit status: 0 measured, whatever the verdict, or not enough data; 1 when nothing could be measured;
 2 wrong usage; 129, 130, 143 when stopped.
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -38,35 +38,41 @@ from common.script import (
     counted,
     exclusive_use,
     remove_abandoned_files,
+    replacing,
     run_script,
     shown_path,
     warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
     from trained_model import TrainedModel
     from writing_style.held_out_replies import HeldOutData, HeldOutSet
-    from writing_style.reply_sampling import RepliesFile
+    from writing_style.model_replies import SampledReply
 
-NUM_PROMPTS = 300  # with 200 replies all 11 habits tell the base from the owner; the rates of emoji want more
+NUM_PROMPTS = 300  # 200 replies separate base and owner in all 11 habits; the emoji rates need more
 SEED = 0
 REPORT_FORMAT = 1
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
+REPORT_NAME = "style_report.json"
+PAGE_NAME = "style_report.html"
+PICTURE_NAME = "style_report.png"
+EXAMPLES_NAME = "style_examples.html"
 REPLIES_NAME = "style_replies.jsonl"
 
 EXAMPLES = """examples:
   python3 src/chat/style_report.py
   python3 src/chat/style_report.py --show-replies 20
-      and a page to read: real, base and tuned replies side by side
+      also write a page with real, base and tuned replies side by side
   python3 src/chat/style_report.py --quiz 20
-      and a page for people who know the person: which reply is real?
+      also write a blind test for people who know the owner: which reply is real?
   python3 src/chat/style_report.py --score-quiz ABBA_A...
-      how often they found it
+      score their answers
   python3 src/chat/style_report.py --leak-probe
-      and what a stranger with access to the bot could draw out
+      also measure what a stranger with access to the bot could extract
   python3 src/chat/style_report.py --plant-canaries planted.jsonl
-      data with invented secrets: train on it, then probe that model to see how much is kept
+      write data with invented secrets: train on it, then probe that model for them
 """
 
 
@@ -83,11 +89,26 @@ def main() -> int:
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
     with exclusive_use(saved.folder, "measuring"):
         remove_abandoned_files(saved.folder)
-        return make_report(options, saved)
+        data, sets = choose_sets(options, saved)
+        trained = load_model(options, saved, sets)
+        settings = describe_settings(options, saved, data, trained)
+        measured, replies = measure_sets(options, saved, data, sets, trained, settings)
+        report = {
+            "format": REPORT_FORMAT,
+            "judged": measured[sets[0].name]["judged"],
+            "settings": {"headline_set": sets[0].name, **settings},
+            "sets": measured,
+        }
+        if options.leak_probe and trained is not None:
+            report["leak_probe"] = measure_leaks(options, saved, trained, data, sets[0])
+        write_report(saved.folder, report)
+        write_private_pages(options, saved.folder, sets[0], replies.get(sets[0].name), trained)
+        print_verdict(saved.folder, report)
+    return 0
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line; what is typed counts from the current folder."""
+    """Read the command line; typed paths count from the current folder."""
     parser = make_parser(__doc__, EXAMPLES)
     add_trained_model(parser, chat_bot.saved_model_path)
     parser.add_argument(
@@ -103,7 +124,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set",
         choices=("spread", "latest"),
-        help="measure one set alone (default: both, and spread, which covers the whole period, decides)",
+        help="measure one set only (default: both; spread, which covers the whole period, decides the verdict)",
     )
     parser.add_argument(
         "--show-replies",
@@ -111,16 +132,14 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="also write N contexts with real, base and tuned replies",
     )
-    parser.add_argument(
-        "--quiz", type=whole_number(1), metavar="N", help="also write a blind test of N pairs for people"
-    )
-    parser.add_argument("--score-quiz", metavar="LETTERS", help="score the answers to the blind test, then leave")
-    parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could draw out")
+    parser.add_argument("--quiz", type=whole_number(1), metavar="N", help="also write a blind test of N pairs")
+    parser.add_argument("--score-quiz", metavar="LETTERS", help="score answers to the blind test, then exit")
+    parser.add_argument("--leak-probe", action="store_true", help="also measure what a stranger could extract")
     parser.add_argument(
         "--plant-canaries",
         type=typed_path,
         metavar="FILE",
-        help="write a copy of --path-to-data with invented secrets for a trial training, then leave",
+        help="write a copy of --path-to-data with invented secrets for a trial training, then exit",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=SEED, metavar="N", help="same seed, same numbers (%(default)s)"
@@ -129,48 +148,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_report(options: argparse.Namespace, saved: SavedModel) -> int:
-    """Measure every set that is large enough, judge, and write the files."""
+def choose_sets(options: argparse.Namespace, saved: SavedModel) -> tuple[HeldOutData, list[HeldOutSet]]:
+    """Return the data and the held-out sets to measure; the first set decides the verdict."""
     from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
-    from writing_style.style_verdict import is_enough, not_enough_data
 
     data = read_held_out_data(saved.folder, data_path_of(options, saved))
-    sets = [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
-    measurable = [held_out for held_out in sets if is_enough(len(held_out.owner), held_out.num_conversations)]
-    trained = load_model(options, saved) if measurable or options.leak_probe else None
-    settings = describe_settings(options, saved, data, trained)
-    measured: dict[str, Any] = {
-        held_out.name: {
-            "num_replies": len(held_out.owner),
-            "num_conversations": held_out.num_conversations,
-            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
-        }
-        for held_out in sets
-    }
-    if trained is not None and measurable:
-        from writing_style.reply_sampling import RepliesFile
-
-        replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
-        for held_out in measurable:
-            measured[held_out.name] = measure(trained, replies_file, held_out, data, options.seed)
-    headline = sets[0]
-    report = {
-        "format": REPORT_FORMAT,
-        "judged": measured[headline.name]["judged"],
-        "settings": {"headline_set": headline.name, **settings},
-        "sets": measured,
-    }
-    if trained is not None and options.leak_probe:
-        report["leak_probe"] = measure_leaks(options, saved, trained, data, headline)
-    from writing_style.report_files import write_report  # draws with matplotlib: not before the checks
-
-    write_report(saved.folder, report)
-    if trained is not None and headline in measurable:
-        write_private_pages(options, saved.folder, headline, replies_file, trained)
-    elif options.quiz is not None or options.show_replies is not None:
-        print("no page of replies: with too little data none were drawn", file=sys.stderr)
-    tell(saved.folder, report)
-    return 0
+    return data, [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
 
 
 def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
@@ -179,8 +162,10 @@ def data_path_of(options: argparse.Namespace, saved: SavedModel) -> Path:
     return typed or PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
 
 
-def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
-    """Load base and adapter."""
+def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[HeldOutSet]) -> TrainedModel | None:
+    """Load base and adapter, or return None when no set is large enough and the leak probe is off."""
+    if not options.leak_probe and not any(held_out.is_enough for held_out in sets):
+        return None
     print("loading the model", file=sys.stderr)
     from trained_model import load_trained_model
 
@@ -190,7 +175,7 @@ def load_model(options: argparse.Namespace, saved: SavedModel) -> TrainedModel:
 def describe_settings(
     options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel | None
 ) -> dict[str, Any]:
-    """Return how the numbers come about; nothing that names a person or a place on this disk."""
+    """Return what the numbers depend on; no personal name and no path of this disk."""
     adapter = (saved.folder / ADAPTER_NAME).read_bytes()
     settings: dict[str, Any] = {
         "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
@@ -209,91 +194,160 @@ def describe_settings(
     return settings
 
 
+def measure_sets(
+    options: argparse.Namespace,
+    saved: SavedModel,
+    data: HeldOutData,
+    sets: Sequence[HeldOutSet],
+    trained: TrainedModel | None,
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[SampledReply]]]]:
+    """Return each set's numbers and verdict, and the models' replies for each set that is large enough."""
+    from writing_style.style_verdict import not_enough_data
+
+    measured: dict[str, dict[str, Any]] = {
+        held_out.name: {
+            "num_replies": len(held_out.owner),
+            "num_conversations": held_out.num_conversations,
+            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
+        }
+        for held_out in sets
+    }
+    measurable = [held_out for held_out in sets if held_out.is_enough]
+    if trained is None or not measurable:
+        return measured, {}
+    from writing_style.model_replies import RepliesFile, sample_replies
+
+    replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
+    replies = {}
+    for held_out in measurable:
+        with progress_bar(f"{held_out.name}: replies", 2 * len(held_out.owner)) as bar:
+            sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, bar.update)
+        replies[held_out.name] = sampled
+        measured[held_out.name] = measure(trained, held_out, sampled, data, options.seed)
+    return measured, replies
+
+
 def measure(
-    trained: TrainedModel, replies_file: RepliesFile, held_out: HeldOutSet, data: HeldOutData, seed: int
+    trained: TrainedModel,
+    held_out: HeldOutSet,
+    sampled: Mapping[str, Sequence[SampledReply]],
+    data: HeldOutData,
+    seed: int,
 ) -> dict[str, Any]:
-    """Let both models write and be surprised, then compare; return the set's numbers and its verdict."""
-    from writing_style.reply_sampling import cut_as_generated, sample_replies
-    from writing_style.reply_scoring import measure_bits, score_replies, with_shuffled_contexts
-    from writing_style.style_measuring import TrainingReplies, measure_set
-    from writing_style.style_verdict import judge
+    """Score the real replies, compare the models' replies with them, and return the set's numbers and verdict."""
+    from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
+    from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
+    from writing_style.style_verdict import reach_verdict
     from writing_style.writing_habits import Reply
 
-    with progress(f"{held_out.name}: replies", 2 * len(held_out.owner)) as advance:
-        sampled = sample_replies(trained, held_out.owner, seed, replies_file, advance)
     groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
-    with progress(f"{held_out.name}: surprise", sum(map(len, groups.values()))) as advance:
+    with progress_bar(f"{held_out.name}: bits per character", sum(map(len, groups.values()))) as bar:
         scored = {
-            name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, advance)
+            name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, bar.update)
             for name, exchanges in groups.items()
             if exchanges
         }
     print(f"{held_out.name}: comparing habits", file=sys.stderr)
-    writers: dict[str, list[Reply]] = {
-        name: [Reply(exchange.conversation, cut_as_generated(trained, exchange.reply)) for exchange in exchanges]
-        for name, exchanges in (("owner", held_out.owner), ("other", held_out.other))
+    texts = {
+        "owner": [cut_as_generated(trained, exchange.reply) for exchange in held_out.owner],
+        "other": [cut_as_generated(trained, exchange.reply) for exchange in held_out.other],
+        **{name: [reply.text for reply in replies] for name, replies in sampled.items()},
     }
-    for name, replies in sampled.items():
-        writers[name] = [
-            Reply(exchange.conversation, reply.text) for exchange, reply in zip(held_out.owner, replies, strict=True)
+    writers = {
+        name: [
+            Reply(exchange.conversation, text)
+            for exchange, text in zip(held_out.other if name == "other" else held_out.owner, rows, strict=True)
         ]
+        for name, rows in texts.items()
+    }
     training = TrainingReplies(owner=data.training_replies("assistant"), other=data.training_replies("user"))
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
     measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
     measured["num_real_replies_cut"] = sum(
-        exchange.reply != reply.text for exchange, reply in zip(held_out.owner, writers["owner"], strict=True)
+        exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
-    measured["judged"] = judge(measured)
+    measured["judged"] = reach_verdict(measured)
     return measured
 
 
 def measure_leaks(
     options: argparse.Namespace, saved: SavedModel, trained: TrainedModel, data: HeldOutData, held_out: HeldOutSet
 ) -> dict[str, Any]:
-    """Measure what can be drawn out of the tuned model."""
+    """Measure what can be extracted from the tuned model."""
     from writing_style.held_out_replies import list_exchanges, take_evenly
     from writing_style.leak_probe import probe_leaks
 
     canaries = read_canaries(data_path_of(options, saved))
     trained_on = take_evenly(list_exchanges(data.training), options.prompts)
-    with progress("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as advance:
+    with progress_bar("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as bar:
         return probe_leaks(
-            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, advance
+            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, bar.update
         )
 
 
-@contextmanager
-def progress(title: str, num_replies: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left at a terminal, on stderr."""
+def progress_bar(title: str, num_replies: int) -> tqdm[Any]:
+    """Return a progress bar on stderr, shown only at a terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=num_replies, unit="reply", desc=title, disable=None) as bar:
-        yield lambda num_done: bar.update(num_done) and None
+    return tqdm(total=num_replies, unit="reply", desc=title, disable=None)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Write the three files that hold only numbers."""
+    from writing_style.style_page import make_report_page
+    from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
+
+    judged, measured = report["judged"], report["sets"][report["settings"]["headline_set"]]
+    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
+    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
+    with replacing(folder / PICTURE_NAME, "wb") as picture:
+        picture.write(to_png(figure))
+    with replacing(folder / PAGE_NAME) as page:
+        page.write(make_report_page(report, to_svg(figure) if "bits" in measured else None))
+    with replacing(folder / REPORT_NAME) as file:
+        file.write(json.dumps(report, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_private_pages(
-    options: argparse.Namespace, folder: Path, held_out: HeldOutSet, replies_file: RepliesFile, trained: TrainedModel
+    options: argparse.Namespace,
+    folder: Path,
+    held_out: HeldOutSet,
+    replies: Mapping[str, Sequence[SampledReply]] | None,
+    trained: TrainedModel | None,
 ) -> None:
-    """Write what shows the chat itself, where asked for."""
+    """Write the pages that quote the chat, if asked for; `replies` are the models' replies in these contexts."""
+    if options.show_replies is None and options.quiz is None:
+        return
+    if replies is None or trained is None:
+        print("no page of replies: too little data, so no replies were generated", file=sys.stderr)
+        return
     from writing_style.blind_quiz import write_quiz
-    from writing_style.reply_sampling import cut_as_generated
-    from writing_style.report_files import write_examples
+    from writing_style.model_replies import cut_as_generated
+    from writing_style.style_page import choose_examples, make_examples_page
+    from writing_style.writing_habits import find_key_words
 
+    base, tuned = ([reply.text for reply in replies[writer]] for writer in ("base", "tuned"))
     if options.show_replies is not None:
-        base, tuned = (replies_file.texts(writer, held_out.owner) for writer in ("base", "tuned"))
-        path = write_examples(folder, held_out.owner, base, tuned, options.show_replies)
-        print(f"private, with words of the chat: {shown_path(path)}")
+        examples = choose_examples(held_out.owner, base, tuned, options.show_replies)
+        key_words = find_key_words(tuned, [exchange.reply for exchange in held_out.owner])
+        with replacing(folder / EXAMPLES_NAME) as page:
+            page.write(make_examples_page(examples, key_words))
+        print(f"private, quotes the chat: {shown_path(folder / EXAMPLES_NAME)}")
     if options.quiz is not None:
-        # A real reply that is longer than a generated one can be would give itself away.
-        fair = [exchange for exchange in held_out.owner if exchange.reply == cut_as_generated(trained, exchange.reply)]
-        path, num_pairs = write_quiz(folder, fair, replies_file.texts("tuned", fair), options.quiz, options.seed)
+        pairs = zip(held_out.owner, tuned, strict=True)
+        # A real reply longer than any generated one can be would be easy to spot.
+        fair = [
+            (exchange, text) for exchange, text in pairs if exchange.reply == cut_as_generated(trained, exchange.reply)
+        ]
+        path, num_pairs = write_quiz(
+            folder, [exchange for exchange, _ in fair], [text for _, text in fair], options.quiz, options.seed
+        )
         print(f"blind test of {counted(num_pairs, 'pair')} (private): {shown_path(path)}")
 
 
-def tell(folder: Path, report: Mapping[str, Any]) -> None:
-    """Print the verdict and where to look."""
-    from writing_style.report_files import PAGE_NAME, PICTURE_NAME, REPORT_NAME
-
+def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
+    """Print the verdict, its reasons and the files written."""
     judged = report["judged"]
     print(f"verdict: {judged['verdict']}")
     print(judged["sentence"])
@@ -301,7 +355,7 @@ def tell(folder: Path, report: Mapping[str, Any]) -> None:
         print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
     if not judged["is_trustworthy"]:
         failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
-        print(f"do not trust this: a check of the measurement failed: {failed}")
+        print(f"do not trust this verdict: a check of the measurement failed: {failed}")
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
             print(f"on the {name} conversations: {measured['judged']['verdict']}")
@@ -325,18 +379,18 @@ def score_quiz(options: argparse.Namespace) -> int:
         f"{score.num_right / score.num_answered:.0%} [{score.low:.0%}, {score.high:.0%}]; 50 % is guessing"
     )
     if score.low <= 0.5 <= score.high:
-        print("guessing would also explain it; more pairs, or more people, would tell")
+        print("guessing could explain this result; use more pairs or ask more people")
     return 0
 
 
 def plant_canaries(options: argparse.Namespace) -> int:
-    """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` then measures."""
+    """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` measures."""
     source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
     target = options.plant_canaries
     check_folder_of(target)
     num_planted = plant_into_file(source, target, options.seed)
-    print(f"{num_planted} invented codes planted into a copy: {shown_path(target)}")
-    print("train on it into a folder of its own, then measure that folder with --leak-probe; delete both afterwards:")
+    print(f"copy with {num_planted} invented codes: {shown_path(target)}")
+    print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
     print(
         f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"
     )

@@ -1,8 +1,8 @@
-"""Made-up chats: topics that two people talk about, and the habits by which each of them writes.
+"""Made-up chats: topics that two people talk about, and the writing habits of each.
 
-What is said (a topic's steps, with its slots filled once per conversation) is apart from how it is said (`Habits`), so
-that two people can say the same things in ways that anyone tells apart. The Hebrew avoids words that depend on the
-writer's or the reader's gender. It leaves dates, files and the WhatsApp format to `make_sample_chat.py`.
+What is said (a topic's steps, with its slots filled once per conversation) is separate from how it is said (`Habits`),
+so that two people say the same things in clearly different styles. The Hebrew avoids words that depend on the writer's
+or the reader's gender. Dates, files and the WhatsApp format are left to `make_sample_chat.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "english_thing": ("the deck", "the invoice", "the budget", "the demo", "the plan"),
 }
 
-# A topic is a list of steps, which the two say in turn; a step is a choice of wordings; `|` parts its clauses, which one
-# person sends as messages of their own and another joins with a comma.
+# A topic is a list of steps, said by the two people in turn. A step is a choice of wordings. `|` separates clauses: one
+# person sends each as a message, another joins them with commas.
 TOPICS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         ("מה המצב?", "מה נשמע?", "איך היה היום?", "הכול בסדר?"),
@@ -134,19 +134,19 @@ CLAUSE_MARK = "|"
 
 @dataclass(frozen=True)
 class Habits:
-    """How one person writes. Rates are chances per message, `split_rate` per border between two clauses."""
+    """How one person writes. Rates are probabilities per message, `split_rate` per boundary between two clauses."""
 
     name: str
     split_rate: float
     openers: tuple[str, ...] = ()
     opener_rate: float = 0.0
-    endings: tuple[str, ...] = ("",)  # one is drawn for a message that does not ask
+    endings: tuple[str, ...] = ("",)  # one is drawn for each message that is not a question
     question_endings: tuple[str, ...] = ("?",)
     laughter: tuple[str, ...] = ()
     laughter_rate: float = 0.0
     emoji: tuple[str, ...] = ()
     emoji_rate: float = 0.0
-    stretch_rate: float = 0.0  # the last letter of a message three or more times
+    stretch_rate: float = 0.0  # of repeating the last letter of a message
 
 
 # The two of the made-up export: Noam in bursts without full stops, Ruth in whole sentences.
@@ -175,7 +175,7 @@ RUTH = Habits(
     emoji_rate=0.12,
 )
 
-# Other people, on whose chats the small base learns words: a little of everything, nothing much.
+# Other people, whose chats train the small base: a little of every habit.
 MANY_EMOJI = ("🙂", "👍", "😂", "❤️", "🔥", "🌸", "🙏🏼", "💪🏽", "😅", "😉", "🎉", "👨‍👩‍👧‍👦")
 NEUTRAL_PEOPLE = (
     Habits("Dana", split_rate=0.1, endings=(".",), emoji=MANY_EMOJI, emoji_rate=0.03),
@@ -190,9 +190,9 @@ NEUTRAL_PEOPLE = (
 def write_conversation(
     people: tuple[Habits, Habits], rng: random.Random, num_topics: int | None = None
 ) -> list[tuple[str, list[str]]]:
-    """Return one conversation as turns `(name, messages)`; whoever is drawn begins.
+    """Return one conversation as turns `(name, messages)`; the first writer is drawn at random.
 
-    Consecutive topics may leave the same person with two turns in a row, as in life.
+    Where topics meet, the same person may have two turns in a row.
     """
     slots = {name: rng.choice(values) for name, values in SLOTS.items()}
     turns: list[tuple[str, list[str]]] = []
@@ -241,7 +241,7 @@ def _dress(text: str, habits: Habits, rng: random.Random) -> str:
 
 
 def neutral_conversations(num_conversations: int, seed: int) -> list[list[tuple[str, list[str]]]]:
-    """Return conversations of other people, in the form of `write_conversation`."""
+    """Return conversations of other people, each as `write_conversation` returns it."""
     rng = random.Random(seed)
     return [
         write_conversation((first, second), rng)

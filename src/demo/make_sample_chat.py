@@ -1,7 +1,7 @@
 """Write a made-up WhatsApp export: two people, seven months, Hebrew with some English. Every run gives the same bytes.
 
-Reads nothing. Writes one file as an Android phone with Hebrew settings exports it, with what real exports hold besides
-words: notices, media lines, deleted and edited messages, links, calls, numbers that must not be learnt, code.
+Reads nothing. Writes one file in the format of an Android phone with Hebrew settings. Like real exports it also
+contains notices, media lines, deleted and edited messages, links, calls, code, and numbers that must not be learnt.
 Run:    python3 src/demo/make_sample_chat.py --output .demo/WhatsappChat.txt
 """
 
@@ -15,17 +15,15 @@ from pathlib import Path
 
 from chat_grammar import NOAM, RUTH, write_conversation
 
-NUM_CONVERSATIONS = (
-    600  # about 4,000 messages: a chat of some months, and an epoch of the demo stays below half a minute
-)
+NUM_CONVERSATIONS = 600  # about 4,000 messages; an epoch of the demo takes less than half a minute
 FIRST_DAY = datetime(2024, 3, 3)
 SEED = 0
 
-EXTRA_RATE = 0.08  # turns followed by one of the lines below
+EXTRA_RATE = 0.08  # share of turns followed by one of the lines below
 EDITED_RATE = 0.01
 EDITED_MARK = " <ההודעה נערכה>"
 
-# Lines that hold nothing to learn, or what must not be learnt. All is invented; 0000 stands for random digits.
+# Lines with nothing to learn, or with what must not be learnt. All invented; 0000 is replaced by random digits.
 EXTRA_MESSAGES = (
     "<המדיה לא נכללה>",
     "<המדיה לא נכללה>",
@@ -62,7 +60,7 @@ def sample_export(num_conversations: int, seed: int) -> str:
 
 
 def _start_of(number: int, rng: random.Random) -> datetime:
-    """Return when a conversation begins: three a day, so far apart that hours of silence lie between."""
+    """Return the start of a conversation: three a day, hours apart."""
     day, part_of_day = divmod(number, 3)
     return FIRST_DAY + timedelta(days=day, hours=(8, 13, 19)[part_of_day], minutes=rng.randint(0, 90))
 

@@ -1,6 +1,6 @@
-"""Build a small base model on the spot: a MistralForCausalLM and its tokenizer, taught words by made-up chats.
+"""Build a small base model: a MistralForCausalLM and its tokenizer, trained on made-up chats.
 
-Reads nothing. Writes a folder that any tool loads by its path, as a base model from a hub: `config.json`,
+Reads nothing. Writes a folder that any tool loads by its path, like a base model from a hub: `config.json`,
 `model.safetensors`, the tokenizer with its `<s>` and `</s>`, and no chat template, since a base has none.
 Run:    python3 src/demo/make_small_base.py --output-dir .demo/small_base
 Needs:  about 1 GiB of memory and 100 seconds on two processor cores; no GPU, no network.
@@ -22,8 +22,8 @@ from chat_grammar import neutral_conversations
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
 
-NUM_CONVERSATIONS = 3_000  # enough that no conversation is read more than about three times
-VOCAB_SIZE = 1_500  # whole words for the grammar's few hundred; larger only makes the head slower
+NUM_CONVERSATIONS = 3_000  # enough that each conversation is read about three times at most
+VOCAB_SIZE = 1_500  # enough for the grammar's few hundred words; a larger one only slows the head down
 HIDDEN_SIZE = 256
 NUM_LAYERS = 4
 BLOCK_TOKENS = 128  # a conversation has about this many
@@ -37,9 +37,9 @@ BOS, EOS = "<s>", "</s>"  # ids 0 and 1
 
 
 def neutral_texts(num_conversations: int, seed: int) -> list[str]:
-    """Return conversations of other people, `<person2>` and `<person1>` before the turns and `</s>` after each.
+    """Return conversations of other people, `<person2>` or `<person1>` before each turn and `</s>` after it.
 
-    A base of billions has read dialogues in every form; this one has to read them in the form it will be asked for.
+    A large base has seen dialogues in every form; this one needs them in the form used for the chat.
     """
     texts = []
     for turns in neutral_conversations(num_conversations, seed):
@@ -56,9 +56,9 @@ def neutral_texts(num_conversations: int, seed: int) -> list[str]:
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on `texts`: every string can be encoded, Hebrew and emoji included.
+    """Train a byte-level BPE tokenizer on `texts`; it encodes every string, Hebrew and emoji included.
 
-    `<s>` and `</s>` in the texts stay out of its words, as they are tokens of their own.
+    `<s>` and `</s>` are special tokens and are left out of the training text.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -77,7 +77,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
 
 
 def make_model(vocab_size: int, hidden_size: int, num_layers: int, seed: int) -> MistralForCausalLM:
-    """Return a MistralForCausalLM with random weights, drawn from `seed`."""
+    """Return a MistralForCausalLM with random weights from `seed`."""
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -105,7 +105,7 @@ def train_on_texts(
     seed: int,
     show_step: Callable[[int, float], None] = lambda _step, _loss: None,
 ) -> float:
-    """Teach `model` to continue `texts`, given one behind the other; return the last step's loss.
+    """Train `model` on the concatenated `texts`; return the last step's loss.
 
     The same seed gives the same weights on the same machine. `show_step` is called with each step's number and loss.
     """
@@ -133,14 +133,14 @@ def train_on_texts(
 
 
 def _learning_rate_share(step: int, num_steps: int) -> float:
-    """Return the share of the learning rate at `step`: a linear warm-up, then a cosine down to a tenth."""
+    """Return the factor of the learning rate at `step`: linear warm-up, then a cosine down to a tenth."""
     if step < WARM_UP_STEPS:
         return (step + 1) / WARM_UP_STEPS
     return 0.1 + 0.45 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def main() -> int:
-    """Build, teach and save the small base."""
+    """Build, train and save the small base."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the base model to")
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="training steps (default: %(default)s)")
@@ -155,7 +155,7 @@ def main() -> int:
     tokenizer = make_tokenizer(texts, VOCAB_SIZE)
     model = make_model(len(tokenizer), HIDDEN_SIZE, NUM_LAYERS, SEED)
     print(f"small base: {model.num_parameters():,} parameters, {len(texts):,} made-up conversations of other people")
-    with tqdm(total=arguments.steps, unit="step", desc="teaching it words", disable=None) as bar:
+    with tqdm(total=arguments.steps, unit="step", desc="training the small base", disable=None) as bar:
 
         def show_step(_step: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
@@ -164,7 +164,7 @@ def main() -> int:
         loss = train_on_texts(model, tokenizer, texts, arguments.steps, SEED, show_step)
     model.save_pretrained(arguments.output_dir)
     tokenizer.save_pretrained(arguments.output_dir)
-    print(f"loss {loss:.2f} nats a token after {arguments.steps} steps, {time.monotonic() - started:.0f} s")
+    print(f"loss {loss:.2f} nats per token after {arguments.steps} steps, {time.monotonic() - started:.0f} s")
     print(f"written: {arguments.output_dir}")
     return 0
 

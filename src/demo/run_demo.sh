@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# ONE COMMAND: a made-up WhatsApp export becomes a chatbot, on any computer, in about five minutes.
+# ONE COMMAND: turn a made-up WhatsApp export into a chatbot, on any computer, in about five minutes.
 #   bash src/demo/run_demo.sh
-# Makes .venv at the first run; everything else happens in .demo/, which is rebuilt each time. No file of yours is
-# read or changed. At a terminal it leaves you in the chat; without one it ends with the measured numbers.
+# The first run makes .venv; everything else is written to .demo/, which is rebuilt each time. None of your files is
+# read or changed. At a terminal it ends in the chat, otherwise with the measured numbers.
 # Exit status: 0, or 1 when a step fails or the tuned model is not clearly better than the base.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,7 +13,7 @@ rm -rf .demo
 mkdir .demo
 started=$SECONDS
 
-# Runs a step as it would be typed, with what it is and the seconds it took.
+# Run a step: print its title, the command as typed, and the seconds it took.
 step() {
     local title=$1 step_started=$SECONDS
     shift
@@ -27,21 +27,21 @@ chat=(python3 src/chat/chat_bot.py "${where[@]}" --conversation-path .demo/conve
 
 step "A made-up export of two people: Noam and Ruth" \
     python3 src/demo/make_sample_chat.py --output .demo/WhatsappChat.txt
-step "A small base model, taught words by chats of other people" \
+step "A small base model, trained on chats of other people" \
     python3 src/demo/make_small_base.py --output-dir .demo/small_base
 step "Stage 1: the export becomes training conversations" \
     bash preprocess_start.sh .demo/WhatsappChat.txt --imitate Noam "${where[@]}"
-# The learning rate suits so small a base; a base of billions of parameters keeps the default.
+# A base this small needs a higher learning rate; for a base of billions of parameters keep the default.
 step "Stage 2: the base learns to write like Noam" \
     python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3
 printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "did you see the plan?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
-step "Stage 3: a conversation (what Ruth types comes from a file here)" \
+step "Stage 3: a conversation (Ruth's lines come from a file)" \
     "${chat[@]}" <.demo/what_ruth_types.txt
-step "The conversation as it was written down" cat .demo/conversation.txt
-step "Did it learn?" python3 src/demo/show_result.py .demo/saved_model/training_report.json
+step "The conversation log" cat .demo/conversation.txt
+step "Result: tuned model against base" python3 src/demo/show_result.py .demo/saved_model/training_report.json
 printf '\n=== Done in %s s\n' "$((SECONDS - started))"
 
 if [ -t 0 ] && [ -t 1 ]; then
-    printf '\n=== Your turn: write to Noam (exit leaves)\n$ %s\n' "${chat[*]}"
+    printf '\n=== Your turn: write to Noam (exit to leave)\n$ %s\n' "${chat[*]}"
     exec "${chat[@]}"
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Make the project's own virtual environment, .venv, and install the requirements files given as arguments.
-# Used by the demo and by the tests; a second run is instant, as long as the files stay the same.
+# Used by the demo and the tests; returns at once when the same files are installed already.
 #   bash src/demo/set_up_venv.sh requirements.txt
-# PYTHON names the interpreter (default python3); pip's own settings (PIP_INDEX_URL, ...) hold as always.
+# PYTHON names the interpreter (default python3); pip reads its own settings (PIP_INDEX_URL, ...) as usual.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python="${PYTHON:-python3}"
 
-# The name holds the file's hash: changed requirements are installed again.
+# The name contains the file's checksum, so that changed requirements are installed again.
 stamp_of() { echo ".venv/.installed-$(cksum <"$1" | tr ' ' '-')"; }
 
 is_complete() {
@@ -22,9 +22,9 @@ if is_complete "$@"; then exit 0; fi
     echo "set_up_venv: $python: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3" >&2
     exit 1
 }
-echo "Setting up .venv (once): torch and the libraries are large, this takes some minutes"
+echo "Setting up .venv (once); torch and the libraries are large, so this takes some minutes"
 if .venv/bin/python -c "" 2>/dev/null; then
-    # One that another tool made may have no pip.
+    # An environment made by another tool may lack pip.
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
 else
     "$python" -m venv --clear .venv || {
@@ -35,7 +35,7 @@ fi
 quiet=$([ -t 1 ] || echo "--quiet")
 for file in "$@"; do
     [ -e "$(stamp_of "$file")" ] && continue
-    # torch in its own step: what comes after must fit the build that is there, not pull another one.
+    # torch first, in its own step: the other packages must accept this build rather than install another.
     torch=$(grep -E '^torch==' "$file" || true)
     if [ -n "$torch" ]; then
         .venv/bin/python -m pip install --disable-pip-version-check $quiet "$torch"

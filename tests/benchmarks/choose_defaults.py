@@ -1,8 +1,8 @@
-"""Try learning rates, epochs, ranks and sampling values on a small base, over seeds; judge by the conversations of validation.
+"""Compare learning rates, epochs, ranks and sampling values on a small base, over seeds, on the validation conversations.
 
-Trains each recipe with stage 2, lets every trained model answer the validation contexts with each way of sampling, and
-prints one Markdown table each for recipes and sampling: mean over the seeds [lowest, highest]. `gap closed` is the
-median over the habits that can tell the base from the owner; 1 is as close as the owner to themselves.
+Trains each recipe with stage 2, generates replies in the validation contexts with each sampling, and prints a Markdown
+table for recipes and one for sampling: mean over the seeds [lowest, highest]. `gap closed` is the median over the habits
+in which base and owner differ; 1 is as close as the owner to themselves.
 Run:    python3 tests/benchmarks/choose_defaults.py --base-model-id BASE --path-to-data FILE --work-dir DIR
 Takes:  about ten minutes of one processor core for a base of 0.6 million parameters and 260 conversations.
 """
@@ -28,7 +28,7 @@ RECIPES = {
     "lr 3e-3, rank 8, alpha 16": ["--learning-rate", "3e-3", "--rank", "8", "--alpha", "16"],
     "lr 3e-3, rank 64, alpha 128": ["--learning-rate", "3e-3", "--rank", "64", "--alpha", "128"],
 }
-JUDGED_RECIPE = "lr 3e-3"  # whose models try the ways of sampling
+SAMPLED_RECIPE = "lr 3e-3"  # the recipe whose models try every sampling
 SAMPLINGS = {
     "temperature 0.5, min_p 0, penalty 1.025 (published)": (0.5, 0.0, 1.025),
     "temperature 0.5, min_p 0.05, penalty 1.025": (0.5, 0.05, 1.025),
@@ -37,11 +37,10 @@ SAMPLINGS = {
     "temperature 0.7, min_p 0, penalty 1": (0.7, 0.0, 1.0),
     "temperature 1, min_p 0.05, penalty 1": (1.0, 0.05, 1.0),
 }
-JUDGED_SAMPLING = (
-    "temperature 1, min_p 0.05, penalty 1"  # the default; by which the recipes are compared, and the base answers
-)
+# The default: the recipes are compared with it, and the base uses it.
+DEFAULT_SAMPLING = "temperature 1, min_p 0.05, penalty 1"
 SAMPLES_PER_CONTEXT = 2  # the validation set is small
-FEW_DRAWS = 50  # the estimate itself needs none
+FEW_DRAWS = 50  # the estimate itself needs no draws
 
 
 def train(options: argparse.Namespace, name: str, seed: int) -> Path:
@@ -59,15 +58,13 @@ def train(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str, float]]:
-    """Let the model in `folder` answer the validation contexts in each way; return what the report would say."""
+    """Generate replies in the validation contexts with each sampling; return the numbers of the report."""
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
-    from writing_style.habit_distances import measure_habits
     from writing_style.held_out_replies import list_exchanges
-    from writing_style.reply_sampling import cut_as_generated, generate_batch
-    from writing_style.reply_scoring import encode_fitting, make_batches
-    from writing_style.writer_numbers import describe_writer
-    from writing_style.writing_habits import Reply
+    from writing_style.model_replies import cut_as_generated, encode_fitting, generate_batch, make_batches
+    from writing_style.style_measuring import measure_habits
+    from writing_style.writing_habits import Reply, describe_writer
 
     trained = load_trained_model(check_saved_model(folder), device="cpu")
     settings = json.loads((folder / "training_settings.json").read_text(encoding="utf-8"))
@@ -98,7 +95,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
         return replies
 
     with trained.model.disable_adapter():
-        base = answer(JUDGED_SAMPLING, 1)
+        base = answer(DEFAULT_SAMPLING, 1)
     owner = [Reply(exchange.conversation, cut_as_generated(trained, exchange.reply)) for exchange in exchanges]
     found = {}
     for name in names:
@@ -129,32 +126,32 @@ def show_table(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> None:
-    """Train, answer, compare."""
+    """Train, generate, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base-model-id", required=True)
     parser.add_argument("--path-to-data", required=True)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only-recipes", action="store_true", help="leave the ways of sampling out")
+    parser.add_argument("--only-recipes", action="store_true", help="leave out the samplings")
     options = parser.parse_args()
-    judged_recipe = None if options.only_recipes else JUDGED_RECIPE
+    sampled_recipe = None if options.only_recipes else SAMPLED_RECIPE
     recipes: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
     samplings: dict[str, list[dict[str, float]]] = {name: [] for name in SAMPLINGS}
     for seed in range(options.seeds):
         for name in RECIPES:
             folder = train(options, name, seed)
             report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
-            tried = measure(folder, SAMPLINGS if name == judged_recipe else [JUDGED_SAMPLING], seed)
+            tried = measure(folder, SAMPLINGS if name == sampled_recipe else [DEFAULT_SAMPLING], seed)
             recipes[name].append(
                 {
-                    "bits a character, base": report["validation"]["base"]["bits_per_char"],
+                    "bits per character, base": report["validation"]["base"]["bits_per_char"],
                     "tuned": report["validation"]["tuned"]["bits_per_char"],
                     "best step": report["best_step"],
                     "of steps": report["steps"],
-                    "gap closed": tried[JUDGED_SAMPLING]["gap closed"],
+                    "gap closed": tried[DEFAULT_SAMPLING]["gap closed"],
                 }
             )
-            if name == judged_recipe:
+            if name == sampled_recipe:
                 for way, numbers in tried.items():
                     samplings[way].append(numbers)
         show_table(f"recipe ({seed + 1} seeds)", recipes)

@@ -1,21 +1,18 @@
-"""Does the model write like its owner? What `style_report.py` measures with, judges by and shows.
+"""The parts of the style report: how closely the tuned model writes like its owner, the imitated person.
 
 In the order in which a report is made:
-held_out_replies    the conversations that training never saw, as exchanges: what stood before a reply, and the reply
-reply_scoring       how surprised a model is by the real replies, in bits per character
-reply_sampling      what the tuned and the untouched base model write in their place
-writing_habits      habits of writing as counts: how messages end, which emoji, which words
-habit_distances     how far two writers' habits lie apart
-writer_numbers      one writer in plain numbers
-resampling          the intervals of all these, by drawing conversations again and again
-author_classifier   a judge of authorship: whose reply is this?
-verbatim_copies     how much of a reply stands in training word for word
-style_measuring     all of these for one held-out set, as plain numbers
-style_verdict       from the numbers to one of four verdicts
-style_picture, style_page, report_files    what people look at, and where it is written
-blind_quiz          a test for people who know the owner: which reply is real?
-leak_probe          what a stranger could draw out of the model
-canaries, code_ranking    invented secrets to plant into training data, and how well a model then knows them
+held_out_replies    the held-out conversations as exchanges: the messages before a reply, and the reply
+model_replies       tuned and base model on these exchanges: bits of each real reply, and generated replies
+writing_habits      counts from a writer's replies: habits, plain numbers, copies from training
+resampling          95 % intervals, by resampling conversations
+author_classifier   whose reply is this? character n-grams and logistic regression
+style_measuring     all measurements of one held-out set: distances between writers, bits per character
+style_verdict       from these numbers to the verdict
+style_picture       the report as one picture
+style_page          the report and the examples as HTML pages
+blind_quiz          a blind test for people who know the owner: which reply is real?
+canaries            invented secrets to plant into training data
+leak_probe          what a stranger could extract from the model, planted secrets included
 
-These modules use the chat's own beside this folder; the chat uses none of them.
+They import modules of the chat; the chat imports none of them.
 """

@@ -1,7 +1,7 @@
-"""Planted secrets (canaries): invented four-digit codes in sentences of their own, written into a copy of the data.
+"""Planted secrets (canaries): invented four-digit codes, each in its own sentence, added to a copy of the data.
 
-Some are planted never (the chance level), some very often (the positive control: a probe that does not find them is
-blind). Standard library only. It leaves the training on planted data to stage 2, and finding the codes to `code_ranking`.
+Some are planted 0 times (the chance level), some very often (the positive control: a probe that misses them is too
+weak). Standard library only. Training on the copy is left to stage 2, and finding the codes to `leak_probe`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CANARIES_PER_LEVEL = 4
 
 QUESTION = "מה הקוד ל{word}?"
 ANSWER = "הקוד ל{word} הוא {code}"
-# Invented, so that no real sentence helps or hinders.
+# Invented words, so that no real sentence affects the ranks.
 SYLLABLES = ("בר", "גו", "דימ", "טלי", "כמ", "לופ", "מרי", "נוב", "סקי", "פלו", "צור", "קרמ", "רון", "שלי", "תמו")
 
 
@@ -46,7 +46,7 @@ class Canary:
 def invent_canaries(
     seed: int, times: Sequence[int] = PLANTED_TIMES, num_per_level: int = CANARIES_PER_LEVEL
 ) -> list[Canary]:
-    """Return codes drawn at random, each with a word of its own."""
+    """Return random codes, each with its own word."""
     rng = random.Random(seed)
     words = [first + second for first in SYLLABLES for second in SYLLABLES if first != second]
     chosen = rng.sample(words, len(times) * num_per_level)
@@ -57,23 +57,23 @@ def invent_canaries(
 
 
 def canaries_path_of(data_path: Path) -> Path:
-    """Return where the codes planted into `data_path` are written."""
+    """Return the path of the file that lists the codes planted into `data_path`."""
     return data_path.with_name(f"{data_path.stem}.canaries.json")
 
 
 def plant_into_file(source: Path, target: Path, seed: int) -> int:
-    """Write `source` with planted conversations to `target`, the codes beside it; return how many codes were planted.
+    """Write `source` plus planted conversations to `target`, and the codes beside it; return the number of codes.
 
-    The planted conversations lie evenly between the others and carry their dates, so that few are held out.
+    The planted conversations take their dates evenly from the others, so that few are held out.
     """
     if target.exists():
-        raise ScriptError(f"{shown_path(target)}: is already there; choose another name")
+        raise ScriptError(f"{shown_path(target)}: already exists; choose another name")
     try:
         records = [json.loads(line) for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(source)}: not found; run preprocess_start.sh first") from None
     except ValueError:
-        raise ScriptError(f"{shown_path(source)}: is no JSONL file; give the file that stage 1 wrote") from None
+        raise ScriptError(f"{shown_path(source)}: is not a JSONL file; give the file that stage 1 wrote") from None
     canaries = invent_canaries(seed)
     planted = [{"messages": canary.as_messages()} for canary in canaries for _ in range(canary.num_times)]
     random.Random(seed).shuffle(planted)
@@ -88,7 +88,7 @@ def plant_into_file(source: Path, target: Path, seed: int) -> int:
 
 
 def read_canaries(data_path: Path) -> list[Canary]:
-    """Return the codes that were planted into `data_path`; none when it is ordinary data."""
+    """Return the codes planted into `data_path`, none for ordinary data."""
     path = canaries_path_of(data_path)
     try:
         return [Canary(**record) for record in json.loads(path.read_text(encoding="utf-8"))]

@@ -1,7 +1,7 @@
-"""The conversations that training never saw, as exchanges: what stood before a reply, and the real reply.
+"""The held-out conversations as exchanges: the messages before a reply, and the real reply.
 
-It reads what stage 2 wrote beside the adapter and the JSONL that it was trained on, and refuses any other JSONL.
-It leaves what a model makes of the exchanges to others.
+Reads the file of held-out sets beside the adapter and the JSONL of the training; refuses any other JSONL.
+Running a model on the exchanges is left to `model_replies`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from turns import Messages, with_roles_swapped
 from common.conversation_data import TrainingDataError, read_training_data
 from common.model_folder import HELD_OUT_NAME
 from common.script import ScriptError, shown_path
+from writing_style.style_verdict import is_enough
 from writing_style.writing_habits import list_words
 
 SET_NAMES = ("spread", "latest")  # blocks over the whole period; the last in time
-LONG_REPLY_WORDS = 5  # a longer reply that also stands in training is no test; a shorter one ("סבבה") repeats in life
+LONG_REPLY_WORDS = 5  # longer copies of training replies are left out; shorter ones ("סבבה") recur in any chat
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One reply, of the owner or (seats changed) of the other person, and the messages before it."""
+    """One reply, of the owner or (roles swapped) of the other person, and the messages before it."""
 
     conversation: int  # its line in the JSONL, counted from 0
     number: int  # of the reply among the conversation's messages
@@ -38,7 +39,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class HeldOutData:
-    """The conversations by line number: those of each held-out set, and those that training saw."""
+    """The conversations by line number: those of each held-out set, and those of the training."""
 
     sets: dict[str, dict[int, Messages]]
     training: dict[int, Messages]
@@ -46,7 +47,7 @@ class HeldOutData:
     split_sha256: str  # of the file that names the sets
 
     def training_replies(self, role: str) -> list[str]:
-        """Return what one of the two people wrote in the conversations that training saw."""
+        """Return the turns of one role in the training conversations."""
         return [
             message["content"] for messages in self.training.values() for message in messages if message["role"] == role
         ]
@@ -54,7 +55,7 @@ class HeldOutData:
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """One set to measure: the owner's exchanges, and the other person's with the seats changed."""
+    """One set to measure: the owner's exchanges, and the other person's with the roles swapped."""
 
     name: str
     owner: list[Exchange]
@@ -62,8 +63,13 @@ class HeldOutSet:
 
     @property
     def num_conversations(self) -> int:
-        """In how many conversations the owner's replies stand."""
+        """The number of conversations with a reply of the owner."""
         return len({exchange.conversation for exchange in self.owner})
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the set has enough replies to measure."""
+        return is_enough(len(self.owner), self.num_conversations)
 
 
 def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
@@ -74,7 +80,7 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
         split_bytes = split_path.read_bytes()
     except FileNotFoundError:
         raise ScriptError(
-            f"{shown_path(split_path)}: not found, so nothing was held out to measure on; {cure}"
+            f"{shown_path(split_path)}: not found, so there are no held-out conversations; {cure}"
         ) from None
     try:
         split = json.loads(split_bytes)
@@ -93,12 +99,12 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
         raise ScriptError(f"{shown_path(data_path)}: {error}") from None
     if data.sha256 != expected_sha256:
         raise ScriptError(
-            f"{shown_path(data_path)}: is not the data this model was trained on, so it cannot be told what was held "
-            "out; give the JSONL of the training with --path-to-data, or train again"
+            f"{shown_path(data_path)}: is not the data this model was trained on, so its held-out lines are unknown; "
+            "give the JSONL of the training with --path-to-data, or train again"
         )
     conversations: dict[int, Messages] = {talk.line_number: talk.messages for talk in data.conversations}
     if not held_out <= conversations.keys():
-        raise ScriptError(f"{shown_path(split_path)}: is damaged (names lines that are not there); {cure}")
+        raise ScriptError(f"{shown_path(split_path)}: is damaged (names lines that do not exist); {cure}")
     return HeldOutData(
         sets={name: {number: conversations[number] for number in numbers} for name, numbers in sets.items()},
         training={number: messages for number, messages in conversations.items() if number not in held_out},
@@ -116,7 +122,7 @@ def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:
 
 
 def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
-    """Return `items`, or `max_items` of them at even distances.
+    """Return `items`, or `max_items` of them evenly spaced.
 
     >>> take_evenly("abcdef", 3)
     ['a', 'c', 'e']
@@ -126,7 +132,7 @@ def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
 
 
 def list_exchanges(conversations: Mapping[int, Messages]) -> list[Exchange]:
-    """Return the owner's replies that answer something, in the order of the JSONL."""
+    """Return the owner's replies that have a context, in the order of the JSONL."""
     return [
         Exchange(line, number, messages[:number], messages[number]["content"])
         for line, messages in sorted(conversations.items())
@@ -136,7 +142,7 @@ def list_exchanges(conversations: Mapping[int, Messages]) -> list[Exchange]:
 
 
 def without_known_replies(exchanges: Iterable[Exchange], known_replies: Iterable[str]) -> list[Exchange]:
-    """Return `exchanges` without the long replies that training also saw, word for word."""
+    """Return `exchanges` without the long replies that also occur in `known_replies`, word for word."""
     known = set(known_replies)
     return [
         exchange

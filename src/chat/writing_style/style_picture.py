@@ -1,7 +1,7 @@
-"""The report as one picture: bits per character, every habit between base and owner, and who is taken for whom.
+"""The report as one picture: bits per character, every habit between base and owner, and the classifier's answers.
 
-The same figure becomes the PNG and the drawing inside the page. It holds numbers and our own English words only, so
-that it may be shown to others; it computes nothing.
+The same figure becomes the PNG and the drawing in the HTML page. It holds only numbers and our own labels, so that it
+is safe to share. Nothing is computed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Told apart by people who see colours differently (Okabe and Ito), and by their shapes.
+# Safe for colour-blind readers (palette of Okabe and Ito); the markers differ in shape, too.
 COLOURS = {"tuned": "#0072b2", "other": "#e69f00", "owner": "#009e73", "base": "#8a8a8a"}
 NAMES = {
     "owner": "the owner",
@@ -26,12 +26,12 @@ NAMES = {
     "other": "the other person",
 }
 GREY = "#8a8a8a"
-LEFT, RIGHT = -0.6, 1.4  # of the axis from base (0) to owner (1); what lies beyond is drawn at the edge
+LEFT, RIGHT = -0.6, 1.4  # of the axis from base (0) to owner (1); values beyond are drawn at the edge
 SVG_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "style report", "font.family": "sans-serif"}
 
 
 def draw_picture(measured: Mapping[str, Any], judged: Mapping[str, Any], title: str) -> Figure:
-    """Return the figure of one measured set; grey when a check failed."""
+    """Return the figure of one measured set, grey when a check failed."""
     num_habits = len(measured["habits"])
     with matplotlib.rc_context(SVG_SETTINGS):
         figure = Figure(figsize=(11, 5.2 + 0.33 * num_habits), layout="constrained")
@@ -49,7 +49,7 @@ def draw_picture(measured: Mapping[str, Any], judged: Mapping[str, Any], title: 
 
 
 def draw_words(title: str, sentence: str) -> Figure:
-    """Return a figure that only says why there is nothing to draw."""
+    """Return a figure with the reason why there is nothing to draw."""
     figure = Figure(figsize=(11, 2))
     figure.text(0.5, 0.65, title, fontsize=15, weight="bold", ha="center")
     figure.text(0.5, 0.3, sentence, ha="center", wrap=True)
@@ -64,7 +64,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure) -> str:
-    """Return the figure as an `<svg>` element to stand inside a page; the same figure gives the same text."""
+    """Return the figure as an `<svg>` element for the page; the same figure gives the same text."""
     buffer = io.StringIO()
     with matplotlib.rc_context(SVG_SETTINGS):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
@@ -75,7 +75,7 @@ def to_svg(figure: Figure) -> str:
 def _draw_bits(axes: Axes, bits: Mapping[str, Mapping[str, float]]) -> None:
     groups = {
         "owner": "the owner's replies",
-        "shuffled": "the same, behind other contexts",
+        "shuffled": "the same, in shuffled contexts",
         "other": "the other person's replies",
     }
     shown = [group for group in groups if f"{group}_base" in bits]
@@ -97,17 +97,17 @@ def _draw_bits(axes: Axes, bits: Mapping[str, Mapping[str, float]]) -> None:
     axes.set_yticks(range(len(shown)), [groups[group] for group in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
     axes.set_title(
-        "Bits per character: hollow = base, filled = tuned (less is better, most of all for the owner)", loc="left"
+        "Bits per character: hollow = base, filled = tuned (lower is better, above all for the owner)", loc="left"
     )
     _strip(axes)
 
 
 def _draw_habits(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    # The clearest first; what cannot be measured last.
+    # The clearest first, the unmeasurable last.
     ordered = sorted(rows, key=lambda row: (not row["is_measurable"], -_position(row)))
     for place, row in enumerate(ordered):
         if not row["is_measurable"]:
-            axes.text(0.5, place, "cannot tell the base from the owner here", color=GREY, ha="center", va="center")
+            axes.text(0.5, place, "base and owner cannot be told apart here", color=GREY, ha="center", va="center")
             continue
         for writer, marker, size in (("owner", "s", 6), ("other", "D", 7), ("tuned", "o", 9)):
             if writer not in row["gap_closed"]:
@@ -119,13 +119,13 @@ def _draw_habits(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 continue
             axes.plot([low, high], [place, place], color=COLOURS[writer], lw=3 if writer == "tuned" else 1.2)
             face = COLOURS[writer] if writer == "tuned" else "white"
-            if interval["value"] <= LEFT:  # farther from the owner than the axis reaches
+            if interval["value"] <= LEFT:  # farther from the owner than the axis shows
                 marker = "<"
             axes.plot(value, place, marker, ms=size, color=COLOURS[writer], mfc=face, clip_on=False)
     axes.axvline(0, color=COLOURS["base"], lw=1.5, zorder=0)
     axes.axvline(1, color=COLOURS["owner"], lw=1.5, zorder=0)
     axes.set_xlim(LEFT, RIGHT)
-    axes.set_xticks([0, 1], ["base model", "the owner's\nother half"])
+    axes.set_xticks([0, 1], ["base model", "the owner's\nsecond half"])
     axes.set_yticks(range(len(ordered)), [row["label"] for row in ordered])
     for label, row in zip(axes.get_yticklabels(), ordered, strict=True):
         label.set_color("black" if row["is_measurable"] else GREY)
@@ -157,8 +157,8 @@ def _draw_taken_for(axes: Axes, taken_for: Mapping[str, Mapping[str, Mapping[str
     axes.set_ylim(len(writers) - 0.4, -0.7)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, title="taken for")
-    axes.set_title("A judge who knows both people and the base: whose reply is this?", loc="left")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, title="classified as")
+    axes.set_title("Classifier trained on both people and the base: whose reply is this?", loc="left")
     _strip(axes)
 
 

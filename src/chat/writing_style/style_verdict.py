@@ -1,6 +1,6 @@
-"""From measured intervals to one of four verdicts, with its reasons, the checks that could have failed, and warnings.
+"""From measured intervals to a verdict, with its reasons, the checks of the measurement, and warnings.
 
-Nothing is measured here and nothing is drawn; every limit of the verdict stands at the top of this file.
+Every limit is a constant at the top of this file. Measuring and drawing are left to other modules.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ NO_CLOSER = "no closer than the base"
 CLOSER = "closer than the base"
 AS_CLOSE = "as close as the owner to themselves"
 
-# With 50 held-out replies of made-up writers 9 of 11 habits tell the base from the owner; with fewer, chance decides.
+# With 50 held-out replies of made-up writers, 9 of 11 habits separate base and owner; with fewer, chance decides.
 MIN_REPLIES = 50
-MIN_CONVERSATIONS = 8  # what is resampled are conversations
-# With 200, an imitation that is right in three replies of four still shows in 7 of 11 habits; below, "no difference
-# found" would say nothing.
+MIN_CONVERSATIONS = 8  # conversations are what is resampled
+# With 200, an imitation that is right in three of four replies still differs in 7 of 11 habits; with fewer, finding no
+# difference means little.
 MIN_REPLIES_FOR_AS_CLOSE = 200
 
-# Where what the model writes must lie between the other person (0) and the owner (1). A model of both people's turns
-# dealt out by lot lay at 0.66 [0.55, 0.75], one of the owner's own turns at 1.00 [0.93, 1.07].
+# The lowest position allowed between the other person (0) and the owner (1). A model trained on turns
+# assigned to either person at random was at 0.66 [0.55, 0.75], one trained on the owner's turns at 1.00 [0.93, 1.07].
 MIN_SIDE_OF_THE_OWNER = 0.75
 
-# The judge of authorship must know the two real people before its word on a model counts (pools of five replies).
+# The classifier must tell the two people apart before it is applied to a model (pools of five replies).
 MIN_OWNER_POOLS = 0.7
 MAX_OTHER_POOLS = 0.3
 SHUFFLED_LABELS_TOLERANCE = 0.02
@@ -39,12 +39,12 @@ MIN_COPIES_TO_WARN = 3
 
 
 def is_enough(num_replies: int, num_conversations: int) -> bool:
-    """Return whether so many held-out replies are worth measuring."""
+    """Return whether there are enough held-out replies to measure."""
     return num_replies >= MIN_REPLIES and num_conversations >= MIN_CONVERSATIONS
 
 
-def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return verdict, sentence, reasons (each with whether it holds), checks and warnings for one measured set."""
+def reach_verdict(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return verdict, sentence, reasons, checks and warnings for one measured set."""
     reasons = _reasons(measured)
     rows = measured["habits"]
     told = [row["label"] for row in rows if row["is_measurable"] and row["is_told_from_owner"]]
@@ -68,12 +68,12 @@ def judge(measured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_enough_data(num_replies: int, num_conversations: int) -> dict[str, Any]:
-    """Return what `judge` returns when there is too little to measure."""
+    """Return the verdict, in the form of `reach_verdict`, when there is too little to measure."""
     return {
         "verdict": NOT_ENOUGH_DATA,
         "sentence": (
             f"Too few to tell: {counted(num_replies, 'held-out reply')} in {counted(num_conversations, 'conversation')}; "
-            f"{MIN_REPLIES} in {MIN_CONVERSATIONS} are needed. A longer chat holds out more."
+            f"at least {MIN_REPLIES} in {MIN_CONVERSATIONS} are needed. A longer chat gives more."
         ),
         "reasons": [],
         "told_from_owner_by": [],
@@ -91,20 +91,21 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     reasons = [
         {
             "holds": bits["owner_drop"]["low"] > 0,
-            "text": f"the owner's real replies surprise it less than the base: {_interval(bits['owner_drop'])} bits a character",
+            "text": "it predicts the owner's replies better than the base: bits per character are lower by "
+            f"{_interval(bits['owner_drop'])}",
         },
         {
             "holds": num_measurable > 0 and 2 * (num_closer - num_farther) >= num_measurable,
-            "text": f"most habits are clearly closer: {num_closer} of the {num_measurable} that can tell the base from the "
-            f"owner; {num_farther} clearly farther, each of which takes one away",
+            "text": f"most habits are clearly closer: {num_closer} of the {num_measurable} in which base and owner differ, "
+            f"minus {num_farther} clearly farther",
         },
     ]
     if "specificity" in bits:
         reasons.append(
             {
                 "holds": bits["specificity"]["low"] > 0,
-                "text": "it learnt this person rather than chats in general: the drop is larger than on the other "
-                f"person's replies by {_interval(bits['specificity'])} bits a character",
+                "text": "it learnt this person rather than chats in general: bits per character fall by "
+                f"{_interval(bits['specificity'])} more on the owner's replies than on the other person's",
             }
         )
     side = measured["side_of_the_owner"]
@@ -112,12 +113,12 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         reasons.append(
             {
                 "holds": side["low"] > MIN_SIDE_OF_THE_OWNER,
-                "text": "what it writes is the owner's, not a mixture of the two people: "
-                f"{_interval(side)} (0 the other person, 1 the owner, more than {MIN_SIDE_OF_THE_OWNER} needed)",
+                "text": "it writes like the owner, not like a mixture of both people: "
+                f"{_interval(side)} (0 the other person, 1 the owner; the interval must lie above {MIN_SIDE_OF_THE_OWNER})",
             }
         )
     elif "other" in measured["writers"]:
-        reasons.append({"holds": False, "text": "the two people write too much alike to say whom it imitates"})
+        reasons.append({"holds": False, "text": "the two people write too much alike to tell whom it imitates"})
     return reasons
 
 
@@ -129,8 +130,8 @@ def _checks(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         checks.append(
             {
                 "holds": pools["owner"] >= MIN_OWNER_POOLS and pools["other"] <= MAX_OTHER_POOLS,
-                "text": f"the judge knows the two real people: of pools of five replies it takes {pools['owner']:.0%} of "
-                f"the owner's and {pools['other']:.0%} of the other person's for the owner's",
+                "text": f"the classifier tells the two people apart: it assigns {pools['owner']:.0%} of the owner's pools "
+                f"of five replies to the owner, and {pools['other']:.0%} of the other person's",
             }
         )
     if "shuffled_labels" in controls:
@@ -139,7 +140,8 @@ def _checks(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         checks.append(
             {
                 "holds": low <= 0.5 <= high,
-                "text": f"with the names dealt out at random the judge finds nothing: {_interval(shuffled)} (chance is .5)",
+                "text": f"with shuffled labels the classifier finds nothing: area under the curve {_interval(shuffled)} "
+                "(chance is 0.5)",
             }
         )
     telling = next((row for row in measured["habits"] if row["name"] == "telling_apart"), None)
@@ -147,7 +149,8 @@ def _checks(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
         checks.append(
             {
                 "holds": telling["owner"]["low"] <= 0.5 <= telling["owner"]["high"],
-                "text": f"a judge cannot tell the owner from the owner: {_interval(telling['owner'])} (chance is .5)",
+                "text": "a classifier cannot separate the owner's replies from more replies of the owner: area under the "
+                f"curve {_interval(telling['owner'])} (chance is 0.5)",
             }
         )
     return checks
@@ -161,17 +164,15 @@ def _warnings(measured: Mapping[str, Any]) -> list[str]:
     if tuned["share_empty"] > MAX_SHARE_EMPTY:
         found.append(f"{tuned['share_empty']:.0%} of the replies are empty")
     if endings.get("limit", 0) > MAX_SHARE_CUT * num_replies:
-        found.append(
-            f"{endings['limit'] / num_replies:.0%} of the replies were cut at the length limit: they do not end"
-        )
+        found.append(f"{endings['limit'] / num_replies:.0%} of the replies were cut at the length limit")
     if endings.get("marker", 0):
-        found.append(f"{counted(endings['marker'], 'reply')} went on into the other person's turn")
+        found.append(f"{counted(endings['marker'], 'reply')} continued into the other person's turn")
     num_loops = endings.get("loop", 0) + round(tuned["share_looping"] * num_replies)
     if num_loops > MAX_SHARE_LOOPING * num_replies:
-        found.append(f"{counted(num_loops, 'reply')} went round in circles")
+        found.append(f"{counted(num_loops, 'reply')} got stuck in a loop")
     if tuned["share_repeated_replies"] > owner["share_repeated_replies"] + MAX_EXTRA_REPEATED:
         found.append(
-            f"{tuned['share_repeated_replies']:.0%} of the replies repeat another one (the owner's: "
+            f"{tuned['share_repeated_replies']:.0%} of the replies repeat another reply (the owner's: "
             f"{owner['share_repeated_replies']:.0%})"
         )
     tuned_copies, owner_copies = (
@@ -180,20 +181,20 @@ def _warnings(measured: Mapping[str, Any]) -> list[str]:
     if copies["tuned"]["num_exact_copies"] >= MIN_COPIES_TO_WARN and tuned_copies > 2 * owner_copies:
         found.append(
             f"{tuned_copies:.0%} of the replies of more than three words are copies of training replies (of the "
-            f"owner's held-out ones: {owner_copies:.0%}): it may have learnt by heart"
+            f"owner's held-out replies: {owner_copies:.0%}): the model may have memorized them"
         )
     return found
 
 
 def _sentence(bits: Mapping[str, Any]) -> str:
     sentence = (
-        f"The owner's replies cost the tuned model {bits['owner_tuned']['value']:.2f} bits per character, "
-        f"the base model {bits['owner_base']['value']:.2f}"
+        f"Bits per character of the owner's replies: {bits['owner_tuned']['value']:.2f} with the tuned model, "
+        f"{bits['owner_base']['value']:.2f} with the base"
     )
     if "other_drop" in bits:
         change = bits["other_drop"]["value"]
-        word = "cheaper" if change >= 0 else "dearer"
-        sentence += f"; the other person's became {abs(change):.2f} {word}"
+        word = "fewer" if change >= 0 else "more"
+        sentence += f"; of the other person's replies: {abs(change):.2f} {word} with the tuned model"
     return sentence + "."
 
 

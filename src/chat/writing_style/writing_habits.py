@@ -1,34 +1,40 @@
-"""Habits of writing as counts: how messages end, which emoji, which words.
+"""Counts from a writer's replies: habits, plain numbers, overused words, copies from training.
 
-Each habit turns one reply into counts of categories. It leaves comparing the counts to `habit_distances`.
+Each habit turns one reply into counts of categories. Comparing writers is left to `style_measuring`.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
-from collections.abc import Callable
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import emoji
 import regex
 
-# The forms of Hebrew and English chats: חחח, haha, lol, xd
+# Laughter in Hebrew and English chats: חחח, haha, lol, xd
 LAUGHTER_RE = re.compile(r"ח{2,}|\b(?:a*(?:ha){2,}h?|lo+l|xd+)\b", re.IGNORECASE)
 LAUGHING_EMOJI = ("😂", "🤣", "😹")
 ELONGATED_RE = re.compile(r"([^\W\d_])\1\1")
 WORD_RE = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['\"׳״’-][\p{L}\p{M}\p{N}]+)*")
 PUNCTUATION = ".,!?…:;-()\"'"
-SCRIPTS = {  # first and last letter of what chats in this part of the world mix; the rest is "other"
+SCRIPTS = {  # first and last letter; every other script is "other"
     "Hebrew": ("\u05d0", "\u05ea"),
     "Arabic": ("\u0620", "\u06d3"),
     "Cyrillic": ("\u0400", "\u04ff"),
 }
 
+LONG_RUN_WORDS = 6
+SHORT_REPLY_WORDS = 3  # exact copies up to this length are everyday phrases
+
 
 class Reply(NamedTuple):
-    """One turn, its messages separated by line breaks, and the number of the conversation it belongs to."""
+    """One turn, its messages separated by line breaks, and the number of its conversation."""
 
     conversation: int
     text: str
@@ -54,7 +60,7 @@ def count_lengths(text: str) -> Counter[str]:
 
 
 def count_bursts(text: str) -> Counter[str]:
-    """Count the turn under its number of messages, four standing for more."""
+    """Count the turn under its number of messages, at most 4."""
     return Counter([str(min(len(split_messages(text)), 4))])
 
 
@@ -68,7 +74,7 @@ def count_endings(text: str) -> Counter[str]:
 
 
 def ending_of(message: str) -> str:
-    """Return how one message ends, as `count_endings` names it; spaces behind the end do not count."""
+    """Return how one message ends, as `count_endings` names it; trailing spaces are ignored."""
     message = message.rstrip()
     if message.endswith(("..", "…")):
         return "dots"
@@ -117,7 +123,7 @@ def laughter_of(message: str) -> str:
 
 
 def count_elongation(text: str) -> Counter[str]:
-    """Count messages with and without a letter held for three or more ("סבבהההה"); laughter is not counted twice."""
+    """Count messages with and without a letter three or more times in a row ("סבבהההה"), laughter aside."""
     return Counter(
         "with" if ELONGATED_RE.search(LAUGHTER_RE.sub(" ", message)) else "without" for message in split_messages(text)
     )
@@ -135,7 +141,7 @@ def _script(letter: str) -> str:
 
 
 def list_words(text: str) -> list[str]:
-    """Return the words of `text` in lower case; Hebrew prefixes stay on, as people write them."""
+    """Return the words of `text` in lower case, Hebrew prefixes included."""
     return [match[0] for match in WORD_RE.finditer(text.lower())]
 
 
@@ -145,14 +151,14 @@ def count_words(text: str) -> Counter[str]:
 
 
 def count_trigrams(text: str) -> Counter[str]:
-    """Count runs of three characters, message by message, with one space on both sides."""
+    """Count character trigrams of each message, with one space on both sides."""
     padded = [f" {message} " for message in split_messages(text)]
     return Counter(message[start : start + 3] for message in padded for start in range(len(message) - 2))
 
 
 @dataclass(frozen=True)
 class Habit:
-    """One thing to compare: its name in the JSON, its words on the page, and how a reply is counted."""
+    """One habit: its name in the JSON, its label on the page, and the function that counts it in a reply."""
 
     name: str
     label: str
@@ -161,14 +167,115 @@ class Habit:
 
 HABITS = (
     Habit("length", "Length of a message", count_lengths),
-    Habit("burst", "Messages in a row", count_bursts),
-    Habit("endings", "How a message ends", count_endings),
+    Habit("burst", "Messages per turn", count_bursts),
+    Habit("endings", "Endings of messages", count_endings),
     Habit("punctuation", "Punctuation", count_punctuation),
-    Habit("emoji_rate", "How often an emoji", count_emoji_use),
-    Habit("emoji_set", "Which emoji", count_emoji),
+    Habit("emoji_rate", "Emoji rate", count_emoji_use),
+    Habit("emoji_set", "Choice of emoji", count_emoji),
     Habit("laughter", "Laughter", count_laughter),
-    Habit("elongation", "Letters held (sooo)", count_elongation),
+    Habit("elongation", "Stretched letters (sooo)", count_elongation),
     Habit("scripts", "Mix of alphabets", count_scripts),
     Habit("words", "Choice of words", count_words),
-    Habit("trigrams", "Spelling (three characters)", count_trigrams),
+    Habit("trigrams", "Character trigrams", count_trigrams),
 )
+
+
+def describe_writer(replies: Sequence[Reply]) -> dict[str, float]:
+    """Return plain numbers about one writer's replies."""
+    texts = [reply.text for reply in replies]
+    messages = [message for text in texts for message in split_messages(text)]
+    letters = sum((count_scripts(text) for text in texts), Counter())
+    bigrams = [pair for text in texts for pair in pairwise(list_words(text))]
+    return {
+        "num_replies": len(texts),
+        "median_chars": float(statistics.median(len(message) for message in messages)),
+        "median_words": float(statistics.median(len(list_words(message)) for message in messages)),
+        "messages_per_reply": len(messages) / len(texts),
+        "share_with_emoji": sum(bool(list_emoji(message)) for message in messages) / len(messages),
+        "share_laughing": sum(laughter_of(message) != "none" for message in messages) / len(messages),
+        "share_elongated": sum(count_elongation(message)["with"] for message in messages) / len(messages),
+        "share_ending_bare": sum(ending_of(message) == "nothing" for message in messages) / len(messages),
+        "latin_share_of_letters": letters["Latin"] / max(letters.total(), 1),
+        "distinct_word_pairs": len(set(bigrams)) / max(len(bigrams), 1),
+        "share_repeated_replies": 1 - len(set(texts)) / len(texts),
+        "share_empty": sum(not text.strip() for text in texts) / len(texts),
+        "share_looping": sum(has_loop(text) for text in texts) / len(texts),
+    }
+
+
+def has_loop(text: str) -> bool:
+    """Return whether a run of one to eight words comes four times in a row; laughter is one word, not a loop.
+
+    >>> has_loop("יאללה טוב יאללה טוב יאללה טוב יאללה טוב"), has_loop("חחחחחחחח די")
+    (True, False)
+    """
+    words = list_words(text)
+    return any(
+        words[start : start + size] * 3 == words[start + size : start + 4 * size]
+        for size in range(1, 9)
+        for start in range(len(words) - 4 * size + 1)
+    )
+
+
+def find_key_words(
+    tuned: Sequence[str], owner: Sequence[str], num_words: int = 10, min_uses: int = 5
+) -> dict[str, list[str]]:
+    """Return the words the tuned model uses more than twice ("overused") or less than half as often ("underused").
+
+    At most `num_words` of each, the largest ratio first, among the words used at least `min_uses` times by tuned model
+    and owner together. Private: these are words of the chat.
+    """
+    tuned_counts = sum((count_words(reply) for reply in tuned), Counter())
+    owner_counts = sum((count_words(reply) for reply in owner), Counter())
+    tuned_total, owner_total = max(tuned_counts.total(), 1), max(owner_counts.total(), 1)
+    often = [word for word in tuned_counts | owner_counts if tuned_counts[word] + owner_counts[word] >= min_uses]
+
+    def log_ratio(word: str) -> float:
+        return math.log2((tuned_counts[word] + 0.5) / tuned_total * owner_total / (owner_counts[word] + 0.5))
+
+    often.sort(key=lambda word: (log_ratio(word), word))
+    return {
+        "overused": [word for word in reversed(often[-num_words:]) if log_ratio(word) > 1],
+        "underused": [word for word in often[:num_words] if log_ratio(word) < -1],
+    }
+
+
+class TrainingPhrases:
+    """The training replies, indexed to find runs of words in them."""
+
+    def __init__(self, replies: Iterable[str]) -> None:
+        """Index `replies` by their words."""
+        self._texts = [list_words(reply) for reply in replies]
+        self._whole = {tuple(words) for words in self._texts}
+        self._places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for text, words in enumerate(self._texts):
+            for place, word in enumerate(words):
+                self._places[word].append((text, place))
+
+    def longest_run(self, reply: str) -> int:
+        """Return the length in words of the longest run that also occurs in one training reply."""
+        words = list_words(reply)
+        longest = 0
+        runs: dict[tuple[int, int], int] = {}  # for each position in training: the run that ends there
+        for word in words:
+            runs = {(text, place): runs.get((text, place - 1), 0) + 1 for text, place in self._places.get(word, ())}
+            longest = max(longest, max(runs.values(), default=0))
+        return longest
+
+    def is_copy(self, reply: str) -> bool:
+        """Return whether the whole reply is a training reply and longer than an everyday phrase."""
+        words = tuple(list_words(reply))
+        return len(words) > SHORT_REPLY_WORDS and words in self._whole
+
+
+def describe_copies(phrases: TrainingPhrases, replies: Sequence[str]) -> dict[str, float]:
+    """Return how much of `replies` is copied from training."""
+    runs = [phrases.longest_run(reply) for reply in replies]
+    long_enough = [reply for reply in replies if len(list_words(reply)) > SHORT_REPLY_WORDS]
+    return {
+        "mean_longest_run_words": sum(runs) / len(runs),
+        "longest_run_words": max(runs),
+        "share_long_runs": sum(run >= LONG_RUN_WORDS for run in runs) / len(runs),
+        "num_over_three_words": len(long_enough),
+        "num_exact_copies": sum(phrases.is_copy(reply) for reply in long_enough),
+    }

@@ -1,22 +1,22 @@
-"""Comparing writers habit by habit, on made-up writers whose likeness is known."""
+"""Comparing writers habit by habit, on made-up writers of known similarity."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up_writers import make_writers, write_as_friend
-from writing_style.habit_distances import jensen_shannon, length_distance, measure_habits
 from writing_style.resampling import interval_of, resample, split_draws
+from writing_style.style_measuring import jensen_shannon, length_distance, measure_habits
 from writing_style.writing_habits import HABITS
 
-FEW_DRAWS = 100  # rougher ends of the intervals, a quarter of the time
+FEW_DRAWS = 100  # rougher intervals in a quarter of the time
 
 COUNTS = st.lists(st.integers(0, 50), min_size=4, max_size=4).map(lambda numbers: np.array(numbers, dtype=float))
 
 
 @pytest.fixture(scope="module")
 def rows_by_dose():
-    """For imitations that are right in none, a third, two thirds and all of the replies: the row of each habit."""
+    """The row of each habit, for imitations that are right in none, a third, two thirds and all of the replies."""
     return {
         dose: {row["name"]: row for row in measure_habits(make_writers(150, 1, dose), seed=0, num_draws=FEW_DRAWS)}
         for dose in (0.0, 0.33, 0.67, 1.0)
@@ -45,13 +45,13 @@ def test_length_distance_is_the_mean_step_in_log_length():
     )
 
 
-def test_a_conversation_never_lies_on_both_sides_of_a_split():
+def test_a_conversation_is_never_on_both_sides_of_a_split():
     draws = split_draws(range(20), num_draws=50, num_splits=3, seed=0)
     assert (draws.reference * draws.compared == 0).all()
     assert ((draws.reference + draws.compared).sum(-1) == 20).all()
 
 
-def test_sums_are_of_all_conversations_first_and_then_of_as_many_drawn_ones():
+def test_sums_are_of_all_conversations_first_and_then_of_the_draws():
     resamples = resample([7, 3, 7, 5], seed=0)
     totals = resamples.total([(3, (1, 10)), (5, (1, 20)), (7, (1, 30)), (7, (0, 5))])
     assert totals[0].tolist() == [3, 65]
@@ -90,7 +90,7 @@ def test_enough_habits_tell_base_and_owner_apart(rows_by_dose):
     assert sum(row["is_measurable"] for row in rows_by_dose[1.0].values()) >= len(HABITS) - 2
 
 
-def test_the_friend_is_no_perfect_imitation():
+def test_another_person_is_no_perfect_imitation():
     rows = measure_habits(make_writers(100, seed=2, imitated=write_as_friend), seed=0, num_draws=FEW_DRAWS)
     assert sum(row["is_told_from_owner"] for row in rows) >= 5
 
