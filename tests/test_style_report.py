@@ -119,43 +119,43 @@ def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
 # --- Bits per character ----------------------------------------------------------------------------------------------
 
 
-def test_bits_are_those_of_the_whole_conversation_read_at_once(trained, exchanges):
+def test_bits_are_those_of_the_whole_conversation_read_at_once(tiny_model, exchanges):
     encoded = encode_fitting(
-        trained.tokenizer, [*exchanges[3].context, {"role": "assistant", "content": exchanges[3].reply}], 256
+        tiny_model.tokenizer, [*exchanges[3].context, {"role": "assistant", "content": exchanges[3].reply}], 256
     )
     with torch.no_grad():
-        log_probabilities = trained.model(torch.tensor([encoded.input_ids])).logits[0].log_softmax(-1)
+        log_probabilities = tiny_model.model(torch.tensor([encoded.input_ids])).logits[0].log_softmax(-1)
     start, end = encoded.turn_ends[-2], encoded.turn_ends[-1]
     bits = sum(
         -log_probabilities[place - 1, encoded.input_ids[place]].item() / math.log(2)
         for place in range(start, end)
         if encoded.is_supervised[place]
     )
-    [scored] = score_replies(trained.model, trained.tokenizer, [exchanges[3]], 256)
+    [scored] = score_replies(tiny_model.model, tiny_model.tokenizer, [exchanges[3]], 256)
     assert scored.tuned_bits == pytest.approx(bits, abs=1e-3)
     assert scored.base_bits != pytest.approx(scored.tuned_bits, abs=1e-3)
 
 
-def test_bits_do_not_depend_on_the_batch(trained, exchanges):
-    together = score_replies(trained.model, trained.tokenizer, exchanges[:8], 256)
+def test_bits_do_not_depend_on_the_batch(tiny_model, exchanges):
+    together = score_replies(tiny_model.model, tiny_model.tokenizer, exchanges[:8], 256)
     for alone, among_others in zip(exchanges[:8], together, strict=True):
-        [scored] = score_replies(trained.model, trained.tokenizer, [alone], 256)
+        [scored] = score_replies(tiny_model.model, tiny_model.tokenizer, [alone], 256)
         assert scored.tuned_bits == pytest.approx(among_others.tuned_bits, abs=1e-4 * scored.num_chars)
 
 
-def test_one_character_less_changes_bits_per_character_little(trained, exchanges):
+def test_one_character_less_changes_bits_per_character_little(tiny_model, exchanges):
     def bits_per_char(chosen):
-        scored = score_replies(trained.model, trained.tokenizer, chosen, 256)
+        scored = score_replies(tiny_model.model, tiny_model.tokenizer, chosen, 256)
         return sum(reply.tuned_bits for reply in scored) / sum(reply.num_chars for reply in scored)
 
     shorter = [Exchange(e.conversation, e.number, e.context, e.reply[:-1] or e.reply) for e in exchanges]
     assert bits_per_char(shorter) == pytest.approx(bits_per_char(exchanges), rel=0.05)
 
 
-def test_what_does_not_fit_leaves_whole_turns_from_the_front(trained, sample_conversations):
+def test_what_does_not_fit_leaves_whole_turns_from_the_front(tiny_model, sample_conversations):
     messages = max(sample_conversations, key=len)
-    whole = encode_fitting(trained.tokenizer, messages, 10_000)
-    fitting = encode_fitting(trained.tokenizer, messages, len(whole.input_ids) // 2)
+    whole = encode_fitting(tiny_model.tokenizer, messages, 10_000)
+    fitting = encode_fitting(tiny_model.tokenizer, messages, len(whole.input_ids) // 2)
     assert len(fitting.input_ids) <= len(whole.input_ids) // 2
     assert whole.input_ids[-len(fitting.input_ids) + 1 :] == fitting.input_ids[1:]  # but for the bos
 
@@ -189,16 +189,16 @@ def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
 # --- Generated replies -----------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path, trained, exchanges):
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, tiny_model, exchanges):
     path = tmp_path / "style_replies.jsonl"
-    whole = sample_replies(trained, exchanges, 0, RepliesFile(path, {"seed": 0}))
+    whole = sample_replies(tiny_model, exchanges, 0, RepliesFile(path, {"seed": 0}))
     assert path.stat().st_mode & 0o777 == 0o600
     lines = path.read_text(encoding="utf-8").split("\n")
     path.write_text("\n".join(lines[:20]) + '\n{"writer": "tuned", "conv', encoding="utf-8")  # killed in the middle
     written = []
     resumed = RepliesFile(path, {"seed": 0})
     add, resumed.add = resumed.add, lambda *arguments: (written.append(len(arguments[1])), add(*arguments))
-    assert sample_replies(trained, exchanges, 0, resumed) == whole
+    assert sample_replies(tiny_model, exchanges, 0, resumed) == whole
     assert 0 < sum(written) < 2 * len(exchanges)
     assert len(path.read_text(encoding="utf-8").strip().split("\n")) >= 1 + 2 * len(exchanges)
 
@@ -210,12 +210,12 @@ def test_replies_of_other_settings_are_not_taken_over(tmp_path, exchanges):
     assert RepliesFile(path, {"seed": 1}).find("tuned", exchanges[0]) is None
 
 
-def test_real_replies_are_cut_as_generated_ones_are(trained):
-    assert cut_as_generated(trained, "\n".join("abcdefg")).count("\n") == trained.sampling.max_bubbles - 1
+def test_real_replies_are_cut_as_generated_ones_are(tiny_model):
+    assert cut_as_generated(tiny_model, "\n".join("abcdefg")).count("\n") == tiny_model.sampling.max_bubbles - 1
     long = "מילה " * 500
-    assert long.startswith(cut_as_generated(trained, long))
-    assert len(cut_as_generated(trained, long)) < len(long)
-    assert cut_as_generated(trained, "סבבה 👍🏽") == "סבבה 👍🏽"
+    assert long.startswith(cut_as_generated(tiny_model, long))
+    assert len(cut_as_generated(tiny_model, long)) < len(long)
+    assert cut_as_generated(tiny_model, "סבבה 👍🏽") == "סבבה 👍🏽"
 
 
 # --- Copies, pages, quiz ---------------------------------------------------------------------------------------------
@@ -283,22 +283,22 @@ def test_quiz_takes_no_pair_that_is_the_same_or_empty():
 # --- Planted codes ---------------------------------------------------------------------------------------------------
 
 
-def test_rank_of_a_code_is_exact(trained):
+def test_rank_of_a_code_is_exact(tiny_model):
     """The tree of tokens gives the bits of scoring a code by itself."""
     canary = Canary("ברגו", "4711", 0)
-    ranker = CodeRanker(trained)
+    ranker = CodeRanker(tiny_model)
     by_tree = ranker._bits_of_codes(ranker._head_ids(canary))
     codes = random.Random(0).sample(range(10_000), 12)
     for code in codes:
         row = (ranker._head_ids(canary) + list(ranker._suffixes[code]), len(ranker._suffixes[code]))
-        [bits] = reply_token_bits(trained.model, [row])
+        [bits] = reply_token_bits(tiny_model.model, [row])
         assert by_tree[code] == pytest.approx(sum(bits), abs=1e-3)
     assert len(by_tree) == 10_000
     assert sum(2**-bits for bits in by_tree) <= 1 + 1e-4  # the codes are some of all continuations
 
 
-def test_an_untrained_adapter_knows_no_code(trained):
-    [level] = measure_canaries(trained, invent_canaries(0, times=(0,), num_per_level=3))
+def test_an_untrained_adapter_knows_no_code(tiny_model):
+    [level] = measure_canaries(tiny_model, invent_canaries(0, times=(0,), num_per_level=3))
     assert level["tuned_exposure_bits"] < 6
     assert level["num_canaries"] == 3
 
