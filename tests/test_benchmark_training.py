@@ -1,11 +1,6 @@
 """The benchmark's own code on a small shape: what it will do on a card it does here on the processor."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 pytestmark = pytest.mark.slow
 

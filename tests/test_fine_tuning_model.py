@@ -311,7 +311,6 @@ def test_how_to_go_on_is_a_command_where_one_is_known(monkeypatch):
         (["--epochs", "1.5"], "invalid whole number above 0 value: '1.5'"),
         (["--max-length", "x"], "invalid whole number value: 'x'"),
         (["--resume", "--overwrite"], "not allowed with"),
-        (["--recipe", "published", "--batch-tokens", "512"], "--batch-tokens: a step of --recipe published"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_is_loaded(capsys, wrong, said):
@@ -334,15 +333,6 @@ def test_one_conversation_is_enough_to_train_on(flags, tmp_path, data_path, caps
     report = json.loads((tmp_path / "model" / "training_report.json").read_text())
     assert report["best_step"] is None
     assert "validation" not in report
-
-
-def test_the_published_recipe_trains_padded_rows_on_everyones_words(flags, tmp_path, capsys):
-    more = ["--recipe", "published", "--max-length", "160", "--epochs", "1", "--saved-model-path"]
-    assert main([*flags, *more, str(tmp_path / "model")]) == 0
-    settings = json.loads((tmp_path / "model" / "training_settings.json").read_text())
-    assert settings["recipe"] == "published"
-    assert settings["lora"]["dropout"] == 0.07
-    assert settings["training"]["train_on"] == "everyone"
 
 
 def test_check_shows_the_plan_and_writes_nothing(flags, tmp_path, capsys):

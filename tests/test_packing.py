@@ -1,14 +1,13 @@
 """Cutting and packing: no reply is lost, none is learnt twice, rows are full, the same seed gives the same plan."""
 
 import random
-from collections import Counter
 
 import pytest
 import torch
 from conversation_pieces import cut_into_pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing import PaddedCollator, collate_pack, plan_padded_schedule, plan_schedule
+from packing import collate_pack, plan_schedule
 
 from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
@@ -75,19 +74,6 @@ def test_a_pack_predicts_supervised_tokens_from_the_position_before_and_nothing_
     assert batch["labels"].tolist() == batch["shift_labels"].tolist() == [6, 2, 2]
     assert batch["cu_seq_lens_q"].tolist() == [0, 4, 7]
     assert batch["use_cache"] is False
-
-
-def test_padded_rows_learn_what_is_supervised_and_never_padding():
-    batch = PaddedCollator(pad_token_id=0, length=5)([PIECES])
-    assert batch["input_ids"].tolist() == [[1, 5, 6, 2, 0], [1, 7, 2, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [[-100, -100, 6, 2, -100], [1, -100, 2, -100, -100]]
-
-
-def test_padded_plan_takes_so_many_rows_to_a_batch():
-    schedule = plan_padded_schedule(21, num_epochs=1, rows_per_batch=2, batches_per_step=4, seed=0)
-    assert Counter(map(len, schedule.packs))[2] >= 8
-    assert sorted(piece for pack in schedule.packs for piece in pack) == list(range(21))
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from common.script import flush_folder, replacing
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
 BROKEN_ENDING = ".broken"
+# What earlier versions recorded besides, with the values of those of their runs that can be resumed here.
+FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1}
 NUM_KEPT = 2  # the newest, besides the best: a power cut may hit one while it is written
 
 

@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from checkpoints import find_newest_complete, list_differences, read_run_facts, read_versions, step_of
+from checkpoints import (
+    FORMER_FACTS,
+    find_newest_complete,
+    list_differences,
+    read_run_facts,
+    read_versions,
+    step_of,
+)
 from output_folder import (
     check_folder,
     finish_folder,
@@ -241,7 +248,7 @@ def find_checkpoint(run: Run) -> Path | None:
     if checkpoint is None:
         say("No complete checkpoint yet: starting from the beginning")
         return None
-    differences = list_differences(read_run_facts(checkpoint), run.facts)
+    differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
     if differences:
         raise ScriptError(
             f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
@@ -298,14 +305,13 @@ def load_model(run: Run, recomputes: bool) -> Any:
     refuse_full_disk(run.options.model_dir, count_parameters(model), run.options.resume)
     if recomputes:
         recompute_activations(model)
-    if run.is_packed:
-        register_segment_attention()
-        if not is_sharded():  # the loss takes the head's weights themselves, and those are in parts then
-            compute_loss_in_blocks(base_model)
-        longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
-        fault = choose_attention(model, [run.material.pieces[number] for number in longest])
-        if fault:
-            raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
+    register_segment_attention()
+    if not is_sharded():  # the loss takes the head's weights themselves, and those are in parts then
+        compute_loss_in_blocks(base_model)
+    longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
+    fault = choose_attention(model, [run.material.pieces[number] for number in longest])
+    if fault:
+        raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
     return model
 
 
@@ -329,12 +335,7 @@ def print_plan(run: Run, model: Any) -> None:
         f"learning rate {run.recipe.learning_rate:g}"
     )
     if material.num_cut:
-        longer = f"longer than {run.recipe.max_length:,} tokens"
-        say(
-            f"  {material.num_cut:,} exchanges {longer} had to be cut inside"
-            if run.is_packed
-            else f"  {material.num_cut:,} conversations {longer} lose their end, as published"
-        )
+        say(f"  {material.num_cut:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside")
 
 
 def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, RunKeeper]":
@@ -342,7 +343,7 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[Adapte
     from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
     from finished_model import make_generation_config
     from held_out_evaluation import SampleReplies, measure_reply_loss
-    from packing import PaddedCollator, ScheduledPieces, collate_pack
+    from packing import ScheduledPieces, collate_pack
     from training_progress import TrainingLog
 
     model_dir, schedule, packs = run.options.model_dir, run.material.schedule, run.material.held_out
@@ -355,7 +356,6 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[Adapte
         checkpoints_dir=model_dir / CHECKPOINTS_NAME,
         run_facts=run.facts,
     )
-    pad_id = run.tokenizer.unk_token_id if run.tokenizer.unk_token_id is not None else generation_config["pad_token_id"]
     trainer = AdapterTrainer(
         measure_held_out=None if packs is None else lambda: measure_reply_loss(model, packs),
         model=model,
@@ -369,7 +369,7 @@ def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[Adapte
             seed=run.options.seed,
         ),
         train_dataset=ScheduledPieces(run.material.pieces, schedule.packs),
-        data_collator=collate_pack if run.is_packed else PaddedCollator(pad_id, run.recipe.max_length),
+        data_collator=collate_pack,
         callbacks=[keeper],
     )
     if checkpoint and trainer.restore_if_stopped_early(checkpoint):

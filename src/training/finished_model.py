@@ -91,7 +91,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
             "dropout": recipe.dropout,
             "target_modules": sorted(model.peft_config["default"].target_modules),
         },
-        "recipe": recipe.name,
+        "recipe": "default",
         "training": dataclasses.asdict(recipe),
         "seed": run.options.seed,
         "person": find_person(run.options.data_path),

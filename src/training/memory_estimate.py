@@ -66,11 +66,10 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Load:
-    """What decides the memory of one training step, besides the model. Several rows are padded ones."""
+    """What decides the memory of one training step, besides the model."""
 
     row_tokens: int = 2048
-    rows: int = 1
-    supervised_share: float = SUPERVISED_SHARE  # padded rows: all of them
+    supervised_share: float = SUPERVISED_SHARE  # of the tokens
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
@@ -159,16 +158,17 @@ def measure_training_step(model: Any, load: Load) -> int:
     Plain attention over the whole row stands for attention by segments: flash kernels keep the same for both.
     """
     num_supervised = max(1, round(load.supervised_share * load.row_tokens))
-    batch: dict[str, Any] = {"input_ids": torch.zeros(load.rows, load.row_tokens, dtype=torch.long), "use_cache": False}
-    if load.rows == 1:
-        targets = torch.zeros(num_supervised, dtype=torch.long)
-        batch |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
-    else:
-        batch |= {"labels": torch.zeros(load.rows, load.row_tokens, dtype=torch.long)}
+    targets = torch.zeros(num_supervised, dtype=torch.long)
+    row = {"input_ids": torch.zeros(1, load.row_tokens, dtype=torch.long), "use_cache": False}
+    row |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
+    return measure_step(model, row, num_items_in_batch=num_supervised)
+
+
+def measure_step(model: Any, batch: dict[str, Any], **arguments: Any) -> int:
+    """Return the bytes of activations and gradients at the peak of one training step on `batch`."""
     model.train()
     with StorageMeter() as meter:
-        loss = model(**batch, num_items_in_batch=num_supervised).loss
-        loss.backward()
+        model(**batch, **arguments).loss.backward()
     return int(meter.peak)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-IGNORED = -100  # the label on which the libraries take no loss
 PIECES_PER_WINDOW = 512  # best fit looks at so many shuffled pieces at a time: packs mix old and new conversations
 
 
@@ -66,24 +65,9 @@ def plan_schedule(
         for start in range(0, len(order), PIECES_PER_WINDOW):
             epoch_packs += _pack_best_fit(order[start : start + PIECES_PER_WINDOW], lengths, pack_tokens)
         order_rng.shuffle(epoch_packs)
-        packs += _fill_last_step(epoch_packs, packs_per_step)
+        packs += fill_last_step(epoch_packs, packs_per_step)
         epoch_ends.append(len(packs) // packs_per_step)
     return Schedule(packs, packs_per_step, epoch_ends)
-
-
-def plan_padded_schedule(
-    num_pieces: int, num_epochs: int, rows_per_batch: int, batches_per_step: int, seed: int
-) -> Schedule:
-    """Plan a run of padded batches, as the published recipe trains: shuffled pieces, so many rows to a batch."""
-    packs: list[list[int]] = []
-    epoch_ends: list[int] = []
-    for epoch in range(num_epochs):
-        order = list(range(num_pieces))
-        random.Random(f"{seed} {epoch}").shuffle(order)
-        batches = [order[start : start + rows_per_batch] for start in range(0, len(order), rows_per_batch)]
-        packs += _fill_last_step(batches, batches_per_step)
-        epoch_ends.append(len(packs) // batches_per_step)
-    return Schedule(packs, batches_per_step, epoch_ends)
 
 
 def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
@@ -102,7 +86,7 @@ def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], pack_tokens: 
     return packs
 
 
-def _fill_last_step(packs: list[list[int]], packs_per_step: int) -> list[list[int]]:
+def fill_last_step(packs: list[list[int]], packs_per_step: int) -> list[list[int]]:
     """Return `packs` with some halved until they fill whole steps: no process waits for another's row."""
     packs = list(packs)
     while len(packs) % packs_per_step:
@@ -165,25 +149,3 @@ def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         "cu_seq_lens_q": torch.tensor(borders, dtype=torch.int32),
         "max_length_q": max(end - start for start, end in zip(borders, borders[1:], strict=False)),
     }
-
-
-@dataclass(frozen=True)
-class PaddedCollator:
-    """Rows padded to one fixed length, as the published recipe's batches; no loss on padding."""
-
-    pad_token_id: int
-    length: int
-
-    def __call__(self, batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return `input_ids`, `attention_mask` and `labels`, each [rows, length]."""
-        (pieces,) = batch
-        input_ids = torch.full((len(pieces), self.length), self.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        is_supervised = torch.zeros_like(input_ids, dtype=torch.bool)
-        for row, piece in enumerate(pieces):
-            ids = torch.tensor(piece["input_ids"][: self.length])
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-            is_supervised[row, : len(ids)] = torch.tensor(piece["is_supervised"][: self.length])
-        labels = input_ids.masked_fill(~is_supervised, IGNORED)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "use_cache": False}

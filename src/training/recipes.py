@@ -1,10 +1,11 @@
-"""The numbers of a training run, each with its reason, and the published recipe for comparison.
+"""The numbers of a training run, each with its reason.
 
 It leaves what can be found in the model or the machine (targets, device, dtype) to `qlora_model`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # At most. Small personal data over-fits within an epoch or two: once per epoch would miss the turn.
@@ -23,7 +24,6 @@ MAX_STEP_TOKENS = 8_192
 class Recipe:
     """How to train. Tokens are counted without padding."""
 
-    name: str = "default"
     learning_rate: float = 2e-4  # the QLoRA authors' for 7B; a small base bears more, 1e-3
     epochs: int = 3
     rank: int = 32
@@ -35,27 +35,9 @@ class Recipe:
     train_on: str = "person"  # loss on the imitated person's replies; on everyone's words it was .04 worse
     max_length: int = 2048  # tokens in one row, and of the longest context; memory grows with it
     step_tokens: int | None = None  # None: from the amount of data
-    # Rows of one padded length instead of packs; None: packed.
-    padded_rows_per_batch: int | None = None
-    padded_batches_per_step: int = 1
 
 
 DEFAULT_RECIPE = Recipe()
-
-# What was published for this project: every row padded to 2,000 tokens, both speakers, a low rate.
-PUBLISHED_RECIPE = Recipe(
-    name="published",
-    learning_rate=2.5e-5,
-    dropout=0.07,
-    lr_scheduler="linear",  # this and no warm-up are the library's defaults, which it left
-    warmup_share=0.0,
-    train_on="everyone",
-    max_length=2000,
-    padded_rows_per_batch=2,
-    padded_batches_per_step=4,
-)
-
-RECIPES = {recipe.name: recipe for recipe in (DEFAULT_RECIPE, PUBLISHED_RECIPE)}
 
 
 def choose_step_tokens(recipe: Recipe, num_tokens: int) -> int:
@@ -73,14 +55,6 @@ def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[i
     >>> split_step(1500, max_length=2048, num_processes=2)
     (750, 2)
     """
-    num_packs = share_out(-(-step_tokens // max_length), num_processes)
+    packs_per_process = math.ceil(math.ceil(step_tokens / max_length) / num_processes)
+    num_packs = packs_per_process * num_processes
     return step_tokens // num_packs, num_packs
-
-
-def share_out(num_batches: int, num_processes: int) -> int:
-    """Return the least number of batches a step, from `num_batches` up, of which each process gets as many.
-
-    >>> share_out(4, num_processes=3)
-    6
-    """
-    return -(-num_batches // num_processes) * num_processes

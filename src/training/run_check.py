@@ -60,8 +60,6 @@ class Work:
 
     epoch_tokens: int
     epoch_supervised_tokens: int
-    epoch_computed_tokens: int  # padding included
-    epoch_logits: int  # positions that go through the head
     fill: float
     num_steps: int
     num_epochs: int
@@ -73,10 +71,7 @@ def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
     """Return about how much there is to train on, before a tokenizer can count it."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
     tokens = num_chars // CHARS_PER_TOKEN
-    computed, logits = tokens, tokens // 2
-    if recipe.padded_rows_per_batch is not None:
-        computed = logits = len(conversations) * recipe.max_length
-    return Work(tokens, tokens // 2, computed, logits, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
+    return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
 
 
 def measure_work(material: Any) -> Work:
@@ -90,8 +85,6 @@ def measure_work(material: Any) -> Work:
     return Work(
         epoch_tokens=material.num_tokens,
         epoch_supervised_tokens=material.num_supervised_tokens,
-        epoch_computed_tokens=material.num_computed_tokens,
-        epoch_logits=material.num_supervised_tokens if material.padded_length is None else material.num_computed_tokens,
         fill=material.fill,
         num_steps=material.schedule.num_steps,
         num_epochs=len(material.schedule.epoch_ends),
@@ -110,8 +103,6 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
         adapter_dtype=getattr(torch, recipe.adapter_dtype),
         chat_tokens=recipe.max_length,
     )
-    if recipe.padded_rows_per_batch is not None:
-        return replace(load, rows=recipe.padded_rows_per_batch, supervised_share=1.0)
     if recipe.train_on == "everyone":
         load = replace(load, supervised_share=1.0)
     if work is not None:
@@ -125,9 +116,9 @@ def plan_memory(
     """Decide whether activations are kept, as far as `checkpointing` ("auto", "on", "off") leaves it open.
 
     Returns `load` with the decision, the parameters, and the memory of training and chat. "auto" keeps them where they
-    easily fit; the padded rows of the published recipe compute them again, as it did.
+    easily fit.
     """
-    if checkpointing == "off" or (checkpointing == "auto" and load.rows == 1):
+    if checkpointing != "on":
         kept = replace(load, recomputes=False)
         count, training, chat = estimate_memory(config, device, kept)
         if checkpointing == "off" or training.total <= SHARE_FOR_KEEPING[device.kind] * available:
@@ -246,7 +237,7 @@ def estimate_training_seconds(config: PreTrainedConfig, device: Device, work: Wo
 
 def _estimate_seconds(config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float) -> float:
     in_layers, in_head = _count_multiplied_weights(config)
-    operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_computed_tokens + in_head * work.epoch_logits)
+    operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_tokens + in_head * work.epoch_supervised_tokens)
     return work.num_epochs * operations / (operations_per_second * REACHED_SHARE[device.kind])
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from conversation_pieces import Piece, cut_into_pieces
 from datasets import Dataset
 from held_out_sets import HeldOut
-from packing import Schedule, ScheduledPieces, plan_padded_schedule, plan_schedule
-from recipes import Recipe, choose_step_tokens, share_out, split_step
+from packing import Schedule, ScheduledPieces, plan_schedule
+from recipes import Recipe, choose_step_tokens, split_step
 from transformers import AutoTokenizer
 
 from common.chat_format import (
@@ -34,8 +34,7 @@ class Material:
     num_supervised_tokens: int  # in one epoch
     schedule: Schedule
     pack_tokens: int
-    padded_length: int | None  # of every row; None: packed
-    num_cut: int  # packed: exchanges longer than a row; padded: conversations that lose their end, as published
+    num_cut: int  # exchanges longer than a row
     held_out: ScheduledPieces | None
 
     @property
@@ -44,18 +43,8 @@ class Material:
         return sum(self.lengths)
 
     @property
-    def num_computed_tokens(self) -> int:
-        """Tokens of one epoch, padding included."""
-        if self.padded_length is None:
-            return self.num_tokens
-        num_rows = sum(len(pack) for pack in self.schedule.packs)
-        return num_rows * self.padded_length // len(self.schedule.epoch_ends)
-
-    @property
     def fill(self) -> float:
         """How full the rows are, as a share."""
-        if self.padded_length is not None:
-            return self.num_tokens / self.num_computed_tokens
         row_tokens = [sum(self.lengths[piece] for piece in pack) for pack in self.schedule.packs]
         # A piece longer than a pack is a row of its own.
         return sum(row_tokens) / sum(max(tokens, self.pack_tokens) for tokens in row_tokens)
@@ -102,27 +91,13 @@ def prepare_material(
     if not training:
         raise ScriptError(f"no reply begins within {recipe.max_length:,} tokens; pass a higher --max-length")
     lengths = [len(piece.input_ids) for piece in training]
-    if recipe.padded_rows_per_batch is None:
-        pack_tokens, packs_per_step = split_step(
-            choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes
-        )
-        schedule = plan_schedule(lengths, recipe.epochs, pack_tokens, packs_per_step, seed)
-    else:
-        pack_tokens = recipe.max_length * recipe.padded_rows_per_batch
-        schedule = plan_padded_schedule(
-            len(training),
-            recipe.epochs,
-            recipe.padded_rows_per_batch,
-            share_out(recipe.padded_batches_per_step, num_processes),
-            seed,
-        )
+    pack_tokens, packs_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
     return Material(
         pieces=_as_dataset(training),
         lengths=lengths,
         num_supervised_tokens=sum(sum(piece.is_supervised) for piece in training),
-        schedule=schedule,
+        schedule=plan_schedule(lengths, recipe.epochs, pack_tokens, packs_per_step, seed),
         pack_tokens=pack_tokens,
-        padded_length=None if recipe.padded_rows_per_batch is None else recipe.max_length,
         num_cut=encoder.num_cut,
         held_out=_pack_held_out(validation, recipe.max_length) if validation else None,
     )
@@ -139,15 +114,9 @@ class _Encoder:
         return cut_into_pieces(self._encode_person, conversation.messages, self._recipe.max_length)
 
     def encode_training(self, conversation: Conversation) -> list[Piece]:
-        """Cut to length, supervised as the recipe wants it; padded rows are cut off at the limit, as published."""
+        """Cut to length, supervised as the recipe wants it."""
         encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
-        max_length = self._recipe.max_length
-        if self._recipe.padded_rows_per_batch is None:
-            return cut_into_pieces(encode, conversation.messages, max_length, self._count_cut)
-        encoded = encode(conversation.messages)
-        self.num_cut += len(encoded.input_ids) > max_length
-        row = Piece(encoded.input_ids[:max_length], encoded.is_supervised[:max_length], 0)
-        return [row] if any(row.is_supervised) else []
+        return cut_into_pieces(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
     def _count_cut(self) -> None:
         self.num_cut += 1

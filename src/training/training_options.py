@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, RECIPES, Recipe
+from recipes import DEFAULT_RECIPE, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
 from common.script import PROJECT_ROOT
@@ -72,8 +72,7 @@ def parse_options(
         help="compute activations twice to save memory; auto: only where they would not fit (default: auto)",
     )  # fmt: skip
 
-    training = parser.add_argument_group("the training (defaults of the recipe)")
-    training.add_argument("--recipe", choices=sorted(RECIPES), default="default", help="published: for comparison only")
+    training = parser.add_argument_group("the training")
     for flag, kind, text in (
         ("--learning-rate", number_above_0, "a small base bears more, 1e-3"),
         ("--epochs", whole_number(1), "at most: it stops when held-out replies get no better"),
@@ -87,8 +86,8 @@ def parse_options(
         ),
     ):
         name = flag.lstrip("-").replace("-", "_")
-        values = f"{getattr(DEFAULT_RECIPE, name):g}, published {getattr(PUBLISHED_RECIPE, name):g}"
-        training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({values})")
+        value = f"{getattr(DEFAULT_RECIPE, name):g}"
+        training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({value})")
     training.add_argument(
         "--batch-tokens",
         type=whole_number(MIN_ROW_TOKENS),
@@ -98,15 +97,13 @@ def parse_options(
     )
     training.add_argument(
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
-        help="whose words to learn: the imitated person's, or all (person, published everyone)",
+        help="whose words to learn: the imitated person's, or all (person)",
     )  # fmt: skip
     training.add_argument(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,
         help="numbers of the trained weights: bfloat16 needs less memory and learns a little less (float32)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    if hasattr(options, "batch_tokens") and RECIPES[options.recipe].padded_rows_per_batch is not None:
-        parser.error(f"--batch-tokens: a step of --recipe {options.recipe} is a number of rows; leave it out")
     options.recipe = _apply_flags(options)
     _resolve_paths(options, block)
     return options
@@ -116,7 +113,7 @@ def _apply_flags(options: argparse.Namespace) -> Recipe:
     given = vars(options) | {"step_tokens": getattr(options, "batch_tokens", None)}
     names = {field.name for field in dataclasses.fields(Recipe)}
     flags = {name: value for name, value in given.items() if name in names and value is not None}
-    return dataclasses.replace(RECIPES[options.recipe], **flags)
+    return dataclasses.replace(DEFAULT_RECIPE, **flags)
 
 
 def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:

@@ -46,11 +46,6 @@ class Run:
     facts: dict[str, Any]  # everything that decides what the training computes
 
     @property
-    def is_packed(self) -> bool:
-        """Tell packs from the padded rows of the published recipe."""
-        return self.recipe.padded_rows_per_batch is None
-
-    @property
     def held_out_conversations(self) -> list[list[dict[str, str]]]:
         """The messages of the validation set."""
         lines = set(self.held_out.validation)

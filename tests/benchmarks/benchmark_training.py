@@ -40,10 +40,10 @@ work_offline()
 import torch
 from datasets import Dataset
 from head_loss import compute_loss_in_blocks
-from packing import PaddedCollator, ScheduledPieces, collate_pack, plan_padded_schedule, plan_schedule
+from packing import ScheduledPieces, collate_pack, plan_schedule
 from peft import LoraConfig, get_peft_model
+from published_recipe import BATCHES_PER_STEP, DROPOUT, PaddedCollator, plan_padded_schedule
 from qlora_model import recompute_activations
-from recipes import PUBLISHED_RECIPE
 from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments, set_seed
 
@@ -135,21 +135,18 @@ def common_arguments(folder: str) -> dict:
 
 
 def published_trainer(model, conversations, folder):
-    recipe = PUBLISHED_RECIPE
-    schedule = plan_padded_schedule(
-        len(conversations), 1, recipe.padded_rows_per_batch, recipe.padded_batches_per_step, SEED
-    )
+    schedule = plan_padded_schedule(len(conversations), 1, SEED)
     arguments = TrainingArguments(
         **common_arguments(folder),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=recipe.padded_batches_per_step,
+        gradient_accumulation_steps=BATCHES_PER_STEP,
         remove_unused_columns=False,
     )
     return Trainer(
         model=model,
         args=arguments,
         train_dataset=ScheduledPieces(learn_every_token(conversations), schedule.packs),
-        data_collator=PaddedCollator(pad_token_id=0, length=recipe.max_length),
+        data_collator=PaddedCollator(pad_token_id=0),
     )
 
 
@@ -243,7 +240,7 @@ def run_arm(arm: str, vocab_size: int) -> dict:
     model = make_model(
         vocab_size,
         has_head=arm not in ("padded", "trl", "ours"),
-        dropout=PUBLISHED_RECIPE.dropout if is_published else 0.0,
+        dropout=DROPOUT if is_published else 0.0,
         attention=SEGMENT_ATTENTION if is_ours else "sdpa",
     )
     if arm.endswith("recomputing"):
@@ -304,7 +301,7 @@ def objective_difference(vocab_size: int = 4_096) -> float:
     model = make_model(vocab_size, has_head=True).eval()
     rows = learn_every_token(make_conversations(vocab_size, ROWS_PER_STEP, SEED))
     with torch.no_grad():
-        published = model(**PaddedCollator(pad_token_id=0, length=PUBLISHED_RECIPE.max_length)([rows])).loss
+        published = model(**PaddedCollator(pad_token_id=0)([rows])).loss
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
         compute_loss_in_blocks(model.get_base_model())
         ours = model(**collate_pack([rows])).loss
