@@ -8,9 +8,8 @@ import torch
 from base_families import FAMILIES, make_config
 from bitsandbytes.functional import has_avx512bf16
 from head_loss import compute_loss_in_blocks
-from packing_check import choose_attention
+from packed_attention import choose_attention, register_segment_attention
 from qlora_model import add_lora, load_quantized_base
-from segment_attention import register_segment_attention
 from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import AutoModelForCausalLM
 

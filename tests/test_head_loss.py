@@ -4,11 +4,10 @@ import pytest
 import torch
 from head_loss import choose_block_positions, compute_loss_in_blocks, has_plain_head, is_product, sum_loss
 from memory_estimate import StorageMeter
+from packed_attention import SEGMENT_ATTENTION, find_packing_fault, register_segment_attention
 from packing import collate_pack
-from packing_check import find_packing_fault
 from peft import LoraConfig, get_peft_model
 from qlora_model import add_lora
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,

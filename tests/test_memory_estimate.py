@@ -14,6 +14,7 @@ from memory_estimate import (
     build_empty_model,
     estimate_memory,
 )
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_pack
 from qlora_model import add_lora, load_quantized_base, read_model_config, recompute_activations
 from recipes import DEFAULT_RECIPE
@@ -27,7 +28,6 @@ from run_check import (
     refuse_what_does_not_fit,
     refuse_what_takes_days,
 )
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import MistralConfig
 
 from common.base_model_files import BaseModel, BaseModelError

@@ -285,10 +285,9 @@ def load_model(run: Run, recomputes: bool) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
     import torch
     from head_loss import compute_loss_in_blocks
-    from packing_check import choose_attention
+    from packed_attention import choose_attention, register_segment_attention
     from qlora_model import add_lora, count_parameters, load_quantized_base, recompute_activations
     from run_check import refuse_full_disk
-    from segment_attention import register_segment_attention
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 

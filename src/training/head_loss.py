@@ -3,7 +3,7 @@
 A row of 2,048 tokens with 1,000 to learn, in a vocabulary of 64,001, has 64 million logits, and training holds several
 tensors of that size at its peak. Here one block of them is written into the same memory again and again: first its
 logits, then (in fp32) their gradient in their place, which is multiplied on at once, so that nothing is computed twice.
-It leaves which positions those are to `packing`, and proving the loss right to `packing_check`.
+It leaves which positions those are to `packing`, and proving the loss right to `packed_attention`.
 """
 
 from __future__ import annotations

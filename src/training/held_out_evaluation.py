@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from packed_attention import PLAIN_ATTENTION
 from packing import ScheduledPieces, collate_pack
-from packing_check import PLAIN_ATTENTION
 
 from common.chat_format import encode_conversation
 from common.script import printable

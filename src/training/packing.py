@@ -3,7 +3,7 @@
 A pack is one row of several pieces laid end to end; position ids and segment borders keep them apart. Logits and loss
 are taken at supervised positions only. Every epoch packs anew; the same seed gives the same plan, so that a run that
 was interrupted goes on where it stopped.
-It leaves attention between the borders to `segment_attention`.
+It leaves attention between the borders to `packed_attention`.
 """
 
 from __future__ import annotations

@@ -40,11 +40,11 @@ work_offline()
 import torch
 from datasets import Dataset
 from head_loss import compute_loss_in_blocks
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import ScheduledPieces, collate_pack, plan_schedule
 from peft import LoraConfig, get_peft_model
 from published_recipe import BATCHES_PER_STEP, DROPOUT, PaddedCollator, plan_padded_schedule
 from qlora_model import recompute_activations
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments, set_seed
 
 # Of the epoch, by size of the vocabulary. The first steps are slow; fewer would weigh them more than a real epoch does.

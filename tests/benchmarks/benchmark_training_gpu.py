@@ -17,11 +17,11 @@ from benchmark_training import SEED, lora_config, make_conversations, our_traine
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
 from peft import get_peft_model
 from qlora_model import add_lora, load_quantized_base, recompute_activations
 from safetensors.torch import save_file
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device

@@ -6,9 +6,8 @@ import pytest
 import torch
 from fine_tuning_model import load_model
 from head_loss import compute_loss_in_blocks
-from packing_check import choose_attention, find_packing_fault
+from packed_attention import SEGMENT_ATTENTION, choose_attention, find_packing_fault, register_segment_attention
 from qlora_model import add_lora
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from training_options import parse_options
 from training_run import prepare_run
 from transformers import AutoModelForCausalLM, GPT2Config, Lfm2Config

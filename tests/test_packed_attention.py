@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from packed_attention import (
+    SEGMENT_ATTENTION,
+    attend_within_segments,
+    choose_attention,
+    find_packing_fault,
+    register_segment_attention,
+)
 from packing import collate_pack
-from packing_check import choose_attention, find_packing_fault
 from peft import LoraConfig, get_peft_model
-from segment_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
