@@ -1,7 +1,7 @@
 """The base model on disk: where it lies, getting it once from the hub, refusing what is broken or hostile, its fingerprint.
 
 Standard library only: it decides about the network before any model library is imported.
-It leaves loading the model to others, and to the scripts turning a BaseModelError into their one line.
+It leaves loading the model to others.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -43,7 +45,7 @@ SHAPE_KEYS = (
 FINGERPRINT_SAMPLE_BYTES = 65_536  # from the middle of each weight file: tells siblings of one shape apart
 
 
-class BaseModelError(ValueError):
+class BaseModelError(ScriptError):
     """The base model cannot be used, worded `BASE: what is wrong; what to do`."""
 
 

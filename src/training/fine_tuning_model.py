@@ -50,7 +50,7 @@ from processes import (
     world_size,
 )
 from training_options import parse_options
-from training_run import Run, base_errors_explained, prepare_run, shorten_to_context
+from training_run import Run, prepare_run, shorten_to_context
 
 from common.base_model_files import (
     BaseModel,
@@ -139,24 +139,23 @@ def show_check(options: argparse.Namespace) -> None:
     is_typed = options.path_to_data is not path_to_data
     data = read_data(options) if is_typed or options.data_path.is_file() else None
     device = choose_training_device(options.device)
-    with base_errors_explained():
-        base = find_base(options.base_model_id, options.start_dir)
-        work = None
-        if base.folder is not None and data is not None:
-            check_base_folder(base.folder)
-            run = prepare_run(options, data, base)
-            recipe, work = run.recipe, measure_work(run.material)
-        else:
-            recipe = shorten_to_context(options.recipe, find_config(base))
-        keeping, resumes = options.activation_checkpointing, options.resume
-        for line in check_run(base, device, recipe, work, options.model_dir, keeping, resumes):
-            say(line)
-        if data is not None and options.device == "auto":
-            try:
-                work = work or guess_work(data.conversations, recipe)
-                refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
-            except ScriptError as error:
-                say(f"  But {error}")
+    base = find_base(options.base_model_id, options.start_dir)
+    work = None
+    if base.folder is not None and data is not None:
+        check_base_folder(base.folder)
+        run = prepare_run(options, data, base)
+        recipe, work = run.recipe, measure_work(run.material)
+    else:
+        recipe = shorten_to_context(options.recipe, find_config(base))
+    keeping, resumes = options.activation_checkpointing, options.resume
+    for line in check_run(base, device, recipe, work, options.model_dir, keeping, resumes):
+        say(line)
+    if data is not None and options.device == "auto":
+        try:
+            work = work or guess_work(data.conversations, recipe)
+            refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
+        except ScriptError as error:
+            say(f"  But {error}")
 
 
 def check_output_folder(options: argparse.Namespace) -> None:
@@ -169,15 +168,14 @@ def check_output_folder(options: argparse.Namespace) -> None:
 
 def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or announce and do its download; from then on nothing is asked of the network."""
-    with base_errors_explained():
-        base = find_base(options.base_model_id, options.start_dir)
-        if base.folder is None:
-            refuse_hopeless_download(options, data, base)
-            listing = list_on_hub(base.name)
-            say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
-            base = download_base(listing)
-        assert base.folder is not None
-        check_base_folder(base.folder)
+    base = find_base(options.base_model_id, options.start_dir)
+    if base.folder is None:
+        refuse_hopeless_download(options, data, base)
+        listing = list_on_hub(base.name)
+        say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
+        base = download_base(listing)
+    assert base.folder is not None
+    check_base_folder(base.folder)
     work_offline()
     return base
 

@@ -9,8 +9,6 @@ import argparse
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,8 @@ from held_out_sets import HeldOut, hold_out, overlapping_lines
 from processes import say, warn, world_size
 from recipes import Recipe
 
-from common.base_model_files import TOKENIZER_FILES, BaseModel, BaseModelError, base_fingerprint
+from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
 from common.conversation_data import TrainingData
-from common.script import ScriptError
 
 if TYPE_CHECKING:
     from training_material import Material
@@ -63,8 +60,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     device = choose_training_device(options.device)
     assert base.folder is not None
     tokenizer = load_tokenizer(base.folder, base.name)
-    with base_errors_explained():
-        recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
+    recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
     facts = dataclasses.asdict(recipe) | {
@@ -118,12 +114,3 @@ def choose_held_out(data: TrainingData) -> HeldOut:
     if overlap:
         warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
     return held_out
-
-
-@contextmanager
-def base_errors_explained() -> Iterator[None]:
-    """Turn what is wrong with a base model into the script's one line."""
-    try:
-        yield
-    except BaseModelError as error:
-        raise ScriptError(str(error)) from None
