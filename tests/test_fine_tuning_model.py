@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import find_newest_complete
-from fine_tuning_model import failures_explained, how_to_resume, main
+from fine_tuning_model import failures_explained, main
 from peft import PeftModel
 from safetensors.torch import load_file
+from training_options import how_to_resume
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 

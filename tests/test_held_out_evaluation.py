@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from finished_model import make_generation_config
 from head_loss import compute_loss_in_blocks
 from held_out_evaluation import SampleReplies, measure_reply_loss
+from output_folder import make_generation_config
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import ScheduledPieces
 from qlora_model import add_lora

@@ -7,9 +7,9 @@ import torch
 from fine_tuning_model import load_model
 from head_loss import compute_loss_in_blocks
 from packed_attention import SEGMENT_ATTENTION, choose_attention, find_packing_fault, register_segment_attention
+from prepared_run import prepare_run
 from qlora_model import add_lora
 from training_options import parse_options
-from training_run import prepare_run
 from transformers import AutoModelForCausalLM, GPT2Config, Lfm2Config
 
 from common.base_model_files import find_base

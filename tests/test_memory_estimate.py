@@ -5,6 +5,16 @@ import json
 
 import pytest
 import torch
+from feasibility import (
+    Work,
+    check_run,
+    estimate_training_seconds,
+    load_of,
+    measure_rate,
+    plan_memory,
+    refuse_what_does_not_fit,
+    refuse_what_takes_days,
+)
 from head_loss import compute_loss_in_blocks
 from known_bases import BASE_MODELS_PATH, find_config, known_bases, smallest_card_gib
 from memory_estimate import (
@@ -18,16 +28,6 @@ from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_pack
 from qlora_model import add_lora, load_quantized_base, read_model_config, recompute_activations
 from recipes import DEFAULT_RECIPE
-from run_check import (
-    Work,
-    check_run,
-    estimate_training_seconds,
-    load_of,
-    measure_rate,
-    plan_memory,
-    refuse_what_does_not_fit,
-    refuse_what_takes_days,
-)
 from transformers import MistralConfig
 
 from common.base_model_files import BaseModel, BaseModelError
@@ -151,7 +151,7 @@ class TestCheck:
         assert "time        about" in text
 
     def test_says_what_to_change_when_it_does_not_fit(self, small_base):
-        from run_check import _advice
+        from feasibility import _advice
 
         config = read_model_config(small_base.folder)
         whole = estimate_memory(config, CPU, Load())[1].total
@@ -195,7 +195,7 @@ class TestCheck:
             assert training.total == (low if recomputes else high)
 
     def test_a_forced_choice_that_does_not_fit_is_the_first_to_be_changed(self, small_base):
-        from run_check import _advice
+        from feasibility import _advice
 
         config = read_model_config(small_base.folder)
         needed = estimate_memory(config, CPU, Load())[1].total

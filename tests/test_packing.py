@@ -4,10 +4,9 @@ import random
 
 import pytest
 import torch
-from conversation_pieces import cut_into_pieces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packing import collate_pack, plan_schedule
+from packing import collate_pack, cut_into_pieces, plan_schedule
 
 from common.chat_format import PERSON_TEMPLATE, encode_conversation
 

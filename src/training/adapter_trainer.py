@@ -16,8 +16,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from checkpoints import complete_checkpoint, find_problem, remove_old_checkpoints
-from finished_model import library_versions
+from checkpoints import complete_checkpoint, find_problem, library_versions, remove_old_checkpoints
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
 BROKEN_ENDING = ".broken"
 # What earlier versions recorded besides, with the values of those of their runs that can be resumed here.
 FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1}
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 NUM_KEPT = 2  # the newest, besides the best: a power cut may hit one while it is written
 
 
@@ -84,6 +87,11 @@ def read_versions(checkpoint_dir: Path) -> dict[str, str]:
     """Return the versions of the libraries that wrote a complete checkpoint."""
     versions: dict[str, str] = _read_manifest(checkpoint_dir).get("versions", {})
     return versions
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a result of training depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def list_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

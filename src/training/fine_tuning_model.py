@@ -14,43 +14,19 @@ path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
 saved_model_path = "saved_model"
 
 import argparse
-import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from checkpoints import (
-    FORMER_FACTS,
-    find_newest_complete,
-    list_differences,
-    read_run_facts,
-    read_versions,
-    step_of,
-)
-from output_folder import (
-    check_folder,
-    finish_folder,
-    is_disk_full,
-    move_aside,
-    remove_if_empty,
-    write_json,
-)
-from processes import (
-    check_launch,
-    is_first_process,
-    is_sharded,
-    local_world_size,
-    say,
-    warn,
-    world_size,
-)
-from training_options import parse_options
-from training_run import Run, prepare_run, shorten_to_context
+from checkpoints import step_of
+from output_folder import check_output_folder, finish_folder, hold_output_folder, is_disk_full, write_json
+from processes import check_launch, is_first_process, is_sharded, say, warn, world_size
+from training_options import how_to_resume, parse_options
 
 from common.base_model_files import (
     BaseModel,
@@ -62,11 +38,10 @@ from common.base_model_files import (
     work_offline,
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
-from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, HELD_OUT_NAME, LOG_NAME, REPORT_NAME
+from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
-    exclusive_use,
     printable,
     run_script,
     shown_path,
@@ -76,6 +51,7 @@ from common.script import (
 
 if TYPE_CHECKING:
     from adapter_trainer import AdapterTrainer, RunKeeper
+    from prepared_run import Run
 
 SEED = 0
 
@@ -93,7 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = read_data(options)
     check_output_folder(options)
     base = get_base(options, data)
-    with output_folder_for_this_run(options) as start_writing:
+
+    # The heavy libraries load here: everything that could be refused without them has been.
+    from feasibility import decide_to_recompute, refuse_hopeless_run
+    from prepared_run import find_checkpoint, prepare_run
+
+    with hold_output_folder(options) as start_writing:
         run = prepare_run(options, data, base)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
@@ -130,46 +111,21 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 
 
 def show_check(options: argparse.Namespace) -> None:
-    """Print what the run would take, with as much as is at hand: the base's config, then tokenizer and data."""
-    from known_bases import find_config
-    from run_check import check_run, guess_work, measure_work, refuse_what_takes_days
-
-    from common.compute_device import choose_training_device
+    """Print what the run would take, as far as it is known."""
+    from feasibility import check_feasibility
 
     is_typed = options.path_to_data is not path_to_data
     data = read_data(options) if is_typed or options.data_path.is_file() else None
-    device = choose_training_device(options.device)
-    base = find_base(options.base_model_id, options.start_dir)
-    work = None
-    if base.folder is not None and data is not None:
-        check_base_folder(base.folder)
-        run = prepare_run(options, data, base)
-        recipe, work = run.recipe, measure_work(run.material)
-    else:
-        recipe = shorten_to_context(options.recipe, find_config(base))
-    keeping, resumes = options.activation_checkpointing, options.resume
-    for line in check_run(base, device, recipe, work, options.model_dir, keeping, resumes):
+    for line in check_feasibility(options, data):
         say(line)
-    if data is not None and options.device == "auto":
-        try:
-            work = work or guess_work(data.conversations, recipe)
-            refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
-        except ScriptError as error:
-            say(f"  But {error}")
-
-
-def check_output_folder(options: argparse.Namespace) -> None:
-    """Refuse a folder that cannot be written to, before anything takes long."""
-    folder: Path = options.model_dir
-    if is_first_process():
-        with exclusive_use(folder, "training") if folder.is_dir() else nullcontext():
-            check_folder(folder, options.resume, options.overwrite)
 
 
 def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or announce and do its download; from then on nothing is asked of the network."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
+        from feasibility import refuse_hopeless_download
+
         refuse_hopeless_download(options, data, base)
         listing = list_on_hub(base.name)
         say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
@@ -180,112 +136,13 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     return base
 
 
-def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
-    """Stop before a base is fetched that this machine could not train within a day."""
-    from known_bases import find_config
-    from run_check import guess_work, refuse_what_takes_days
-
-    from common.compute_device import choose_training_device
-
-    if options.device == "auto":
-        config = find_config(base)
-        work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
-        refuse_what_takes_days(base, config, choose_training_device(), work, flags_without("--resume"))
-
-
-def refuse_hopeless_run(run: Run) -> None:
-    """Stop before a base is loaded that this machine could not train within a day, or save nowhere."""
-    from known_bases import find_config
-    from run_check import measure_work, refuse_what_takes_days
-
-    from common.compute_device import unused_gpu_notice
-
-    notice = unused_gpu_notice()
-    if notice:
-        warn(notice)
-    if run.options.device == "auto":
-        work, flags = measure_work(run.material), flags_without("--resume")
-        refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
-
-
-@contextmanager
-def output_folder_for_this_run(options: argparse.Namespace) -> Iterator[Callable[[Run], None]]:
-    """Hold the output folder for this run; give the function that begins to write into it.
-
-    A run that is refused before that leaves nothing behind; an older model moves aside only then.
-    """
-    folder: Path = options.model_dir
-    if not is_first_process():
-        yield lambda _run: None
-        return
-    with ExitStack() as stack:
-        stack.callback(remove_if_empty, folder)
-        stack.enter_context(exclusive_use(folder, "training"))
-        is_taken = check_folder(folder, options.resume, options.overwrite)  # again: now nobody else can change it
-
-        def start_writing(run: Run) -> None:
-            if is_taken:
-                say(f"What was in {shown_path(folder)} is now in {shown_path(move_aside(folder))}")
-                stack.enter_context(exclusive_use(folder, "training"))
-            facts = {"data_sha256": run.data.sha256, "num_conversations": len(run.data.conversations)}
-            write_json(folder / HELD_OUT_NAME, facts | dataclasses.asdict(run.held_out))
-
-        yield start_writing
-
-
-def find_checkpoint(run: Run) -> Path | None:
-    """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
-    from accelerate import PartialState
-    from finished_model import library_versions
-
-    # One after the other: the first process sets broken ones aside, then all find the same.
-    with PartialState(cpu=run.device.kind == "cpu").main_process_first():
-        checkpoint, problems = find_newest_complete(run.options.model_dir / CHECKPOINTS_NAME)
-    for problem in problems:
-        warn(f"a checkpoint was set aside, {problem}")
-    if checkpoint is None:
-        say("No complete checkpoint yet: starting from the beginning")
-        return None
-    differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
-    if differences:
-        raise ScriptError(
-            f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
-            + "".join(f"\n  {difference}" for difference in differences)
-        )
-    for difference in list_differences(read_versions(checkpoint), library_versions()):
-        warn(f"other versions may compute other last digits: {difference}")
-    say(f"Going on after step {step_of(checkpoint):,}")
-    return checkpoint
-
-
-def decide_to_recompute(run: Run) -> bool:
-    """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
-    from memory_estimate import shown_gib
-    from qlora_model import read_model_config
-    from run_check import available_bytes, load_of, measure_work, plan_memory, refuse_what_does_not_fit, shown_keeping
-
-    checkpointing = run.options.activation_checkpointing
-    if is_sharded():  # the estimate is of a whole model
-        return bool(checkpointing != "off")
-    assert run.base.folder is not None
-    config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
-    available = available_bytes(run.device)
-    load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
-    say(
-        f"Memory: about {shown_gib(training.total)}, {shown_gib(available)} are free on {run.device.name}\n"
-        f"  {shown_keeping(load)}"
-    )
-    refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
-    return load.recomputes
-
-
-def load_model(run: Run, recomputes: bool) -> Any:
+def load_model(run: "Run", recomputes: bool) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
     import torch
+    from feasibility import refuse_full_disk
     from head_loss import compute_loss_in_blocks
     from packed_attention import choose_attention, register_segment_attention
     from qlora_model import add_lora, count_parameters, load_quantized_base, recompute_activations
-    from run_check import refuse_full_disk
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
@@ -312,7 +169,7 @@ def load_model(run: Run, recomputes: bool) -> Any:
     return model
 
 
-def print_plan(run: Run, model: Any) -> None:
+def print_plan(run: "Run", model: Any) -> None:
     """Say what is about to happen, before it does."""
     from qlora_model import count_parameters
 
@@ -335,11 +192,11 @@ def print_plan(run: Run, model: Any) -> None:
         say(f"  {material.num_cut:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside")
 
 
-def run_training(run: Run, model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, RunKeeper]":
+def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, RunKeeper]":
     """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
     from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
-    from finished_model import make_generation_config
     from held_out_evaluation import SampleReplies, measure_reply_loss
+    from output_folder import make_generation_config
     from packing import ScheduledPieces, collate_pack
     from training_progress import TrainingLog
 
@@ -407,9 +264,9 @@ def is_memory_full(error: Exception) -> bool:
     )
 
 
-def save_and_summarise(run: Run, model: Any, trainer: "AdapterTrainer", keeper: "RunKeeper") -> None:
+def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", keeper: "RunKeeper") -> None:
     """Write the finished model, settings last, and say how well it went and what to do next."""
-    from finished_model import make_generation_config, make_report, make_settings
+    from output_folder import make_generation_config, make_report, make_settings
     from training_progress import draw_loss_curve, shown_bytes, shown_seconds
 
     model_dir = run.options.model_dir
@@ -431,21 +288,6 @@ def save_and_summarise(run: Run, model: Any, trainer: "AdapterTrainer", keeper: 
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
-
-
-def how_to_resume() -> str:
-    """Say by which command this run goes on."""
-    if is_sharded() or world_size() > local_world_size():
-        return "To go on, start all processes as before, with --resume"
-    flags = flags_without("--overwrite", "--resume")
-    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
-    launcher = several if world_size() > 1 else []
-    return "To go on:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
-
-
-def flags_without(*unwanted: str) -> list[str]:
-    """Return the flags that were given, but for the unwanted ones."""
-    return [flag for flag in sys.argv[1:] if flag not in unwanted]
 
 
 def next_command(options: argparse.Namespace) -> str:

@@ -1,6 +1,6 @@
 """The base models of the README's table: their shapes ship with the project, so that it can be made without a network.
 
-Started as a program it prints that table; choosing among them for one machine is left to run_check.
+Started as a program it prints that table; choosing among them for one machine is left to `feasibility`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Memory is not a formula: the real model of the real shape takes one step on fake tensors, which have sizes but no
 contents, and every storage is counted while it lives. Seconds, no weights, no GPU.
-It leaves time, disk and the comparison with the machine to run_check.
+It leaves time, disk and the comparison with the machine to `feasibility`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One process or many: who prints, which device is whose, and whether a launcher did what it was asked.
+"""One process or many: who prints, how many threads compute, and whether a launcher did what it was asked.
 
 Starting the processes is left to `torchrun` and `accelerate launch`, talking to each other to torch. Standard library
 only, so that it can answer before torch is imported.
@@ -56,3 +56,14 @@ def check_launch() -> None:
             "accelerate launch: several processes were asked for, but --cpu starts only one; "
             "use torchrun --nproc-per-node N, or accelerate launch --multi_gpu --num_processes N"
         )
+
+
+def use_threads(wanted: int | None) -> None:
+    """Compute with `wanted` threads, or one for each core: a second one on the same core only gets in the way."""
+    import psutil
+    import torch
+
+    if wanted is None and "OMP_NUM_THREADS" in os.environ:
+        return  # the user's choice, or torchrun's
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from processes import is_sharded, local_world_size, world_size
 from recipes import DEFAULT_RECIPE, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
-from common.script import PROJECT_ROOT
+from common.script import PROJECT_ROOT, printable, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
 MAX_SEED = 2**32 - 1  # numpy takes no other
@@ -123,3 +126,18 @@ def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:
     options.start_dir = start_of("base_model_id")
     options.data_path = start_of("path_to_data") / typed_path(options.path_to_data)
     options.model_dir = start_of("saved_model_path") / typed_path(options.saved_model_path)
+
+
+def how_to_resume() -> str:
+    """Say by which command this run goes on."""
+    if is_sharded() or world_size() > local_world_size():
+        return "To go on, start all processes as before, with --resume"
+    flags = flags_without("--overwrite", "--resume")
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
+    launcher = several if world_size() > 1 else []
+    return "To go on:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
+
+
+def flags_without(*unwanted: str) -> list[str]:
+    """Return the flags that were given, but for the unwanted ones."""
+    return [flag for flag in sys.argv[1:] if flag not in unwanted]

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from feasibility import check_run, refuse_full_disk
 from fine_tuning_model import load_model
+from prepared_run import prepare_run
 from qlora_model import ParameterCount
 from recipes import DEFAULT_RECIPE
-from run_check import check_run, refuse_full_disk
 from training_options import parse_options
-from training_run import prepare_run
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device

@@ -1,19 +1,38 @@
-"""Checked conversations -> what the model is fed: encoded, cut to length, held out, packed for the whole run."""
+"""All that is known of a run before the model is loaded: device, tokenizer, what is held out, the packed rows, its facts.
+
+It leaves finding the data and the base to the script.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from conversation_pieces import Piece, cut_into_pieces
+from accelerate import PartialState
+from checkpoints import (
+    FORMER_FACTS,
+    find_newest_complete,
+    library_versions,
+    list_differences,
+    read_run_facts,
+    read_versions,
+    sha256_of,
+    step_of,
+)
 from datasets import Dataset
-from held_out_sets import HeldOut
-from packing import Schedule, ScheduledPieces, plan_schedule
+from held_out_sets import HeldOut, hold_out, overlapping_lines
+from packing import Piece, Schedule, ScheduledPieces, cut_into_pieces, plan_schedule
+from processes import say, use_threads, warn, world_size
+from qlora_model import read_model_config
 from recipes import Recipe, choose_step_tokens, split_step
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 
+from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
 from common.chat_format import (
     PERSON_TEMPLATE,
     ChatFormatError,
@@ -21,8 +40,10 @@ from common.chat_format import (
     encode_conversation,
     find_end_of_turn_id,
 )
-from common.conversation_data import Conversation
-from common.script import ScriptError
+from common.compute_device import Device, choose_training_device
+from common.conversation_data import Conversation, TrainingData
+from common.model_folder import CHECKPOINTS_NAME
+from common.script import ScriptError, shown_path
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,79 @@ class Material:
         return sum(row_tokens) / sum(max(tokens, self.pack_tokens) for tokens in row_tokens)
 
 
+@dataclass(frozen=True)
+class Run:
+    """All that is known before the model is loaded."""
+
+    options: argparse.Namespace
+    recipe: Recipe
+    data: TrainingData
+    base: BaseModel
+    tokenizer: Any
+    held_out: HeldOut
+    material: Material
+    device: Device
+    facts: dict[str, Any]  # everything that decides what the training computes
+
+    @property
+    def held_out_conversations(self) -> list[list[dict[str, str]]]:
+        """The messages of the validation set."""
+        lines = set(self.held_out.validation)
+        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
+
+
+def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
+    """Choose device and held-out conversations, encode and pack the rest."""
+    use_threads(options.threads)
+    device = choose_training_device(options.device)
+    assert base.folder is not None
+    tokenizer = load_tokenizer(base.folder, base.name)
+    recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
+    held_out = choose_held_out(data)
+    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
+    facts = dataclasses.asdict(recipe) | {
+        "base_fingerprint": base_fingerprint(base.folder),
+        "data_sha256": data.sha256,
+        "template_sha256": _sha256(tokenizer.chat_template),
+        "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
+        "seed": options.seed,
+        "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
+        "processes": world_size(),
+        "device": f"{device.kind} {device.dtype}",
+    }
+    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for group in TOKENIZER_FILES for name in group if (folder / name).is_file()]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def find_checkpoint(run: Run) -> Path | None:
+    """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
+    # One after the other: the first process sets broken ones aside, then all find the same.
+    with PartialState(cpu=run.device.kind == "cpu").main_process_first():
+        checkpoint, problems = find_newest_complete(run.options.model_dir / CHECKPOINTS_NAME)
+    for problem in problems:
+        warn(f"a checkpoint was set aside, {problem}")
+    if checkpoint is None:
+        say("No complete checkpoint yet: starting from the beginning")
+        return None
+    differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
+    if differences:
+        raise ScriptError(
+            f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
+            + "".join(f"\n  {difference}" for difference in differences)
+        )
+    for difference in list_differences(read_versions(checkpoint), library_versions()):
+        warn(f"other versions may compute other last digits: {difference}")
+    say(f"Going on after step {step_of(checkpoint):,}")
+    return checkpoint
+
+
 def load_tokenizer(folder: Any, name: str) -> Any:
     """Load the tokenizer of the base in `folder`; one without a chat template gets the published marking."""
     try:
@@ -67,6 +161,27 @@ def load_tokenizer(folder: Any, name: str) -> Any:
     except ChatFormatError as error:
         raise ScriptError(f"{name}: {error}") from None
     return tokenizer
+
+
+def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Return `recipe` with rows no longer than the positions that the base knows, and say so."""
+    num_positions = getattr(config, "max_position_embeddings", recipe.max_length)
+    if num_positions >= recipe.max_length:
+        return recipe
+    say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
+    return dataclasses.replace(recipe, max_length=num_positions)
+
+
+def choose_held_out(data: TrainingData) -> HeldOut:
+    """Choose the conversations that are kept from training; warn where they tell little."""
+    held_out = hold_out(data.conversations)
+    if not held_out.validation:
+        warn("too few conversations to keep some from training: nothing can be measured, nor stopped early")
+        return held_out
+    overlap = overlapping_lines(data.conversations, held_out)
+    if overlap:
+        warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
+    return held_out
 
 
 def prepare_material(

@@ -1,33 +1,35 @@
 """Would this run fit, and how long would it take: memory, tokens, steps, time and disk against this machine.
 
-It answers `--check` and refuses a run that would take days, both before any weight is loaded.
-It leaves the memory itself to memory_estimate, and finding the base to base_model_files.
+It answers `--check`, refuses a run that would take days or not fit, and decides whether activations are kept: all before
+any weight is loaded. It leaves the memory itself to `memory_estimate`.
 """
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from checkpoints import NUM_KEPT, list_checkpoints
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
-from processes import local_world_size
-from qlora_model import ParameterCount, find_lora_targets
+from prepared_run import Material, Run, prepare_run, shorten_to_context
+from processes import is_sharded, local_world_size, say, warn
+from qlora_model import ParameterCount, find_lora_targets, read_model_config
 from recipes import Recipe
+from training_options import flags_without
 from training_progress import shown_bytes, shown_seconds
 from transformers import PreTrainedConfig
 
-from common.base_model_files import BaseModel
-from common.compute_device import Device, unused_gpu_notice
-from common.conversation_data import Conversation
+from common.base_model_files import BaseModel, check_base_folder, find_base
+from common.compute_device import Device, choose_training_device, unused_gpu_notice
+from common.conversation_data import Conversation, TrainingData
 from common.model_folder import CHECKPOINTS_NAME
 from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 
@@ -67,6 +69,63 @@ class Work:
     supervised_share: float  # of the row that has most
 
 
+def check_feasibility(options: argparse.Namespace, data: TrainingData | None) -> list[str]:
+    """Return the lines of `--check`, with as much as is at hand: the base's config, then tokenizer and data."""
+    device = choose_training_device(options.device)
+    base = find_base(options.base_model_id, options.start_dir)
+    work = None
+    if base.folder is not None and data is not None:
+        check_base_folder(base.folder)
+        run = prepare_run(options, data, base)
+        recipe, work = run.recipe, measure_work(run.material)
+    else:
+        recipe = shorten_to_context(options.recipe, find_config(base))
+    keeping, resumes = options.activation_checkpointing, options.resume
+    lines = check_run(base, device, recipe, work, options.model_dir, keeping, resumes)
+    if data is not None and options.device == "auto":
+        try:
+            work = work or guess_work(data.conversations, recipe)
+            refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
+        except ScriptError as error:
+            lines.append(f"  But {error}")
+    return lines
+
+
+def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
+    """Stop before a base is fetched that this machine could not train within a day."""
+    if options.device == "auto":
+        config = find_config(base)
+        work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
+        refuse_what_takes_days(base, config, choose_training_device(), work, flags_without("--resume"))
+
+
+def refuse_hopeless_run(run: Run) -> None:
+    """Stop before a base is loaded that this machine could not train within a day."""
+    notice = unused_gpu_notice()
+    if notice:
+        warn(notice)
+    if run.options.device == "auto":
+        work, flags = measure_work(run.material), flags_without("--resume")
+        refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
+
+
+def decide_to_recompute(run: Run) -> bool:
+    """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
+    checkpointing = run.options.activation_checkpointing
+    if is_sharded():  # the estimate is of a whole model
+        return bool(checkpointing != "off")
+    assert run.base.folder is not None
+    config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
+    available = available_bytes(run.device)
+    load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
+    say(
+        f"Memory: about {shown_gib(training.total)}, {shown_gib(available)} are free on {run.device.name}\n"
+        f"  {shown_keeping(load)}"
+    )
+    refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
+    return load.recomputes
+
+
 def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
     """Return about how much there is to train on, before a tokenizer can count it."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
@@ -74,8 +133,8 @@ def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
     return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
 
 
-def measure_work(material: Any) -> Work:
-    """Sum up what `training_material.prepare_material` prepared, and find its largest row."""
+def measure_work(material: Material) -> Work:
+    """Sum up what `prepare_material` prepared, and find its largest row."""
     supervised = [sum(piece) for piece in material.pieces["is_supervised"]]
     rows = [
         (sum(material.lengths[piece] for piece in pack), sum(supervised[piece] for piece in pack))
