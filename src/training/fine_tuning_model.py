@@ -14,7 +14,6 @@ path_to_data = "src/data_preprocessing/final_outputs/formatted_data.jsonl"
 saved_model_path = "saved_model"
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 from checkpoints import step_of
 from output_folder import check_output_folder, finish_folder, hold_output_folder, is_disk_full, write_json
 from processes import check_launch, is_first_process, is_sharded, say, warn, world_size
-from training_options import how_to_resume, parse_options
+from training_options import how_to_resume, next_command, parse_options
 
 from common.base_model_files import (
     BaseModel,
@@ -40,12 +39,9 @@ from common.base_model_files import (
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
 from common.script import (
-    PROJECT_ROOT,
     ScriptError,
-    printable,
     run_script,
     shown_path,
-    shown_python,
     warn_of_other_blocks,
 )
 
@@ -114,8 +110,8 @@ def show_check(options: argparse.Namespace) -> None:
     """Print what the run would take, as far as it is known."""
     from feasibility import check_feasibility
 
-    is_typed = options.path_to_data is not path_to_data
-    data = read_data(options) if is_typed or options.data_path.is_file() else None
+    is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
+    data = read_data(options) if is_wanted else None
     for line in check_feasibility(options, data):
         say(line)
 
@@ -288,12 +284,6 @@ def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", keeper
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
-
-
-def next_command(options: argparse.Namespace) -> str:
-    """Return the command of stage 3 for this model."""
-    flags = [] if options.saved_model_path is saved_model_path else ["--saved-model-path", options.saved_model_path]
-    return printable(shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags]))
 
 
 if __name__ == "__main__":

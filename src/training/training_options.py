@@ -13,7 +13,7 @@ from processes import is_sharded, local_world_size, world_size
 from recipes import DEFAULT_RECIPE, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
-from common.script import PROJECT_ROOT, printable, shown_python
+from common.script import PROJECT_ROOT, printable, shown_path, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
 MAX_SEED = 2**32 - 1  # numpy takes no other
@@ -37,16 +37,18 @@ def parse_options(
 ) -> argparse.Namespace:
     """Parse the command line; `block` holds the three filled-in values.
 
-    The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
-    `model_dir` and `recipe`, with the flags that change it applied.
+    The result has the flags, and besides `typed` (which of the three values were given as flags), `start_dir` (from which
+    `base_model_id` counts when it is a path), `data_path`, `model_dir` and `recipe`, with the flags that change it applied.
     """
     parser = make_parser(description, EXAMPLES)
     files = parser.add_argument_group("the fill-in block (typed paths count from the current folder)")
-    files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder (default: %(default)s)")
-    files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1 (default: %(default)s)")
-    files.add_argument("--saved-model-path", metavar="DIR", help="the folder to write (default: %(default)s)")
-    for name, value in block.items():
-        files.set_defaults(**{name: value})
+    for flag, metavar, text in (
+        ("--base-model-id", "ID", "a hub id (owner/name) or a folder"),
+        ("--path-to-data", "FILE", "the JSONL of stage 1"),
+        ("--saved-model-path", "DIR", "the folder to write"),
+    ):
+        default = block[_name_of(flag)].replace("%", "%%")
+        files.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})")
 
     run = parser.add_argument_group("the run")
     run.add_argument("--check", action="store_true", help="show what it would take, then leave; nothing is loaded")
@@ -88,8 +90,7 @@ def parse_options(
             "tokens of a row, and of the longest context; less needs less memory",
         ),
     ):
-        name = flag.lstrip("-").replace("-", "_")
-        value = f"{getattr(DEFAULT_RECIPE, name):g}"
+        value = f"{getattr(DEFAULT_RECIPE, _name_of(flag)):g}"
         training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({value})")
     training.add_argument(
         "--batch-tokens",
@@ -108,8 +109,12 @@ def parse_options(
     )  # fmt: skip
     options = parser.parse_args(arguments)
     options.recipe = _apply_flags(options)
-    _resolve_paths(options, block)
+    _fill_in_block(options, block)
     return options
+
+
+def _name_of(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _apply_flags(options: argparse.Namespace) -> Recipe:
@@ -119,9 +124,12 @@ def _apply_flags(options: argparse.Namespace) -> Recipe:
     return dataclasses.replace(DEFAULT_RECIPE, **flags)
 
 
-def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:
+def _fill_in_block(options: argparse.Namespace, block: dict[str, str]) -> None:
+    options.typed = {name for name in block if getattr(options, name) is not None}
+    vars(options).update({name: value for name, value in block.items() if name not in options.typed})
+
     def start_of(name: str) -> Path:
-        return PROJECT_ROOT if getattr(options, name) is block[name] else Path.cwd()
+        return Path.cwd() if name in options.typed else PROJECT_ROOT
 
     options.start_dir = start_of("base_model_id")
     options.data_path = start_of("path_to_data") / typed_path(options.path_to_data)
@@ -141,3 +149,9 @@ def how_to_resume() -> str:
 def flags_without(*unwanted: str) -> list[str]:
     """Return the flags that were given, but for the unwanted ones."""
     return [flag for flag in sys.argv[1:] if flag not in unwanted]
+
+
+def next_command(options: argparse.Namespace) -> str:
+    """Return the command of stage 3 for this model."""
+    flags = ["--saved-model-path", options.saved_model_path] if "saved_model_path" in options.typed else []
+    return printable(shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags]))
