@@ -1,4 +1,4 @@
-"""The command line of stage 2: flags, their defaults and examples. Nothing is read or checked here but numbers."""
+"""The command line of stage 2: its flags and defaults, what follows from them, and the commands to run next."""
 
 from __future__ import annotations
 
