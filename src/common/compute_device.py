@@ -61,10 +61,9 @@ class Machine:
 
 def look_at_machine() -> Machine:
     """Return what this computer and this torch offer."""
-    has_cuda = torch.cuda.is_available()
     return Machine(
-        has_cuda=has_cuda,
-        has_cuda_bf16=has_cuda and torch.cuda.is_bf16_supported(),
+        has_cuda=torch.cuda.is_available(),
+        has_cuda_bf16=_has_cuda_bf16(),
         has_mps=torch.backends.mps.is_available(),
         has_processor_bf16=bool(BF16_PROCESSOR_FLAGS & _processor_flags()),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -74,10 +73,8 @@ def look_at_machine() -> Machine:
 def choose_training_device(wanted: str = "auto") -> Device:
     """Return the best device to train on: the GPU of this process, a Mac's GPU, or the processor ("cpu": always)."""
     if wanted == "auto" and torch.cuda.is_available():
-        # Cards before Ampere only emulate bf16, slowly.
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         number = os.environ.get("LOCAL_RANK", "0")  # the launcher counts the processes of this machine
-        return Device(f"cuda:{number}", torch.bfloat16 if has_bf16 else torch.float16, True)
+        return Device(f"cuda:{number}", torch.bfloat16 if _has_cuda_bf16() else torch.float16, True)
     if wanted == "auto" and torch.backends.mps.is_available():
         has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
         return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
@@ -138,6 +135,11 @@ def unused_gpu_notice() -> str | None:
     if torch.version.cuda is None:
         return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command"
     return f"torch cannot use the NVIDIA GPU of this machine (built for CUDA {torch.version.cuda}); update its driver"
+
+
+def _has_cuda_bf16() -> bool:
+    # Cards before Ampere (T4, RTX 20) only emulate bf16, slowly, and count as able unless asked otherwise.
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _weight_bytes(base_dir: Path) -> int:
