@@ -98,5 +98,5 @@ def test_the_run_is_refused_before_its_first_step(disk, tmp_path, tiny_base_dir,
     run = prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
     disk(tmp_path, 1_000_000)
     with pytest.raises(ScriptError, match="are needed on the disk for checkpoints"):
-        load_model(run, recomputes=False)
+        load_model(run, gradient_checkpointing=False)
     assert not (tmp_path / "model").exists()

@@ -25,8 +25,8 @@ from memory_estimate import (
     estimate_memory,
 )
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
-from packing import collate_pack
-from qlora_model import add_lora, load_quantized_base, read_model_config, recompute_activations
+from packing import collate_row
+from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base, read_model_config
 from recipes import DEFAULT_RECIPE
 from transformers import MistralConfig
 
@@ -76,11 +76,11 @@ def test_estimate_agrees_with_a_real_step_of_the_real_quantized_model(tiny_base_
     base = load_quantized_base(tiny_base_dir, CPU, SEGMENT_ATTENTION)
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=8, alpha=16, dropout=0.0)
-    recompute_activations(model)
+    enable_gradient_checkpointing(model)
     model.train()
     num_supervised = round(load.supervised_share * length)
-    piece = {"input_ids": [5] * length, "is_supervised": [False] * (length - num_supervised) + [True] * num_supervised}
-    batch = collate_pack([[piece]])
+    chunk = {"input_ids": [5] * length, "is_supervised": [False] * (length - num_supervised) + [True] * num_supervised}
+    batch = collate_row([[chunk]])
     with StorageMeter() as meter:
         loss = model(**batch).loss
         loss.backward()
@@ -180,26 +180,26 @@ class TestCheck:
     def test_activations_are_kept_only_where_they_easily_fit(self, small_base):
         config = read_model_config(small_base.folder)
         low, high = (
-            estimate_memory(config, CPU, Load(row_tokens=512, recomputes=recomputes))[1].total
-            for recomputes in (True, False)
+            estimate_memory(config, CPU, Load(row_tokens=512, gradient_checkpointing=gradient_checkpointing))[1].total
+            for gradient_checkpointing in (True, False)
         )
         assert low < high
-        for checkpointing, available, recomputes in (
+        for checkpointing, available, gradient_checkpointing in (
             ("auto", 3 * high, False),
             ("auto", high, True),
             ("on", 3 * high, True),
             ("off", low, False),
         ):
             load, _count, training, _chat = plan_memory(config, CPU, Load(row_tokens=512), available, checkpointing)
-            assert load.recomputes == recomputes
-            assert training.total == (low if recomputes else high)
+            assert load.gradient_checkpointing == gradient_checkpointing
+            assert training.total == (low if gradient_checkpointing else high)
 
     def test_a_forced_choice_that_does_not_fit_is_the_first_to_be_changed(self, small_base):
         from feasibility import _advice
 
         config = read_model_config(small_base.folder)
         needed = estimate_memory(config, CPU, Load())[1].total
-        assert "Leave --activation-checkpointing" in _advice(config, CPU, Load(recomputes=False), needed)
+        assert "Leave --activation-checkpointing" in _advice(config, CPU, Load(gradient_checkpointing=False), needed)
 
     def test_load_follows_recipe_and_data(self):
         assert load_of(DEFAULT_RECIPE, None).row_tokens == 2048

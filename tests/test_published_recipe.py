@@ -14,7 +14,7 @@ from published_recipe import (
     PaddedCollator,
     plan_padded_schedule,
 )
-from qlora_model import add_lora, recompute_activations
+from qlora_model import add_lora, enable_gradient_checkpointing
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common.base_model_files import BaseModel
@@ -40,8 +40,8 @@ def test_padded_rows_learn_what_is_supervised_and_never_padding():
 
 def test_padded_plan_takes_so_many_rows_to_a_batch():
     schedule = plan_padded_schedule(21, num_epochs=1, seed=0)
-    assert Counter(map(len, schedule.packs))[2] >= 8
-    assert sorted(piece for pack in schedule.packs for piece in pack) == list(range(21))
+    assert Counter(map(len, schedule.rows))[2] >= 8
+    assert sorted(chunk for row in schedule.rows for chunk in row) == list(range(21))
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_published_recipe_needs_about_12_gib():
             parameter.data = torch.empty(parameter.shape, device="meta", dtype=torch.float32)
             upcast_bytes += parameter.nbytes
     adapted = add_lora(model, rank=32, alpha=64, dropout=DROPOUT)
-    recompute_activations(adapted)
+    enable_gradient_checkpointing(adapted)
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16):
         make_fake(adapted)
         rows = torch.zeros(ROWS_PER_BATCH, MAX_LENGTH, dtype=torch.long)

@@ -12,10 +12,10 @@ from processes import check_launch, is_first_process, world_size
 from qlora_model import (
     add_lora,
     count_parameters,
+    enable_gradient_checkpointing,
     find_lora_targets,
     load_quantized_base,
     read_model_config,
-    recompute_activations,
 )
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
@@ -139,13 +139,13 @@ def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_train
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recomputing_activations_changes_no_gradient(base_dir, input_ids, dropout):
-    def gradients(recomputes):
+def test_gradient_checkpointing_changes_no_gradient(base_dir, input_ids, dropout):
+    def gradients(is_checkpointed):
         torch.manual_seed(0)
         model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=dropout)
-        if recomputes:
-            recompute_activations(model)
-        assert model.get_base_model().model.layers[0].gradient_checkpointing == recomputes
+        if is_checkpointed:
+            enable_gradient_checkpointing(model)
+        assert model.get_base_model().model.layers[0].gradient_checkpointing == is_checkpointed
         model.train()
         model(input_ids=input_ids, labels=input_ids).loss.backward()
         return [p.grad for p in model.parameters() if p.grad is not None]

@@ -45,7 +45,7 @@ def make_training_arguments(
     measures_base: bool,
     seed: int,
 ) -> TrainingArguments:
-    """Translate a recipe into the library's arguments; one pack is a batch, the schedule is the one epoch.
+    """Translate a recipe into the library's arguments; one row is a batch, the schedule is the one epoch.
 
     `measures_base`: evaluate before the first step, when the adapter still changes nothing.
     """
@@ -54,7 +54,7 @@ def make_training_arguments(
         output_dir=str(checkpoints_dir),
         num_train_epochs=1,  # the schedule already holds every epoch, packed anew
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=schedule.packs_per_step // world_size(),
+        gradient_accumulation_steps=schedule.rows_per_step // world_size(),
         train_sampling_strategy="sequential",
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler,
@@ -194,7 +194,7 @@ class StopRequest:
         return bool(flag.item())
 
 
-class RunKeeper(TrainerCallback):
+class TrainingCallback(TrainerCallback):
     """Watches the run: the live line, the log, sample replies, complete checkpoints, stopping."""
 
     def __init__(
@@ -206,7 +206,7 @@ class RunKeeper(TrainerCallback):
         checkpoints_dir: Path,
         run_facts: Mapping[str, Any],
     ) -> None:
-        """`lengths` are the tokens of each piece; `log` is None in all processes but the first."""
+        """`lengths` are the tokens of each chunk; `log` is None in all processes but the first."""
         self.log = log
         self.stop_request = StopRequest()
         self.was_stopped = False
@@ -257,7 +257,7 @@ class RunKeeper(TrainerCallback):
 
     def _log_step(self, step: int, logs: dict[str, float]) -> None:
         epoch = self._schedule.epoch_at(step)
-        num_tokens = sum(self._lengths[number] for number in self._schedule.pieces_of_step(step))
+        num_tokens = sum(self._lengths[number] for number in self._schedule.chunks_of_step(step))
         line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
         self._line.show(line, is_last=step == self._schedule.num_steps)
         if self.log is not None:

@@ -109,7 +109,7 @@ def refuse_hopeless_run(run: Run) -> None:
         refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
 
 
-def decide_to_recompute(run: Run) -> bool:
+def choose_gradient_checkpointing(run: Run) -> bool:
     """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
     checkpointing = run.options.activation_checkpointing
     if is_sharded():  # the estimate is of a whole model
@@ -123,7 +123,7 @@ def decide_to_recompute(run: Run) -> bool:
         f"  {shown_keeping(load)}"
     )
     refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
-    return load.recomputes
+    return load.gradient_checkpointing
 
 
 def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
@@ -135,10 +135,10 @@ def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
 
 def measure_work(material: Material) -> Work:
     """Sum up what `prepare_material` prepared, and find its largest row."""
-    supervised = [sum(piece) for piece in material.pieces["is_supervised"]]
+    supervised = [sum(chunk) for chunk in material.chunks["is_supervised"]]
     rows = [
-        (sum(material.lengths[piece] for piece in pack), sum(supervised[piece] for piece in pack))
-        for pack in material.schedule.packs
+        (sum(material.lengths[chunk] for chunk in row), sum(supervised[chunk] for chunk in row))
+        for row in material.schedule.rows
     ]
     longest = max(tokens for tokens, _ in rows)
     return Work(
@@ -178,7 +178,7 @@ def plan_memory(
     easily fit.
     """
     if checkpointing != "on":
-        kept = replace(load, recomputes=False)
+        kept = replace(load, gradient_checkpointing=False)
         count, training, chat = estimate_memory(config, device, kept)
         if checkpointing == "off" or training.total <= SHARE_FOR_KEEPING[device.kind] * available:
             return kept, count, training, chat
@@ -258,7 +258,7 @@ def refuse_what_takes_days(
 
 def shown_keeping(load: Load) -> str:
     """Say whether activations are kept, and what the other way would change."""
-    if load.recomputes:
+    if load.gradient_checkpointing:
         return "activations are computed again in the backward pass, to save memory (--activation-checkpointing on)"
     return "activations are kept, nothing is computed twice (--activation-checkpointing off)"
 
@@ -381,8 +381,8 @@ def _free_disk_bytes(output_dir: Path) -> int:
 def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:
     """Return the smallest change that makes the run fit, tried out by the same estimate."""
     and_more = ""
-    if not load.recomputes:
-        load = replace(load, recomputes=True)
+    if not load.gradient_checkpointing:
+        load = replace(load, gradient_checkpointing=True)
         training = estimate_memory(config, device, load)[1]
         if training.total <= available:
             return f"Leave --activation-checkpointing to itself (then {shown_gib(training.total)})."

@@ -46,7 +46,7 @@ from common.script import (
 )
 
 if TYPE_CHECKING:
-    from adapter_trainer import AdapterTrainer, RunKeeper
+    from adapter_trainer import AdapterTrainer, TrainingCallback
     from prepared_run import Run
 
 SEED = 0
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = get_base(options, data)
 
     # The heavy libraries load here: everything that could be refused without them has been.
-    from feasibility import decide_to_recompute, refuse_hopeless_run
+    from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
     from prepared_run import find_checkpoint, prepare_run
 
     with hold_output_folder(options) as start_writing:
@@ -75,15 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
             refuse_hopeless_run(run)
-            model = load_model(run, decide_to_recompute(run))
+            model = load_model(run, choose_gradient_checkpointing(run))
             print_plan(run, model)
             start_writing(run)
-            trainer, keeper = run_training(run, model, checkpoint)
-            if keeper.was_stopped:
+            trainer, callback = run_training(run, model, checkpoint)
+            if callback.was_stopped:
                 say(f"Saved after step {trainer.state.global_step:,}. {how_to_resume()}")
-                return keeper.stop_request.exit_status
+                return callback.stop_request.exit_status
             if is_first_process():
-                save_and_summarise(run, model, trainer, keeper)
+                save_and_summarise(run, model, trainer, callback)
     return 0
 
 
@@ -132,13 +132,13 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     return base
 
 
-def load_model(run: "Run", recomputes: bool) -> Any:
+def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
     import torch
     from feasibility import refuse_full_disk
     from head_loss import compute_loss_in_blocks
     from packed_attention import choose_attention, register_segment_attention
-    from qlora_model import add_lora, count_parameters, load_quantized_base, recompute_activations
+    from qlora_model import add_lora, count_parameters, enable_gradient_checkpointing, load_quantized_base
     from transformers import set_seed
     from transformers.utils import logging as transformers_logging
 
@@ -153,13 +153,13 @@ def load_model(run: "Run", recomputes: bool) -> Any:
     adapter_dtype = getattr(torch, recipe.adapter_dtype)
     model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
     refuse_full_disk(run.options.model_dir, count_parameters(model), run.options.resume)
-    if recomputes:
-        recompute_activations(model)
+    if gradient_checkpointing:
+        enable_gradient_checkpointing(model)
     register_segment_attention()
     if not is_sharded():  # the loss takes the head's weights themselves, and those are in parts then
         compute_loss_in_blocks(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
-    fault = choose_attention(model, [run.material.pieces[number] for number in longest])
+    fault = choose_attention(model, [run.material.chunks[number] for number in longest])
     if fault:
         raise ScriptError(f"{run.base.name}: {fault}; choose another base model")
     return model
@@ -188,17 +188,17 @@ def print_plan(run: "Run", model: Any) -> None:
         say(f"  {material.num_cut:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside")
 
 
-def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, RunKeeper]":
+def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, TrainingCallback]":
     """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
-    from adapter_trainer import AdapterTrainer, RunKeeper, make_training_arguments
+    from adapter_trainer import AdapterTrainer, TrainingCallback, make_training_arguments
     from held_out_evaluation import SampleReplies, measure_reply_loss
     from output_folder import make_generation_config
-    from packing import ScheduledPieces, collate_pack
+    from packing import PackedRows, collate_row
     from training_progress import TrainingLog
 
-    model_dir, schedule, packs = run.options.model_dir, run.material.schedule, run.material.held_out
+    model_dir, schedule, rows = run.options.model_dir, run.material.schedule, run.material.held_out
     generation_config = make_generation_config(run.tokenizer)
-    keeper = RunKeeper(
+    callback = TrainingCallback(
         schedule=schedule,
         lengths=run.material.lengths,
         log=TrainingLog(model_dir / LOG_NAME, step_of(checkpoint) if checkpoint else 0) if is_first_process() else None,
@@ -207,26 +207,26 @@ def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[Adap
         run_facts=run.facts,
     )
     trainer = AdapterTrainer(
-        measure_held_out=None if packs is None else lambda: measure_reply_loss(model, packs),
+        measure_held_out=None if rows is None else lambda: measure_reply_loss(model, rows),
         model=model,
         args=make_training_arguments(
             run.recipe,
             run.device,
             schedule,
             model_dir / CHECKPOINTS_NAME,
-            has_held_out=packs is not None,
-            measures_base=packs is not None and checkpoint is None,
+            has_held_out=rows is not None,
+            measures_base=rows is not None and checkpoint is None,
             seed=run.options.seed,
         ),
-        train_dataset=ScheduledPieces(run.material.pieces, schedule.packs),
-        data_collator=collate_pack,
-        callbacks=[keeper],
+        train_dataset=PackedRows(run.material.chunks, schedule.rows),
+        data_collator=collate_row,
+        callbacks=[callback],
     )
     if checkpoint and trainer.restore_if_stopped_early(checkpoint):
-        return trainer, keeper
-    with keeper.stop_request:
+        return trainer, callback
+    with callback.stop_request:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    return trainer, keeper
+    return trainer, callback
 
 
 @contextmanager
@@ -260,15 +260,15 @@ def is_memory_full(error: Exception) -> bool:
     )
 
 
-def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", keeper: "RunKeeper") -> None:
+def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback") -> None:
     """Write the finished model, settings last, and say how well it went and what to do next."""
     from output_folder import make_generation_config, make_report, make_settings
     from training_progress import draw_loss_curve, shown_bytes, shown_seconds
 
     model_dir = run.options.model_dir
-    assert keeper.log is not None
-    report = make_report(run, model, trainer.state, keeper.log.rows)
-    draw_loss_curve(model_dir / CURVE_NAME, keeper.log.rows, report["best_step"])
+    assert callback.log is not None
+    report = make_report(run, model, trainer.state, callback.log.rows)
+    draw_loss_curve(model_dir / CURVE_NAME, callback.log.rows, report["best_step"])
     write_json(model_dir / REPORT_NAME, report)
     generation_config = make_generation_config(run.tokenizer)
     num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, make_settings(run, model))

@@ -49,7 +49,7 @@ def choose_block_positions(vocab_size: int) -> int:
 
 
 def compute_loss_in_blocks(model: PreTrainedModel) -> None:
-    """Let `model` answer the batches of `collate_pack` with their loss alone, computed block by block.
+    """Let `model` answer the batches of `collate_row` with their loss alone, computed block by block.
 
     Any other call (a reply, a batch without `shift_labels`) takes the model's own way, and so does every call of a
     model whose head is more than a product, or that does more after its head.

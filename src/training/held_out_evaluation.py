@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from packed_attention import PLAIN_ATTENTION
-from packing import ScheduledPieces, collate_pack
+from packing import PackedRows, collate_row
 
 from common.chat_format import encode_conversation
 from common.script import printable
@@ -44,21 +44,21 @@ class ReplyLoss:
         return self.nats / math.log(2) / self.num_chars
 
 
-def measure_reply_loss(model: Any, packs: ScheduledPieces) -> ReplyLoss:
-    """Sum the loss of the replies over all packs."""
+def measure_reply_loss(model: Any, rows: PackedRows) -> ReplyLoss:
+    """Sum the loss of the replies over all rows."""
     nats = num_tokens = num_chars = 0.0
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for number in range(len(packs)):
-            pieces = packs[number]
+        for number in range(len(rows)):
+            chunks = rows[number]
             batch = {
                 name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in collate_pack([pieces]).items()
+                for name, value in collate_row([chunks]).items()
             }
             nats += model(**batch, num_items_in_batch=1).loss.item()  # their sum, divided by 1
             num_tokens += len(batch["labels"])
-            num_chars += sum(piece["num_reply_chars"] for piece in pieces)
+            num_chars += sum(chunk["num_reply_chars"] for chunk in chunks)
     model.train(was_training)
     return ReplyLoss(nats, int(num_tokens), int(num_chars))
 
@@ -120,7 +120,7 @@ def _one_line(text: str) -> str:
 
 @contextmanager
 def _plain_attention(model: Any) -> Iterator[None]:
-    """Let the model attend as the library does: a reply grows token by token and has no packs."""
+    """Let the model attend as the library does: a reply grows token by token and has no rows."""
     base = model.get_base_model()
     packed_implementation = base.config._attn_implementation
     base.set_attn_implementation(PLAIN_ATTENTION)

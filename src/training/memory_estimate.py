@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from head_loss import compute_loss_in_blocks
 from peft.helpers import disable_input_dtype_casting
-from qlora_model import ParameterCount, add_lora, count_parameters, recompute_activations
+from qlora_model import ParameterCount, add_lora, count_parameters, enable_gradient_checkpointing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -74,7 +74,7 @@ class Load:
     alpha: int = 64
     dropout: float = 0.0
     adapter_dtype: torch.dtype = torch.float32
-    recomputes: bool = True  # activations in the backward pass, instead of keeping them
+    gradient_checkpointing: bool = True  # activations in the backward pass, instead of keeping them
     chat_tokens: int = 2048  # that a chat remembers
 
 
@@ -189,8 +189,8 @@ def estimate_memory(
     num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
     compute_loss_in_blocks(model)
     adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
-    if load.recomputes:
-        recompute_activations(adapted)
+    if load.gradient_checkpointing:
+        enable_gradient_checkpointing(adapted)
     count = count_parameters(adapted)
     # Half precision is trained under autocast. There 4-bit layers do not cast their input to the adapter's fp32;
     # the plain layers that stand for them here would.

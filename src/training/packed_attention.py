@@ -5,9 +5,9 @@ AttentionInterface, so that no model is patched. On a GPU in half precision torc
 in one call; elsewhere a loop over the segments (1.5 to 1.8 times the speed of a mask at 1,024 to 2,048 tokens on a CPU).
 
 Some models or versions let packed conversations see each other in silence (a key-value cache is enough), which no loss
-curve shows. Two short pieces tell: alone, in a pack, and in a pack whose other piece was changed. The loss that training
+curve shows. Two short chunks tell: alone, in a row, and in a row whose other chunk was changed. The loss that training
 takes of them has to be the mean of what their tokens give one by one.
-It leaves the borders to `packing.collate_pack`, and what to do about a difference to the script.
+It leaves the borders to `packing.collate_row`, and what to do about a difference to the script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from packing import collate_pack
+from packing import collate_row
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -25,12 +25,12 @@ SEGMENT_ATTENTION = "segments"
 UNKNOWN_EXTRAS = ("softcap", "s_aux", "position_bias")
 
 PLAIN_ATTENTION = "eager"  # slow, but what every model defines itself by
-CHECKED_TOKENS = 96  # of each piece: contamination shows at once in the second one's first tokens
+CHECKED_TOKENS = 96  # of each chunk: contamination shows at once in the second one's first tokens
 
-# The largest mean difference of the loss a token. Measured for packs that leak: 1.5e-2 and more; for sound ones 3e-7
+# The largest mean difference of the loss a token. Measured for rows that leak: 1.5e-2 and more; for sound ones 3e-7
 # in fp32. In half precision the kernels round differently by length.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-# The pack with the other piece changed has the same shape: rounding is the same, whatever the precision.
+# The row with the other chunk changed has the same shape: rounding is the same, whatever the precision.
 LEAK_TOLERANCE = 1e-4
 
 
@@ -127,13 +127,13 @@ def _attend_in_one_call(
     return output.unsqueeze(0)
 
 
-def choose_attention(model: Any, pieces: Sequence[dict[str, Any]]) -> str | None:
-    """Let `model` attend in the fastest way that packs soundly; return what is wrong with the last one if none does."""
+def choose_attention(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
+    """Let `model` attend in the fastest way whose packed rows are sound; return what is wrong with the last one if none does."""
     fault = None
     for attention in (SEGMENT_ATTENTION, "sdpa", PLAIN_ATTENTION):
         try:
             model.get_base_model().set_attn_implementation(attention)
-            fault = find_packing_fault(model, pieces)
+            fault = find_packing_fault(model, chunks)
         except ValueError as error:  # this attention cannot do what this model needs, a soft cap for example
             fault = str(error)
         if fault is None:
@@ -141,14 +141,14 @@ def choose_attention(model: Any, pieces: Sequence[dict[str, Any]]) -> str | None
     return fault
 
 
-def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]]) -> str | None:
+def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
     """Return what is wrong with packed rows on this model as it attends now, or None.
 
-    Of `pieces`, the first and the last are taken.
+    Of `chunks`, the first and the last are taken.
     """
     first, second = (
-        {**piece, "is_supervised": [True] * len(piece["input_ids"])}
-        for piece in (_shorten(pieces[0]), _shorten(pieces[-1]))
+        {**chunk, "is_supervised": [True] * len(chunk["input_ids"])}
+        for chunk in (_shorten(chunks[0]), _shorten(chunks[-1]))
     )
     changed = {**first, "input_ids": list(reversed(first["input_ids"]))}
     packed = _token_losses(model, [first, second])
@@ -157,7 +157,7 @@ def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]]) -> str | No
     packed_attention = base.config._attn_implementation
     base.set_attn_implementation(PLAIN_ATTENTION)
     try:
-        alone = torch.cat([_token_losses(model, [piece], is_plain=True) for piece in (first, second)])
+        alone = torch.cat([_token_losses(model, [chunk], is_plain=True) for chunk in (first, second)])
     finally:
         base.set_attn_implementation(packed_attention)
     num_second = len(second["input_ids"]) - 1
@@ -168,20 +168,20 @@ def find_packing_fault(model: Any, pieces: Sequence[dict[str, Any]]) -> str | No
     if not difference <= TOLERANCES[base.dtype]:
         return f"packed and separate rows give different losses (by {difference:.1e} a token)"
     with torch.enable_grad():  # as in training: without gradients it is computed in another way
-        training_loss = model(**_on_device(model, collate_pack([[first, second]]))).loss.item()
+        training_loss = model(**_on_device(model, collate_row([[first, second]]))).loss.item()
     difference = abs(training_loss - packed.mean().item())
     if not difference <= TOLERANCES[base.dtype]:
         return f"the loss to train on is not the mean of the tokens' losses (by {difference:.1e} a token)"
     return None
 
 
-def _shorten(piece: dict[str, Any]) -> dict[str, Any]:
-    return {name: value[:CHECKED_TOKENS] for name, value in piece.items() if isinstance(value, list)}
+def _shorten(chunk: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[:CHECKED_TOKENS] for name, value in chunk.items() if isinstance(value, list)}
 
 
-def _token_losses(model: Any, pieces: Sequence[dict[str, Any]], is_plain: bool = False) -> torch.Tensor:
-    """Return the loss of each token but the first of each piece; `is_plain` computes one piece without our keywords."""
-    batch = collate_pack([pieces])
+def _token_losses(model: Any, chunks: Sequence[dict[str, Any]], is_plain: bool = False) -> torch.Tensor:
+    """Return the loss of each token but the first of each chunk; `is_plain` computes one chunk without our keywords."""
+    batch = collate_row([chunks])
     labels = batch.pop("labels").to(model.device)
     del batch["shift_labels"]
     if is_plain:

@@ -26,7 +26,7 @@ from checkpoints import (
 )
 from datasets import Dataset
 from held_out_sets import HeldOut, hold_out, overlapping_lines
-from packing import Piece, Schedule, ScheduledPieces, cut_into_pieces, plan_schedule
+from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
 from recipes import Recipe, choose_step_tokens, split_step
@@ -48,15 +48,15 @@ from common.script import ScriptError, shown_path
 
 @dataclass(frozen=True)
 class Material:
-    """Everything a run reads. `pieces` and `held_out` live in memory only: no copy of the chat is left in a cache."""
+    """Everything a run reads. `chunks` and `held_out` live in memory only: no copy of the chat is left in a cache."""
 
-    pieces: Dataset
+    chunks: Dataset
     lengths: list[int]
     num_supervised_tokens: int  # in one epoch
     schedule: Schedule
-    pack_tokens: int
+    row_tokens: int
     num_cut: int  # exchanges longer than a row
-    held_out: ScheduledPieces | None
+    held_out: PackedRows | None
 
     @property
     def num_tokens(self) -> int:
@@ -66,9 +66,9 @@ class Material:
     @property
     def fill(self) -> float:
         """How full the rows are, as a share."""
-        row_tokens = [sum(self.lengths[piece] for piece in pack) for pack in self.schedule.packs]
-        # A piece longer than a pack is a row of its own.
-        return sum(row_tokens) / sum(max(tokens, self.pack_tokens) for tokens in row_tokens)
+        row_tokens = [sum(self.lengths[chunk] for chunk in row) for row in self.schedule.rows]
+        # A chunk longer than a row is a row of its own.
+        return sum(row_tokens) / sum(max(tokens, self.row_tokens) for tokens in row_tokens)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "template_sha256": _sha256(tokenizer.chat_template),
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
-        "step_tokens": [material.pack_tokens, material.schedule.packs_per_step],
+        "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
@@ -196,8 +196,8 @@ def prepare_material(
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
-    training: list[Piece] = []
-    validation: list[Piece] = []
+    training: list[Chunk] = []
+    validation: list[Chunk] = []
     for conversation in conversations:
         if conversation.line_number in validation_lines:
             validation += encoder.encode_held_out(conversation)
@@ -205,14 +205,14 @@ def prepare_material(
             training += encoder.encode_training(conversation)
     if not training:
         raise ScriptError(f"no reply begins within {recipe.max_length:,} tokens; pass a higher --max-length")
-    lengths = [len(piece.input_ids) for piece in training]
-    pack_tokens, packs_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
+    lengths = [len(chunk.input_ids) for chunk in training]
+    row_tokens, rows_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
     return Material(
-        pieces=_as_dataset(training),
+        chunks=_as_dataset(training),
         lengths=lengths,
-        num_supervised_tokens=sum(sum(piece.is_supervised) for piece in training),
-        schedule=plan_schedule(lengths, recipe.epochs, pack_tokens, packs_per_step, seed),
-        pack_tokens=pack_tokens,
+        num_supervised_tokens=sum(sum(chunk.is_supervised) for chunk in training),
+        schedule=plan_schedule(lengths, recipe.epochs, row_tokens, rows_per_step, seed),
+        row_tokens=row_tokens,
         num_cut=encoder.num_cut,
         held_out=_pack_held_out(validation, recipe.max_length) if validation else None,
     )
@@ -224,14 +224,14 @@ class _Encoder:
         self._recipe = recipe
         self.num_cut = 0
 
-    def encode_held_out(self, conversation: Conversation) -> list[Piece]:
+    def encode_held_out(self, conversation: Conversation) -> list[Chunk]:
         """Cut to length, the replies of the person supervised."""
-        return cut_into_pieces(self._encode_person, conversation.messages, self._recipe.max_length)
+        return cut_into_chunks(self._encode_person, conversation.messages, self._recipe.max_length)
 
-    def encode_training(self, conversation: Conversation) -> list[Piece]:
+    def encode_training(self, conversation: Conversation) -> list[Chunk]:
         """Cut to length, supervised as the recipe wants it."""
         encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
-        return cut_into_pieces(encode, conversation.messages, self._recipe.max_length, self._count_cut)
+        return cut_into_chunks(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
     def _count_cut(self) -> None:
         self.num_cut += 1
@@ -249,10 +249,10 @@ class _Encoder:
         return dataclasses.replace(encoded, is_supervised=[False] + [True] * (len(encoded.input_ids) - 1))
 
 
-def _as_dataset(pieces: list[Piece]) -> Dataset:
-    return Dataset.from_list([dataclasses.asdict(piece) for piece in pieces])
+def _as_dataset(chunks: list[Chunk]) -> Dataset:
+    return Dataset.from_list([dataclasses.asdict(chunk) for chunk in chunks])
 
 
-def _pack_held_out(pieces: list[Piece], max_length: int) -> ScheduledPieces:
-    packs = plan_schedule([len(piece.input_ids) for piece in pieces], 1, max_length, 1, seed=0).packs
-    return ScheduledPieces(_as_dataset(pieces), packs)
+def _pack_held_out(chunks: list[Chunk], max_length: int) -> PackedRows:
+    rows = plan_schedule([len(chunk.input_ids) for chunk in chunks], 1, max_length, 1, seed=0).rows
+    return PackedRows(_as_dataset(chunks), rows)

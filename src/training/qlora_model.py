@@ -143,7 +143,7 @@ def add_lora(
     return adapted
 
 
-def recompute_activations(model: PeftModel) -> None:
+def enable_gradient_checkpointing(model: PeftModel) -> None:
     """Let `model` keep the input of each layer only, and compute the rest again in the backward pass.
 
     A third of the time more, for a fraction of the memory; the gradients are the same to the last bit.

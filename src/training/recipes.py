@@ -48,13 +48,13 @@ def choose_step_tokens(recipe: Recipe, num_tokens: int) -> int:
 
 
 def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[int, int]:
-    """Return (tokens of a pack, packs a step): as few packs as fit `max_length`, the same number for each process.
+    """Return (tokens of a row, rows a step): as few rows as fit `max_length`, the same number for each process.
 
     >>> split_step(8192, max_length=2048, num_processes=1)
     (2048, 4)
     >>> split_step(1500, max_length=2048, num_processes=2)
     (750, 2)
     """
-    packs_per_process = math.ceil(math.ceil(step_tokens / max_length) / num_processes)
-    num_packs = packs_per_process * num_processes
-    return step_tokens // num_packs, num_packs
+    rows_per_process = math.ceil(math.ceil(step_tokens / max_length) / num_processes)
+    num_rows = rows_per_process * num_processes
+    return step_tokens // num_rows, num_rows

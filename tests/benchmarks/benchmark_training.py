@@ -41,17 +41,17 @@ import torch
 from datasets import Dataset
 from head_loss import compute_loss_in_blocks
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
-from packing import ScheduledPieces, collate_pack, plan_schedule
+from packing import PackedRows, collate_row, plan_schedule
 from peft import LoraConfig, get_peft_model
 from published_recipe import BATCHES_PER_STEP, DROPOUT, PaddedCollator, plan_padded_schedule
-from qlora_model import recompute_activations
+from qlora_model import enable_gradient_checkpointing
 from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments, set_seed
 
 # Of the epoch, by size of the vocabulary. The first steps are slow; fewer would weigh them more than a real epoch does.
 NUM_CONVERSATIONS = {4_096: 512, 64_001: 192}
 PUBLISHED_ROWS = 8  # one step of the slow arm; each of its rows costs the same, whatever is in it
 NUM_HELD_OUT = 40
-STEP_TOKENS = 1_024  # of every arm, nearly: 8 rows of about 128 tokens, or one pack
+STEP_TOKENS = 1_024  # of every arm, nearly: 8 rows of about 128 tokens, or one row
 ROWS_PER_STEP = 8
 ROUNDS = 3
 LEARNING_RATE = 1e-3  # the same everywhere, high enough for a random model to learn something
@@ -60,12 +60,12 @@ SEVEN_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 ARMS = {
     "published": "(a) published recipe: rows padded to 2,000, every token's loss, dropout .07, LoRA on the head",
-    "published_recomputing": "(a) the same, activations computed again",
+    "published_checkpointing": "(a) the same, activations computed again",
     "padded": "(b) Trainer, padded to the longest of 8 rows",
     "trl": "(c) TRL SFTTrainer, packing",
     "ours": "(d) ours",
     "ours_head": "(d) ours, LoRA on the head as in (a)",
-    "ours_recomputing": "(d) the same, activations computed again",
+    "ours_checkpointing": "(d) the same, activations computed again",
 }
 
 
@@ -145,7 +145,7 @@ def published_trainer(model, conversations, folder):
     return Trainer(
         model=model,
         args=arguments,
-        train_dataset=ScheduledPieces(learn_every_token(conversations), schedule.packs),
+        train_dataset=PackedRows(learn_every_token(conversations), schedule.rows),
         data_collator=PaddedCollator(pad_token_id=0),
     )
 
@@ -205,26 +205,26 @@ def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
 
 def our_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
     lengths = [len(row["input_ids"]) for row in conversations]
-    schedule = plan_schedule(lengths, num_epochs=1, pack_tokens=row_tokens, packs_per_step=1, seed=SEED)
+    schedule = plan_schedule(lengths, num_epochs=1, row_tokens=row_tokens, rows_per_step=1, seed=SEED)
     arguments = TrainingArguments(
         **common_arguments(folder), per_device_train_batch_size=1, remove_unused_columns=False
     )
     return Trainer(
         model=model,
         args=arguments,
-        train_dataset=ScheduledPieces(conversations, schedule.packs),
-        data_collator=collate_pack,
+        train_dataset=PackedRows(conversations, schedule.rows),
+        data_collator=collate_row,
     )
 
 
 TRAINERS = {
     "published": published_trainer,
-    "published_recomputing": published_trainer,
+    "published_checkpointing": published_trainer,
     "padded": padded_trainer,
     "trl": trl_trainer,
     "ours": our_trainer,
     "ours_head": our_trainer,
-    "ours_recomputing": our_trainer,
+    "ours_checkpointing": our_trainer,
 }
 
 
@@ -243,8 +243,8 @@ def run_arm(arm: str, vocab_size: int) -> dict:
         dropout=DROPOUT if is_published else 0.0,
         attention=SEGMENT_ATTENTION if is_ours else "sdpa",
     )
-    if arm.endswith("recomputing"):
-        recompute_activations(model)
+    if arm.endswith("checkpointing"):
+        enable_gradient_checkpointing(model)
     with tempfile.TemporaryDirectory() as folder:
         trainer = TRAINERS[arm](model, conversations, folder)
         before_bytes = forget_peak_memory()
@@ -304,7 +304,7 @@ def objective_difference(vocab_size: int = 4_096) -> float:
         published = model(**PaddedCollator(pad_token_id=0)([rows])).loss
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
         compute_loss_in_blocks(model.get_base_model())
-        ours = model(**collate_pack([rows])).loss
+        ours = model(**collate_row([rows])).loss
     return abs(published.item() - ours.item())
 
 
@@ -356,8 +356,8 @@ def print_table(vocab_size: int, results: dict[str, dict]) -> None:
         return f"{speed:.1f} times as fast, memory 1/{memory:.1f}"
 
     print(f"\nOurs against the published recipe, head on both: {ratio('ours_head', 'published')}.")
-    print(f"The same, activations computed again on both: {ratio('ours_recomputing', 'published_recomputing')}.")
-    print(f"Ours with activations kept against computed again: {ratio('ours_head', 'ours_recomputing')}.")
+    print(f"The same, activations computed again on both: {ratio('ours_checkpointing', 'published_checkpointing')}.")
+    print(f"Ours with activations kept against computed again: {ratio('ours_head', 'ours_checkpointing')}.")
     print(f"Ours against the padding Trainer: {ratio('ours', 'padded')}.")
     print(f"Ours against TRL, seven projections on both: {ratio('ours', 'trl')}.\n", flush=True)
 

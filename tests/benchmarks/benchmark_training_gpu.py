@@ -20,7 +20,7 @@ from memory_estimate import GIB, Load, build_empty_model, estimate_memory
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
 from peft import get_peft_model
-from qlora_model import add_lora, load_quantized_base, recompute_activations
+from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
 from safetensors.torch import save_file
 from transformers import PreTrainedConfig, set_seed
 
@@ -60,7 +60,7 @@ def measure_ours(folder: Path, device: Device, conversations: list[dict], row_to
     base = load_quantized_base(folder, device, SEGMENT_ATTENTION)
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=32, alpha=64, dropout=0.0)
-    recompute_activations(model)
+    enable_gradient_checkpointing(model)
     return _measure(our_trainer, model, conversations, row_tokens, device)
 
 
@@ -88,8 +88,8 @@ def _measure(make_trainer, model, conversations, row_tokens, device) -> dict[str
 def most_supervised_share(conversations: list[dict], row_tokens: int) -> float:
     """Return the supervised share of the packed row that has most."""
     lengths = [len(row["input_ids"]) for row in conversations]
-    packs = plan_schedule(lengths, 1, row_tokens, 1, SEED).packs
-    return max(sum(sum(conversations[number]["is_supervised"]) for number in pack) for pack in packs) / row_tokens
+    rows = plan_schedule(lengths, 1, row_tokens, 1, SEED).rows
+    return max(sum(sum(conversations[number]["is_supervised"]) for number in row) for row in rows) / row_tokens
 
 
 def measure_on_gpu() -> None:

@@ -24,15 +24,15 @@ IGNORED = -100  # the label on which the libraries take no loss
 
 def plan_padded_schedule(num_rows: int, num_epochs: int, seed: int) -> Schedule:
     """Plan a run of padded batches: shuffled conversations, `ROWS_PER_BATCH` to a batch."""
-    packs: list[list[int]] = []
+    rows: list[list[int]] = []
     epoch_ends: list[int] = []
     for epoch in range(num_epochs):
         order = list(range(num_rows))
         random.Random(f"{seed} {epoch}").shuffle(order)
         batches = [order[start : start + ROWS_PER_BATCH] for start in range(0, len(order), ROWS_PER_BATCH)]
-        packs += fill_last_step(batches, BATCHES_PER_STEP)
-        epoch_ends.append(len(packs) // BATCHES_PER_STEP)
-    return Schedule(packs, BATCHES_PER_STEP, epoch_ends)
+        rows += fill_last_step(batches, BATCHES_PER_STEP)
+        epoch_ends.append(len(rows) // BATCHES_PER_STEP)
+    return Schedule(rows, BATCHES_PER_STEP, epoch_ends)
 
 
 @dataclass(frozen=True)
