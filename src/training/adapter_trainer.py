@@ -21,7 +21,7 @@ from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size
 from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
-from training_progress import LiveLine, ProgressMeter, TrainingLog
+from training_progress import ProgressBar, TrainingLog
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -195,7 +195,7 @@ class StopRequest:
 
 
 class TrainingCallback(TrainerCallback):
-    """Watches the run: the live line, the log, sample replies, complete checkpoints, stopping."""
+    """What happens around the steps: progress bar, log, sample replies, complete checkpoints, stopping."""
 
     def __init__(
         self,
@@ -215,19 +215,22 @@ class TrainingCallback(TrainerCallback):
         self._samples = samples
         self._checkpoints_dir = checkpoints_dir
         self._run_facts = run_facts
-        self._line = LiveLine(is_shown=is_first_process())
-        self._meter = ProgressMeter(schedule.num_steps, 0)
+        self._bar = ProgressBar(schedule.num_steps, 0, is_shown=False)  # until the training begins
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
         """Start the clock, and find the best checkpoint of an earlier run."""
         find_best_again(state, self._checkpoints_dir)
-        self._meter = ProgressMeter(self._schedule.num_steps, state.global_step)
+        self._bar = ProgressBar(self._schedule.num_steps, state.global_step, is_shown=is_first_process())
+
+    def close(self) -> None:
+        """End the progress bar's line."""
+        self._bar.close()
 
     def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Time the step without the evaluation or saving before it."""
-        self._meter.begin_step()
+        self._bar.begin_step()
 
     def on_log(
         self,
@@ -237,7 +240,7 @@ class TrainingCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_kwargs: Any,
     ) -> None:
-        """Write a row, move the line; stop at a loss that is no number, before anything of it is saved."""
+        """Write a row, move the bar; stop at a loss that is no number, before anything of it is saved."""
         logs = logs or {}
         if "loss" in logs:
             # In fp16 an infinite gradient only means that the scaler skips this step and tries a smaller scale.
@@ -249,7 +252,6 @@ class TrainingCallback(TrainerCallback):
     def _refuse_no_number(self, step: int, *values: float) -> None:
         if all(map(math.isfinite, values)):
             return
-        self._line.clear()
         raise ScriptError(
             f"step {step:,}: the loss or its gradient is no longer a number; the checkpoints before it are kept; "
             "start anew with --overwrite and a lower --learning-rate"
@@ -258,12 +260,11 @@ class TrainingCallback(TrainerCallback):
     def _log_step(self, step: int, logs: dict[str, float]) -> None:
         epoch = self._schedule.epoch_at(step)
         num_tokens = sum(self._lengths[number] for number in self._schedule.chunks_of_step(step))
-        line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
-        self._line.show(line, is_last=step == self._schedule.num_steps)
+        self._bar.advance(epoch, logs["loss"], num_tokens)
         if self.log is not None:
             row = {"step": step, "epoch": round(epoch, 4), "loss": logs["loss"], "grad_norm": logs.get("grad_norm")}
             row |= {"learning_rate": logs["learning_rate"], "tokens": num_tokens}
-            self.log.add(row | {"seconds": round(self._meter.step_seconds, 4)})
+            self.log.add(row | {"seconds": round(self._bar.step_seconds, 4)})
 
     def _log_evaluation(self, state: TrainerState, logs: dict[str, float]) -> None:
         step = state.global_step
@@ -271,7 +272,7 @@ class TrainingCallback(TrainerCallback):
         row = {"step": step, "held_out_loss": logs["eval_loss"], "held_out_bits_per_char": logs["eval_bits_per_char"]}
         row["seconds"] = round(logs["eval_seconds"], 4)
         is_best = state.best_metric is None or logs["eval_loss"] < state.best_metric
-        self._line.clear()
+        self._bar.clear()
         if is_first_process():
             best = "  best so far" if is_best and step else ""
             print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits a character{best}")

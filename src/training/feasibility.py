@@ -23,8 +23,9 @@ from prepared_run import Material, Run, prepare_run, shorten_to_context
 from processes import is_sharded, local_world_size, say, warn
 from qlora_model import ParameterCount, find_lora_targets, read_model_config
 from recipes import Recipe
+from tqdm import tqdm
 from training_options import flags_without
-from training_progress import shown_bytes, shown_seconds
+from training_progress import shown_bytes
 from transformers import PreTrainedConfig
 
 from common.base_model_files import BaseModel, check_base_folder, find_base
@@ -251,7 +252,7 @@ def refuse_what_takes_days(
         smaller = "give it less data: even the smallest base known here would take days"
     notice = unused_gpu_notice()
     raise ScriptError(
-        f"{base.name}: would take about {shown_seconds(seconds)} on this processor, there is no GPU to use; "
+        f"{base.name}: would take about {tqdm.format_interval(seconds)} on this processor, there is no GPU to use; "
         f"pass --device cpu to do it all the same, or {smaller}" + (f"\n  {notice}" if notice else "")
     )
 
@@ -322,7 +323,7 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
         f"  tokens      {work.epoch_tokens:,} an epoch, {work.epoch_supervised_tokens:,} learnt from "
         f"({supervised_percent:.0f} %), rows {100 * work.fill:.0f} % full",
         f"  steps       {work.num_steps:,} in up to {work.num_epochs} epochs",
-        f"  time        about {shown_seconds(seconds)} for all of them (a rough guess, from a matrix product here)",
+        f"  time        about {tqdm.format_interval(seconds)} for all of them (a rough guess, from a matrix product here)",
     ]
 
 

@@ -16,7 +16,7 @@ saved_model_path = "saved_model"
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,7 @@ def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[Adap
     )
     if checkpoint and trainer.restore_if_stopped_early(checkpoint):
         return trainer, callback
-    with callback.stop_request:
+    with callback.stop_request, closing(callback):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer, callback
 
@@ -263,7 +263,8 @@ def is_memory_full(error: Exception) -> bool:
 def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback") -> None:
     """Write the finished model, settings last, and say how well it went and what to do next."""
     from output_folder import make_generation_config, make_report, make_settings
-    from training_progress import draw_loss_curve, shown_bytes, shown_seconds
+    from tqdm import tqdm
+    from training_progress import draw_loss_curve, shown_bytes
 
     model_dir = run.options.model_dir
     assert callback.log is not None
@@ -280,7 +281,7 @@ def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callba
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base: give it more data, or a higher --learning-rate")
     say(
-        f"  time in steps and evaluations {shown_seconds(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"  time in steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
