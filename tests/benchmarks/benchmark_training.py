@@ -9,8 +9,8 @@ the medians of the rounds count.
 Every arm keeps its activations but those that say they compute them again: the published recipe did, and ours does where
 they do not easily fit.
 
-Run     python3 tests/benchmarks/benchmark_training.py            (prints the table of RESULTS.md; about 45 minutes)
-        python3 tests/benchmarks/benchmark_training.py --gpu      (the 7.5B shape on a CUDA card)
+Run     python3 tests/benchmarks/benchmark_training.py    (prints the table of RESULTS.md; about 45 minutes)
+        A CUDA card is measured by benchmark_training_gpu.py.
 Needs   tests/benchmarks/requirements.txt
 """
 
@@ -176,7 +176,7 @@ def padded_trainer(model, conversations, folder):
     return Trainer(model=model, args=arguments, train_dataset=conversations, data_collator=pad_to_longest)
 
 
-def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
+def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS, use_liger_kernel=False):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
@@ -194,7 +194,8 @@ def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
         per_device_train_batch_size=1,
         max_length=row_tokens,
         packing=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # the caller decides
+        use_liger_kernel=use_liger_kernel,
     )
     # The column assistant_masks stands for assistant_only_loss, which wants messages instead of ids.
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
@@ -366,13 +367,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arm", choices=ARMS, help="run one arm in this process and print its result as JSON")
     parser.add_argument("--vocab", type=int, choices=NUM_CONVERSATIONS, help="only this vocabulary size")
-    parser.add_argument("--gpu", action="store_true", help="measure the 7.5B shape on a CUDA card instead")
     options = parser.parse_args()
-    if options.gpu:
-        from benchmark_training_gpu import measure_on_gpu
-
-        measure_on_gpu()
-    elif options.arm:
+    if options.arm:
         print(json.dumps(run_arm(options.arm, options.vocab or min(NUM_CONVERSATIONS))))
     else:
         run_all(options.vocab)
