@@ -62,7 +62,7 @@ def test_a_folder_left_by_a_kill_while_saving_is_set_aside(checkpoints_dir):
     (checkpoints_dir / "checkpoint-101").mkdir()
     newest, (problem,) = find_newest_complete(checkpoints_dir)
     assert newest.name == "checkpoint-100"
-    assert "interrupted" in problem
+    assert "not saved completely" in problem
 
 
 def test_all_broken_or_none_there_gives_none(checkpoints_dir, tmp_path_factory):

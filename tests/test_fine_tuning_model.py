@@ -301,7 +301,7 @@ def test_how_to_go_on_is_a_command_where_one_is_known(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert "--nproc-per-node 2 fine_tuning_model.py" in how_to_resume()
     monkeypatch.setenv("WORLD_SIZE", "4")  # two machines
-    assert how_to_resume() == "To go on, start all processes as before, with --resume"
+    assert how_to_resume() == "To resume, start all processes as before, with --resume"
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_one_conversation_is_enough_to_train_on(flags, tmp_path, data_path, caps
     single = tmp_path / "one.jsonl"
     single.write_text(data_path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     assert main([*flags, "--path-to-data", str(single), "--saved-model-path", str(tmp_path / "model")]) == 0
-    assert "too few conversations to keep some from training" in capsys.readouterr().err
+    assert "too few conversations to hold some out" in capsys.readouterr().err
     report = json.loads((tmp_path / "model" / "training_report.json").read_text())
     assert report["best_step"] is None
     assert "validation" not in report

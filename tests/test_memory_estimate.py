@@ -146,7 +146,7 @@ class TestCheck:
 
     def test_counts_tokens_steps_and_time_with_data(self, small_base, tmp_path):
         text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, WORK, tmp_path / "not" / "yet" / "there"))
-        assert "300,000 an epoch, 100,000 learnt from (33 %), rows 97 % full" in text
+        assert "300,000 per epoch, 100,000 of them supervised (33 %); rows are 97 % full" in text
         assert "110 in up to 3 epochs" in text
         assert "time        about" in text
 
@@ -157,7 +157,7 @@ class TestCheck:
         whole = estimate_memory(config, CPU, Load())[1].total
         half = estimate_memory(config, CPU, Load(row_tokens=1024))[1].total
         assert _advice(config, CPU, Load(), available=(whole + half) // 2).startswith("Pass --max-length 1024 ")
-        assert _advice(config, CPU, Load(), available=1).startswith("No base known here does")
+        assert _advice(config, CPU, Load(), available=1).startswith("No base of the README fits")
 
     def test_a_run_that_does_not_fit_is_refused_unless_the_estimate_may_be_too_high(self, small_base):
         config = read_model_config(small_base.folder)
@@ -165,14 +165,14 @@ class TestCheck:
         needed = training.total - training.libraries  # those are loaded already
         refuse_what_does_not_fit(small_base, config, CPU, Load(), training, round(0.95 * needed))
         with pytest.raises(
-            ScriptError, match=r"^tiny: does not fit, training takes .* GiB\. No base known here does; free some"
+            ScriptError, match=r"^tiny: does not fit; training takes .* GiB\. No base of the README fits; free some"
         ):
             refuse_what_does_not_fit(small_base, config, CPU, Load(), training, round(0.8 * needed))
 
     def test_a_chat_remembers_what_the_recipe_allows_however_short_the_data(self, small_base, tmp_path):
         short = dataclasses.replace(WORK, row_tokens=512)
         text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, short, tmp_path))
-        assert "(rows of 512 tokens; a chat that remembers 2,048)" in text
+        assert "(training in rows of 512 tokens; a chat with a context of 2,048)" in text
         config = read_model_config(small_base.folder)
         chats = [estimate_memory(config, CPU, Load(row_tokens=512, chat_tokens=n))[2].total for n in (512, 2048)]
         assert chats[0] < chats[1]
@@ -199,7 +199,9 @@ class TestCheck:
 
         config = read_model_config(small_base.folder)
         needed = estimate_memory(config, CPU, Load())[1].total
-        assert "Leave --activation-checkpointing" in _advice(config, CPU, Load(gradient_checkpointing=False), needed)
+        assert "Leave out --activation-checkpointing off" in _advice(
+            config, CPU, Load(gradient_checkpointing=False), needed
+        )
 
     def test_load_follows_recipe_and_data(self):
         assert load_of(DEFAULT_RECIPE, None).row_tokens == 2048

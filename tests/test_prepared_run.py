@@ -144,7 +144,7 @@ class TestLengthOfRows:
         run = prepare()
         assert run.recipe.max_length == run.facts["max_length"] == 96
         assert max(run.material.lengths) <= 96
-        assert "  rows of 96 tokens: this base knows no more positions\n" in capsys.readouterr().out
+        assert "  rows of 96 tokens: the base has no more positions\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize("num_positions", [96, 97])
     def test_positions_that_are_enough_change_nothing(self, prepare, base_dir, capsys, num_positions):

@@ -1,7 +1,7 @@
-"""Would this run fit, and how long would it take: memory, tokens, steps, time and disk against this machine.
+"""Does a run fit this machine, and how long does it take: memory, tokens, steps, time and disk.
 
-It answers `--check`, refuses a run that would take days or not fit, and decides whether activations are kept: all before
-any weight is loaded. It leaves the memory itself to `memory_estimate`.
+It answers `--check`, refuses a run that does not fit or takes days, and chooses gradient checkpointing, all before any
+weight is loaded. The memory estimate itself is in `memory_estimate`.
 """
 
 from __future__ import annotations
@@ -36,30 +36,29 @@ from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, show
 
 STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 
-# Multiplications and additions for each weight and token: forward, once more where activations are not kept (then this is
-# a third too much), and backward for the activations only, because the weights are frozen.
+# Per weight and token: 2 forward, 2 forward again with gradient checkpointing (a third too much without it), and 2 backward
+# (for the activations only: the weights are frozen).
 OPERATIONS_PER_WEIGHT = 6
-# Which share of a plain matrix product's speed a training step reaches. CPU: measured on two cores with the model of
-# tests/benchmarks; GPU: from published QLoRA rates of 7B models (2,300 tokens/s on an A100), not measured by us.
+# The share of a plain matrix product's speed that a training step reaches. CPU: measured on two cores with the model of
+# tests/benchmarks. GPU: from published QLoRA rates of 7B models (2,300 tokens/s on an A100), not measured by us.
 REACHED_SHARE = {"cpu": 0.5, "cuda": 0.35, "mps": 0.3}
-RATE_SIZE = 1024  # of the square matrices that are multiplied to measure the machine
+RATE_SIZE = 1024  # rows and columns of the matrices that measure the machine
 RATE_SECONDS = 0.3
 
-MAX_CPU_SECONDS = 24 * 3600  # without a GPU, what is estimated to take longer is not begun
+MAX_CPU_SECONDS = 24 * 3600  # a longer run on a processor is refused
 
-ESTIMATE_ERROR = 0.1  # of the memory, at most
-# Up to which share of the free memory activations are kept instead of computed again. Without a GPU of its own the
-# memory is everybody's.
+ESTIMATE_ERROR = 0.1  # the memory estimate is within 10 %
+# Activations are kept if training takes at most this share of the free memory. Main memory is shared with other programs.
 SHARE_FOR_KEEPING = {"cuda": 1 - ESTIMATE_ERROR, "mps": 0.5, "cpu": 0.5}
 
-KEPT_CHECKPOINTS = NUM_KEPT + 1  # the best one, too
-CHARS_PER_TOKEN = 3  # before the base's tokenizer is there: Hebrew has about 2.5, English 4
+KEPT_CHECKPOINTS = NUM_KEPT + 1  # and the best one
+CHARS_PER_TOKEN = 3  # a guess while there is no tokenizer: Hebrew has about 2.5, English 4
 FALLBACK_LENGTHS = (1024, 512)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to train on, when the data and the tokenizer are at hand."""
+    """How much there is to train on."""
 
     epoch_tokens: int
     epoch_supervised_tokens: int
@@ -71,7 +70,7 @@ class Work:
 
 
 def check_feasibility(options: argparse.Namespace, data: TrainingData | None) -> list[str]:
-    """Return the lines of `--check`, with as much as is at hand: the base's config, then tokenizer and data."""
+    """Return the lines of `--check`; without data, or without the base's tokenizer, some figures are not known."""
     device = choose_training_device(options.device)
     base = find_base(options.base_model_id, options.start_dir)
     work = None
@@ -93,7 +92,7 @@ def check_feasibility(options: argparse.Namespace, data: TrainingData | None) ->
 
 
 def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
-    """Stop before a base is fetched that this machine could not train within a day."""
+    """Raise ScriptError before the download of a base that this machine cannot train within a day."""
     if options.device == "auto":
         config = find_config(base)
         work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
@@ -101,7 +100,7 @@ def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, ba
 
 
 def refuse_hopeless_run(run: Run) -> None:
-    """Stop before a base is loaded that this machine could not train within a day."""
+    """Raise ScriptError before a base is loaded that this machine cannot train within a day."""
     notice = unused_gpu_notice()
     if notice:
         warn(notice)
@@ -111,7 +110,7 @@ def refuse_hopeless_run(run: Run) -> None:
 
 
 def choose_gradient_checkpointing(run: Run) -> bool:
-    """Decide whether activations are computed again in the backward pass or, where there is room, kept; and say so."""
+    """Return whether to use gradient checkpointing, and print why; raise ScriptError if training does not fit either way."""
     checkpointing = run.options.activation_checkpointing
     if is_sharded():  # the estimate is of a whole model
         return bool(checkpointing != "off")
@@ -120,7 +119,7 @@ def choose_gradient_checkpointing(run: Run) -> bool:
     available = available_bytes(run.device)
     load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
     say(
-        f"Memory: about {shown_gib(training.total)}, {shown_gib(available)} are free on {run.device.name}\n"
+        f"Memory: training takes about {shown_gib(training.total)}, {run.device.name} has {shown_gib(available)} free\n"
         f"  {shown_keeping(load)}"
     )
     refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
@@ -128,14 +127,14 @@ def choose_gradient_checkpointing(run: Run) -> bool:
 
 
 def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
-    """Return about how much there is to train on, before a tokenizer can count it."""
+    """Estimate the work from the number of characters, without a tokenizer."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
     tokens = num_chars // CHARS_PER_TOKEN
     return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
 
 
 def measure_work(material: Material) -> Work:
-    """Sum up what `prepare_material` prepared, and find its largest row."""
+    """Return the work that `prepare_material` prepared."""
     supervised = [sum(chunk) for chunk in material.chunks["is_supervised"]]
     rows = [
         (sum(material.lengths[chunk] for chunk in row), sum(supervised[chunk] for chunk in row))
@@ -154,7 +153,7 @@ def measure_work(material: Material) -> Work:
 
 
 def load_of(recipe: Recipe, work: Work | None) -> Load:
-    """Return what one step of `recipe` puts on the device; without data, rows are as long as allowed."""
+    """Return what decides the memory of one step; without data, rows are as long as `recipe` allows."""
     load = Load(
         row_tokens=recipe.max_length,
         rank=recipe.rank,
@@ -173,10 +172,9 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
 def plan_memory(
     config: PreTrainedConfig, device: Device, load: Load, available: int, checkpointing: str = "auto"
 ) -> tuple[Load, ParameterCount, MemoryEstimate, MemoryEstimate]:
-    """Decide whether activations are kept, as far as `checkpointing` ("auto", "on", "off") leaves it open.
+    """Choose gradient checkpointing: `checkpointing` is "on", "off", or "auto", which uses it only where memory is short.
 
-    Returns `load` with the decision, the parameters, and the memory of training and chat. "auto" keeps them where they
-    easily fit.
+    Returns `load` with the choice, the number of parameters, and the memory of training and of a chat.
     """
     if checkpointing != "on":
         kept = replace(load, gradient_checkpointing=False)
@@ -195,20 +193,20 @@ def check_run(
     checkpointing: str = "auto",
     resumes: bool = False,
 ) -> list[str]:
-    """Return the lines of `--check`: what the run would need and what there is. Raises BaseModelError."""
+    """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError."""
     config = find_config(base)
     available = available_bytes(device)
     load, count, training, chat = plan_memory(config, device, load_of(recipe, work), available, checkpointing)
     lines = [
-        f"Check of {base.name} on {device.name}, {_shown_dtype(device)}; nothing is loaded or downloaded",
-        f"  parameters  {count.total:,}, of them trained {count.trainable:,} ({count.trainable_percent:.4f} %)",
+        f"Check of {base.name} on {device.name}, {_shown_dtype(device)} (nothing is loaded or downloaded)",
+        f"  parameters  {count.total:,}; trained: {count.trainable:,} ({count.trainable_percent:.4f} %)",
         *_work_lines(config, device, work),
         _disk_line(base, count, output_dir),
         f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
         f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
-        f"              (rows of {load.row_tokens:,} tokens; a chat that remembers {load.chat_tokens:,})",
+        f"              (training in rows of {load.row_tokens:,} tokens; a chat with a context of {load.chat_tokens:,})",
         f"              {shown_keeping(load)}",
-        f"  there are   {shown_gib(available)} free on {device.name}",
+        f"  free        {shown_gib(available)} on {device.name}",
     ]
     notice = unused_gpu_notice()
     if notice:
@@ -228,10 +226,10 @@ def refuse_what_takes_days(
     flags: Sequence[str] = (),
     operations_per_second: float | None = None,
 ) -> None:
-    """Raise ScriptError when this machine, without a GPU, would need more than a day; name a base that fits it.
+    """Raise ScriptError if training on this processor would take more than a day; name a base that takes less.
 
-    `flags` are those that the user gave, for the command to try instead. The machine's speed is measured when it is not
-    given.
+    `flags` are those that the user gave: the command to try instead has them, too. The machine's speed is measured unless
+    it is given.
     """
     if device.kind != "cpu":
         return
@@ -245,27 +243,27 @@ def refuse_what_takes_days(
         if _estimate_seconds(known.config, device, work, operations_per_second) <= MAX_CPU_SECONDS
     ]
     if feasible:
-        # Of two --base-model-id the last counts.
+        # The last --base-model-id counts.
         command = [shown_python(), shown_path(STAGE_2_PATH), *flags, "--base-model-id", feasible[-1].name]
-        smaller = f"a smaller base needs less than a day:\n  {printable(shlex.join(command))}"
+        smaller = f"use a smaller base, which takes less than a day:\n  {printable(shlex.join(command))}"
     else:
-        smaller = "give it less data: even the smallest base known here would take days"
+        smaller = "give it less data: even the smallest base of the README would take days"
     notice = unused_gpu_notice()
     raise ScriptError(
-        f"{base.name}: would take about {tqdm.format_interval(seconds)} on this processor, there is no GPU to use; "
-        f"pass --device cpu to do it all the same, or {smaller}" + (f"\n  {notice}" if notice else "")
+        f"{base.name}: would take about {tqdm.format_interval(seconds)} on this processor, and there is no usable GPU; "
+        f"pass --device cpu to train all the same, or {smaller}" + (f"\n  {notice}" if notice else "")
     )
 
 
 def shown_keeping(load: Load) -> str:
-    """Say whether activations are kept, and what the other way would change."""
+    """Return the line about gradient checkpointing, with the flag that asks for the same."""
     if load.gradient_checkpointing:
-        return "activations are computed again in the backward pass, to save memory (--activation-checkpointing on)"
-    return "activations are kept, nothing is computed twice (--activation-checkpointing off)"
+        return "gradient checkpointing: less memory, more time (--activation-checkpointing on)"
+    return "no gradient checkpointing: activations are kept (--activation-checkpointing off)"
 
 
 def available_bytes(device: Device) -> int:
-    """Return the free memory of the device; of a processor's, the part of one process on this machine."""
+    """Return the free memory of the device; several processes on one processor share it equally."""
     if device.kind == "cuda":
         free_bytes, _total = torch.cuda.mem_get_info(device.name)
         return free_bytes
@@ -275,9 +273,9 @@ def available_bytes(device: Device) -> int:
 
 
 def measure_rate(device: Device) -> float:
-    """Return how many multiplications and additions the device does a second in plain matrix products, in 0.3 s."""
+    """Return how many operations per second the device reaches in plain matrix products; takes 0.3 s."""
     left, right = (torch.randn(RATE_SIZE, RATE_SIZE, device=device.name, dtype=device.dtype) for _ in range(2))
-    (left @ right)[0, 0].item()  # the first call sets things up
+    (left @ right)[0, 0].item()  # the first call is slower
     started_at, cpu_started_at = time.perf_counter(), time.process_time()
     num_products = 0
     while time.perf_counter() - started_at < RATE_SECONDS:
@@ -285,13 +283,13 @@ def measure_rate(device: Device) -> float:
         num_products += 1
     seconds = time.perf_counter() - started_at
     if device.kind == "cpu":
-        # What others compute at this moment does not count.
+        # The time that other programs take does not count.
         seconds = min(seconds, (time.process_time() - cpu_started_at) / torch.get_num_threads())
     return 2 * RATE_SIZE**3 * num_products / seconds
 
 
 def estimate_training_seconds(config: PreTrainedConfig, device: Device, work: Work) -> float:
-    """Return about how long all epochs take on this machine."""
+    """Estimate how long all epochs take on this machine."""
     return _estimate_seconds(config, device, work, measure_rate(device))
 
 
@@ -302,7 +300,7 @@ def _estimate_seconds(config: PreTrainedConfig, device: Device, work: Work, oper
 
 
 def _count_multiplied_weights(config: PreTrainedConfig) -> tuple[int, int]:
-    """Return how many weights each token is multiplied with in the layers, and in the head if it is supervised."""
+    """Return the number of weights in the layers (for each token), and in the head (for each supervised token)."""
     model = build_empty_model(config, torch.bfloat16)
     targets = set(find_lora_targets(model))
     head = model.get_output_embeddings()
@@ -316,19 +314,19 @@ def _count_multiplied_weights(config: PreTrainedConfig) -> tuple[int, int]:
 
 def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> list[str]:
     if work is None:
-        return ["  tokens      not known (that takes the data and the base's tokenizer on disk)"]
+        return ["  tokens      not known (needs the data, and the base's tokenizer on disk)"]
     supervised_percent = 100 * work.epoch_supervised_tokens / work.epoch_tokens
     seconds = estimate_training_seconds(config, device, work)
     return [
-        f"  tokens      {work.epoch_tokens:,} an epoch, {work.epoch_supervised_tokens:,} learnt from "
-        f"({supervised_percent:.0f} %), rows {100 * work.fill:.0f} % full",
+        f"  tokens      {work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
+        f"({supervised_percent:.0f} %); rows are {100 * work.fill:.0f} % full",
         f"  steps       {work.num_steps:,} in up to {work.num_epochs} epochs",
-        f"  time        about {tqdm.format_interval(seconds)} for all of them (a rough guess, from a matrix product here)",
+        f"  time        about {tqdm.format_interval(seconds)} for all of them (a rough estimate from a matrix product on this machine)",
     ]
 
 
 def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = False) -> None:
-    """Raise ScriptError before hours are spent on checkpoints that will not fit; those to resume from are there already."""
+    """Raise ScriptError if the disk cannot hold the checkpoints; those of a run to resume are there already."""
     problem = _disk_problem(count, output_dir, resumes)
     if problem:
         raise ScriptError(f"{shown_path(output_dir)}: {problem}")
@@ -337,19 +335,19 @@ def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = Fa
 def refuse_what_does_not_fit(
     base: BaseModel, config: PreTrainedConfig, device: Device, load: Load, training: MemoryEstimate, available: int
 ) -> None:
-    """Raise ScriptError when training takes more than the `available` memory, even if the estimate is too high.
+    """Raise ScriptError if training needs more than `available` even where the estimate is 10 % too high.
 
-    The libraries are loaded by now.
+    The libraries are loaded by now, so their memory does not count.
     """
     if (training.total - training.libraries) * (1 - ESTIMATE_ERROR) > available:
         raise ScriptError(
-            f"{base.name}: does not fit, training takes {shown_gib(training.total)}. "
+            f"{base.name}: does not fit; training takes {shown_gib(training.total)}. "
             f"{_advice(config, device, load, available)}"
         )
 
 
 def _disk_line(base: BaseModel, count: ParameterCount, output_dir: Path) -> str:
-    base_bytes = 2 * (count.total - count.trainable)  # published in two bytes a weight
+    base_bytes = 2 * (count.total - count.trainable)  # published in two bytes per weight
     download = "on disk" if base.folder is not None else f"{shown_bytes(base_bytes)} to download"
     return (
         f"  disk        base {download}; adapter {shown_bytes(4 * count.trainable)}, while training up to "
@@ -364,14 +362,14 @@ def _disk_problem(count: ParameterCount, output_dir: Path, resumes: bool) -> str
     if free_bytes >= needed_bytes:
         return None
     return (
-        f"{shown_gib(needed_bytes)} are needed on the disk for checkpoints, {shown_gib(free_bytes)} are free; "
+        f"checkpoints need {shown_gib(needed_bytes)} of disk space, {shown_gib(free_bytes)} are free; "
         "free some space, or choose another --saved-model-path"
     )
 
 
 def _training_disk_bytes(count: ParameterCount) -> int:
-    checkpoint_bytes = 3 * 4 * count.trainable  # the adapter and at most two states of the optimizer, in fp32
-    return (KEPT_CHECKPOINTS + 1) * checkpoint_bytes  # one of them being written
+    checkpoint_bytes = 3 * 4 * count.trainable  # in fp32: the adapter and at most two states of the optimizer
+    return (KEPT_CHECKPOINTS + 1) * checkpoint_bytes  # and the one being written
 
 
 def _free_disk_bytes(output_dir: Path) -> int:
@@ -380,14 +378,14 @@ def _free_disk_bytes(output_dir: Path) -> int:
 
 
 def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:
-    """Return the smallest change that makes the run fit, tried out by the same estimate."""
+    """Return the smallest change with which the same estimate fits."""
     and_more = ""
     if not load.gradient_checkpointing:
         load = replace(load, gradient_checkpointing=True)
         training = estimate_memory(config, device, load)[1]
         if training.total <= available:
-            return f"Leave --activation-checkpointing to itself (then {shown_gib(training.total)})."
-        and_more = "Leave --activation-checkpointing to itself. "
+            return f"Leave out --activation-checkpointing off (then {shown_gib(training.total)})."
+        and_more = "Leave out --activation-checkpointing off. "
     for length in FALLBACK_LENGTHS:
         if length < load.row_tokens:
             training = estimate_memory(config, device, replace(load, row_tokens=length))[1]
@@ -399,7 +397,7 @@ def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int
         training = estimate_memory(known.config, device, load)[1]
         if training.total <= available:
             return f"{and_more}Pass --base-model-id {known.name} (then {shown_gib(training.total)})."
-    return "No base known here does; free some memory."
+    return "No base of the README fits; free some memory."
 
 
 def _num_weights(config: PreTrainedConfig) -> int:

@@ -1,9 +1,9 @@
-"""Stage 2: training conversations -> a LoRA adapter that makes the base model write like one person.
+"""Stage 2: training conversations -> a LoRA adapter with which the base model writes like the imitated person.
 
-Reads   formatted_data.jsonl (stage 1 writes it) and a base model: a folder, or an id of the hub, downloaded once
-Writes  the folder saved_model: adapter, tokenizer and chat template, generation_config.json, training_settings.json
-        (last: then it is complete), training_report.json, training_log.jsonl, loss_curve.png,
-        held_out_conversations.json; checkpoints/ while training
+Reads   formatted_data.jsonl of stage 1, and a base model: a folder, or a hub id (downloaded once)
+Writes  the folder saved_model: adapter, tokenizer and chat template, generation_config.json, training_report.json,
+        training_log.jsonl, loss_curve.png, held_out_conversations.json, and last training_settings.json;
+        checkpoints/ while training
 Run     python3 src/training/fine_tuning_model.py
 Takes   minutes for a small base on any computer; hours for 7B on an NVIDIA GPU with 8 GB of memory or more
 """
@@ -53,7 +53,7 @@ SEED = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, or go on training, and return the exit status; `arguments` stand for those of the command line."""
+    """Train or resume, and return the exit status; `arguments` replace those of the command line."""
     block = {"base_model_id": base_model_id, "path_to_data": path_to_data, "saved_model_path": saved_model_path}
     options = parse_options(__doc__, block, SEED, arguments)
     warn_of_other_blocks(Path(__file__))
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_output_folder(options)
     base = get_base(options, data)
 
-    # The heavy libraries load here: everything that could be refused without them has been.
+    # The heavy libraries load here: what can be refused without them has been refused.
     from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
     from prepared_run import find_checkpoint, prepare_run
 
@@ -88,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_data(options: argparse.Namespace) -> TrainingData:
-    """Read and check the conversations, and say what was left out."""
+    """Read and check the conversations; print what was left out."""
     path: Path = options.data_path
     if not path.exists():
         raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first")
     if not path.is_file():
-        raise ScriptError(f"{shown_path(path)}: is no file; give the formatted_data.jsonl of preprocess_start.sh")
+        raise ScriptError(f"{shown_path(path)}: is not a file; give the formatted_data.jsonl of preprocess_start.sh")
     try:
         data = read_training_data(path, options.skip_bad_lines)
     except TrainingDataError as error:
@@ -107,7 +107,7 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 
 
 def show_check(options: argparse.Namespace) -> None:
-    """Print what the run would take, as far as it is known."""
+    """Print what the run needs, as far as it is known."""
     from feasibility import check_feasibility
 
     is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
@@ -117,7 +117,7 @@ def show_check(options: argparse.Namespace) -> None:
 
 
 def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
-    """Find the base model on disk, or announce and do its download; from then on nothing is asked of the network."""
+    """Find the base model on disk, or download it; from then on the network is not used."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
         from feasibility import refuse_hopeless_download
@@ -133,7 +133,7 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
 
 
 def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
-    """Load the base in 4 bits, put LoRA on it, and prove on it that packed conversations do not see each other."""
+    """Load the base in 4 bits, add LoRA, and check that packed conversations do not see each other."""
     import torch
     from feasibility import refuse_full_disk
     from head_loss import compute_loss_in_blocks
@@ -148,7 +148,7 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     say(f"Loading {run.base.name} ...")
     assert run.base.folder is not None
     base_model = load_quantized_base(run.base.folder, run.device)
-    set_seed(run.options.seed)  # the adapter's first weights are drawn next
+    set_seed(run.options.seed)  # for the initial weights of the adapter
     recipe = run.recipe
     adapter_dtype = getattr(torch, recipe.adapter_dtype)
     model = add_lora(base_model, recipe.rank, recipe.alpha, recipe.dropout, adapter_dtype, run.base)
@@ -156,7 +156,7 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     if gradient_checkpointing:
         enable_gradient_checkpointing(model)
     register_segment_attention()
-    if not is_sharded():  # the loss takes the head's weights themselves, and those are in parts then
+    if not is_sharded():  # it reads the head's weights, which are then split over the GPUs
         compute_loss_in_blocks(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])
@@ -166,7 +166,7 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
 
 
 def print_plan(run: "Run", model: Any) -> None:
-    """Say what is about to happen, before it does."""
+    """Print what the training will do."""
     from qlora_model import count_parameters
 
     material, schedule, held_out = run.material, run.material.schedule, run.held_out
@@ -175,21 +175,21 @@ def print_plan(run: "Run", model: Any) -> None:
     step_tokens = material.num_tokens * run.recipe.epochs // schedule.num_steps
     say(
         "Plan\n"
-        f"  device    {run.device.name}, {run.device.dtype_name}, number of processes: {world_size()}\n"
-        f"  model     {count.total:,} parameters, {count.trainable:,} of them trained ({count.trainable_percent:.4f} %)\n"
-        f"  held out  {len(held_out.validation):,} conversations to stop by; {len(held_out.spread):,} spread and "
-        f"{len(held_out.latest):,} latest for the style report\n"
-        f"  tokens    {material.num_tokens:,} an epoch, {material.num_supervised_tokens:,} learnt from "
-        f"({supervised_percent:.0f} %), rows {100 * material.fill:.0f} % full\n"
-        f"  training  number of epochs: up to {run.recipe.epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens, "
+        f"  device    {run.device.name}, {run.device.dtype_name}; number of processes: {world_size()}\n"
+        f"  model     {count.total:,} parameters; trained: {count.trainable:,} ({count.trainable_percent:.4f} %)\n"
+        f"  held out  conversations for early stopping: {len(held_out.validation):,}; for the style report: "
+        f"{len(held_out.spread):,} spread over time, the {len(held_out.latest):,} latest\n"
+        f"  tokens    {material.num_tokens:,} per epoch, {material.num_supervised_tokens:,} of them supervised "
+        f"({supervised_percent:.0f} %); rows are {100 * material.fill:.0f} % full\n"
+        f"  training  number of epochs: up to {run.recipe.epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens; "
         f"learning rate {run.recipe.learning_rate:g}"
     )
     if material.num_cut:
-        say(f"  {material.num_cut:,} exchanges longer than {run.recipe.max_length:,} tokens had to be cut inside")
+        say(f"  {material.num_cut:,} exchanges are longer than {run.recipe.max_length:,} tokens and were cut inside")
 
 
 def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, TrainingCallback]":
-    """Train from `checkpoint` or from the start, until the end, an early stop or a signal."""
+    """Train from `checkpoint` or from the start until the last step, an early stop or a signal."""
     from adapter_trainer import AdapterTrainer, TrainingCallback, make_training_arguments
     from held_out_evaluation import SampleReplies, measure_reply_loss
     from output_folder import make_generation_config
@@ -231,7 +231,7 @@ def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[Adap
 
 @contextmanager
 def failures_explained(model_dir: Path) -> Iterator[None]:
-    """Turn a full memory and a full disk, whichever library reports it, into one line that says what to change."""
+    """Report a full memory or disk in one line that says what to change, whichever library found it."""
     from safetensors import SafetensorError
 
     try:
@@ -240,7 +240,7 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
         if is_memory_full(error):
             raise ScriptError(
                 "out of memory: pass --activation-checkpointing on if it was off, halve --max-length, or choose a smaller base "
-                "(--check shows what each takes); checkpoints are intact"
+                "(--check shows what each needs); the checkpoints are intact"
             ) from None
         if is_disk_full(error):
             raise ScriptError(
@@ -250,10 +250,10 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
 
 
 def is_memory_full(error: Exception) -> bool:
-    """Tell whether `error` says that the memory of a GPU or of the computer is used up."""
+    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
     import torch
 
-    # Outside CUDA's own allocator it is a plain RuntimeError or OSError, in each system's words.
+    # Outside CUDA's allocator it is a plain RuntimeError or OSError, worded by the system.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error)
         for words in ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
@@ -261,7 +261,7 @@ def is_memory_full(error: Exception) -> bool:
 
 
 def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback") -> None:
-    """Write the finished model, settings last, and say how well it went and what to do next."""
+    """Write the finished model, settings last; print the result and the next command."""
     from output_folder import make_generation_config, make_report, make_settings
     from tqdm import tqdm
     from training_progress import draw_loss_curve, shown_bytes
@@ -277,11 +277,11 @@ def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callba
     if "validation" in report:
         bits = {name: row["bits_per_char"] for name, row in report["validation"].items()}
         say(f"  best step  {report['best_step']:,} of {report['steps']:,}")
-        say(f"  held-out replies  {bits['base']:.3f} bits a character with the base model, {bits['tuned']:.3f} tuned")
+        say(f"  bits per character of held-out replies  base {bits['base']:.3f}, tuned {bits['tuned']:.3f}")
         if bits["tuned"] >= bits["base"]:
-            warn("the tuned model is no better than the base: give it more data, or a higher --learning-rate")
+            warn("the tuned model is no better than the base; give it more data, or pass a higher --learning-rate")
     say(
-        f"  time in steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
+        f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )

@@ -1,13 +1,13 @@
-"""Attention inside the segments of a packed row, and the proof before the training that a model's rows are sound.
+"""Attention inside the segments of a packed row, and the check before training that a model's packed rows are sound.
 
-Attention is exact, and without the T x T mask that makes long rows slow. It is registered through the library's
-AttentionInterface, so that no model is patched. On a GPU in half precision torch's own variable-length kernel does it
-in one call; elsewhere a loop over the segments (1.5 to 1.8 times the speed of a mask at 1,024 to 2,048 tokens on a CPU).
+The attention is exact and needs no T x T mask, which makes long rows slow. It is registered through the library's
+AttentionInterface; no model is patched. On a GPU in half precision it is one call of torch's variable-length kernel,
+elsewhere a loop over the segments (1.5 to 1.8 times as fast as a mask at 1,024 to 2,048 tokens on a CPU).
 
-Some models or versions let packed conversations see each other in silence (a key-value cache is enough), which no loss
-curve shows. Two short chunks tell: alone, in a row, and in a row whose other chunk was changed. The loss that training
-takes of them has to be the mean of what their tokens give one by one.
-It leaves the borders to `packing.collate_row`, and what to do about a difference to the script.
+In some models, packed conversations silently see each other (a key-value cache is enough), and no loss curve shows it. The
+check compares two short chunks alone, in one row, and in one row after the first chunk was changed. It also compares the
+loss of training with the mean of the tokens' losses.
+Segment borders come from `packing.collate_row`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 SEGMENT_ATTENTION = "segments"
-# What some families add to plain attention, and neither kernel here can do.
+# What some families add to plain attention; neither kernel here supports it.
 UNKNOWN_EXTRAS = ("softcap", "s_aux", "position_bias")
 
-PLAIN_ATTENTION = "eager"  # slow, but what every model defines itself by
-CHECKED_TOKENS = 96  # of each chunk: contamination shows at once in the second one's first tokens
+PLAIN_ATTENTION = "eager"  # slow, but the reference of every model
+CHECKED_TOKENS = 96  # per chunk: a leak shows in the first tokens of the second one
 
-# The largest mean difference of the loss a token. Measured for rows that leak: 1.5e-2 and more; for sound ones 3e-7
-# in fp32. In half precision the kernels round differently by length.
+# The largest mean difference of the loss per token. Measured in fp32: 1.5e-2 and more for rows that leak, 3e-7 for sound
+# ones. In half precision, rounding depends on the length.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-# The row with the other chunk changed has the same shape: rounding is the same, whatever the precision.
+# The changed row has the same shape, so rounding is the same in every precision.
 LEAK_TOLERANCE = 1e-4
 
 
 def register_segment_attention() -> None:
     """Make `attn_implementation="segments"` known to transformers."""
     AttentionInterface.register(SEGMENT_ATTENTION, attend_within_segments)
-    AttentionMaskInterface.register(SEGMENT_ATTENTION, lambda *_args, **_kwargs: None)  # the borders say it all
+    AttentionMaskInterface.register(SEGMENT_ATTENTION, lambda *_args, **_kwargs: None)  # the borders replace the mask
 
 
 def attend_within_segments(
@@ -55,7 +55,7 @@ def attend_within_segments(
 ) -> tuple[torch.Tensor, None]:
     """Attend causally inside each segment. `query`: [1, heads, T, size]; returns [1, T, heads, size].
 
-    `sliding_window` counts inside a segment. Raises ValueError for what it cannot do: a model then keeps its own way.
+    `sliding_window` counts inside a segment. Raises ValueError for what it does not support.
     """
     if cu_seq_lens_q is None or attention_mask is not None or query.shape[0] != 1:
         raise ValueError("segment attention needs one packed row with its borders")
@@ -128,13 +128,13 @@ def _attend_in_one_call(
 
 
 def choose_attention(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
-    """Let `model` attend in the fastest way whose packed rows are sound; return what is wrong with the last one if none does."""
+    """Set the fastest attention whose packed rows are sound; if there is none, return the fault of the last one tried."""
     fault = None
     for attention in (SEGMENT_ATTENTION, "sdpa", PLAIN_ATTENTION):
         try:
             model.get_base_model().set_attn_implementation(attention)
             fault = find_packing_fault(model, chunks)
-        except ValueError as error:  # this attention cannot do what this model needs, a soft cap for example
+        except ValueError as error:  # not supported for this model, a soft cap for example
             fault = str(error)
         if fault is None:
             break
@@ -142,9 +142,9 @@ def choose_attention(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None
 
 
 def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
-    """Return what is wrong with packed rows on this model as it attends now, or None.
+    """Return what is wrong with packed rows under the model's present attention, or None.
 
-    Of `chunks`, the first and the last are taken.
+    Compares the first and the last of `chunks`.
     """
     first, second = (
         {**chunk, "is_supervised": [True] * len(chunk["input_ids"])}
@@ -166,12 +166,12 @@ def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | No
     if not leak <= LEAK_TOLERANCE:
         return f"conversations packed in one row see each other (loss changes by {leak:.1e})"
     if not difference <= TOLERANCES[base.dtype]:
-        return f"packed and separate rows give different losses (by {difference:.1e} a token)"
-    with torch.enable_grad():  # as in training: without gradients it is computed in another way
+        return f"packed and separate rows give different losses (by {difference:.1e} per token)"
+    with torch.enable_grad():  # as in training: without gradients, other code computes it
         training_loss = model(**_on_device(model, collate_row([[first, second]]))).loss.item()
     difference = abs(training_loss - packed.mean().item())
     if not difference <= TOLERANCES[base.dtype]:
-        return f"the loss to train on is not the mean of the tokens' losses (by {difference:.1e} a token)"
+        return f"the training loss is not the mean of the tokens' losses (by {difference:.1e} per token)"
     return None
 
 
@@ -180,7 +180,7 @@ def _shorten(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def _token_losses(model: Any, chunks: Sequence[dict[str, Any]], is_plain: bool = False) -> torch.Tensor:
-    """Return the loss of each token but the first of each chunk; `is_plain` computes one chunk without our keywords."""
+    """Return the loss of each token except the first of each chunk; `is_plain` leaves our keywords out (one chunk only)."""
     batch = collate_row([chunks])
     labels = batch.pop("labels").to(model.device)
     del batch["shift_labels"]

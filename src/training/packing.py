@@ -22,28 +22,28 @@ from torch.utils.data import Dataset
 
 from common.chat_format import EncodedConversation
 
-CHUNKS_PER_WINDOW = 512  # best fit looks at so many shuffled chunks at a time: rows mix old and new conversations
-HISTORY_SHARE = 0.25  # of the limit: enough to know what the talk is about, little enough to waste no quarter more
+CHUNKS_PER_WINDOW = 512  # shuffled chunks that best fit looks at together, so that rows mix old and new conversations
+HISTORY_SHARE = 0.25  # of the limit: enough context, at little cost
 
 Encode = Callable[[list[dict[str, str]]], EncodedConversation]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Token ids that are read together. The lists are equally long."""
+    """Token ids that are read together. Both lists have the same length."""
 
     input_ids: list[int]
     is_supervised: list[bool]
-    num_reply_chars: int  # characters of the replies in it: losses are told per character
+    num_reply_chars: int  # of its replies: losses are reported per character
 
 
 def cut_into_chunks(
-    encode: Encode, messages: list[dict[str, str]], max_length: int, is_cut_turn: Callable[[], None] = lambda: None
+    encode: Encode, messages: list[dict[str, str]], max_length: int, count_cut: Callable[[], None] = lambda: None
 ) -> list[Chunk]:
     """Encode a conversation and cut it into chunks of at most `max_length` tokens.
 
-    Every supervised token is supervised in exactly one chunk. `is_cut_turn` is called when an exchange is so long
-    that it had to be cut inside.
+    Every supervised token is supervised in exactly one chunk. `count_cut` is called for each exchange that is longer than
+    the limit and was cut inside.
     """
     whole = encode(messages)
     if len(whole.input_ids) <= max_length:
@@ -62,14 +62,14 @@ def cut_into_chunks(
         chunk = _as_chunk(encoded, window[num_old:])
         chunk = replace(chunk, is_supervised=[False] * start + chunk.is_supervised[start:])
         if len(chunk.input_ids) > max_length:
-            is_cut_turn()
+            count_cut()
         chunks.extend(_cut_inside(chunk, max_length))
         new = end
     return chunks
 
 
 def _last_turns(messages: Sequence[dict[str, str]]) -> list[int]:
-    """Return the numbers of the messages that end an exchange: the replies."""
+    """Return the numbers of the replies: each ends an exchange."""
     return [number for number, message in enumerate(messages) if message["role"] == "assistant"]
 
 
@@ -79,7 +79,7 @@ def _as_chunk(encoded: EncodedConversation, messages: Sequence[dict[str, str]]) 
 
 
 def _choose_window(exchange_tokens: list[int], new: int, max_length: int) -> tuple[int, int]:
-    """Return the first exchange (of the history) and the end of a window whose first new exchange is `new`."""
+    """Return the first exchange (history included) and the end of the window whose first new exchange is `new`."""
     first = new
     while first > 0 and sum(exchange_tokens[first - 1 : new]) <= HISTORY_SHARE * max_length:
         first -= 1
@@ -92,7 +92,7 @@ def _choose_window(exchange_tokens: list[int], new: int, max_length: int) -> tup
 
 
 def _cut_inside(chunk: Chunk, max_length: int) -> list[Chunk]:
-    """Cut a chunk that holds one overlong exchange: each part sees as much of what went before as fits."""
+    """Cut a chunk of one overlong exchange into parts, each with as much of the text before it as fits."""
     chunks: list[Chunk] = []
     supervised = [place for place, is_supervised in enumerate(chunk.is_supervised) if is_supervised]
     length = len(chunk.input_ids)
@@ -103,7 +103,7 @@ def _cut_inside(chunk: Chunk, max_length: int) -> list[Chunk]:
         next_place = next(place for place in supervised if place >= done)
         end = min(length, next_place + int((1 - HISTORY_SHARE) * max_length))
         start = max(0, end - max_length)
-        # The first token (where there is one, the mark that opens a text) stays first.
+        # The first token (often a start-of-text token) stays first.
         ids = chunk.input_ids[:1] + chunk.input_ids[start + 1 : end]
         mask = [False] + [chunk.is_supervised[place] and place >= done for place in range(start + 1, end)]
         chunks.append(Chunk(ids, mask, 0))
@@ -114,19 +114,19 @@ def _cut_inside(chunk: Chunk, max_length: int) -> list[Chunk]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every row of the run in the order of training, as numbers of chunks."""
+    """All rows of the run in the order of training, as numbers of chunks."""
 
     rows: list[list[int]]
     rows_per_step: int
-    epoch_ends: list[int]  # after which step each epoch is over
+    epoch_ends: list[int]  # the last step of each epoch
 
     @property
     def num_steps(self) -> int:
-        """How many times the weights change."""
+        """The number of optimizer steps."""
         return self.epoch_ends[-1]
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after `step`, with the fraction of the one going on."""
+        """Return the number of epochs after `step`, with a fraction."""
         epoch = bisect.bisect_right(self.epoch_ends, step)
         if epoch == len(self.epoch_ends):
             return float(epoch)
@@ -147,7 +147,7 @@ def plan_schedule(lengths: Sequence[int], num_epochs: int, row_tokens: int, rows
     rows: list[list[int]] = []
     epoch_ends: list[int] = []
     for epoch in range(num_epochs):
-        # From the text of both numbers: seed 1 in epoch 2 shares nothing with seed 2 in epoch 1.
+        # Seeded by the text of both numbers: seed 1 in epoch 2 and seed 2 in epoch 1 have nothing in common.
         order_rng = random.Random(f"{seed} {epoch}")
         order = list(range(len(lengths)))
         order_rng.shuffle(order)
@@ -161,7 +161,7 @@ def plan_schedule(lengths: Sequence[int], num_epochs: int, row_tokens: int, rows
 
 
 def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Best fit decreasing: the longest first, each into the fullest row that still has room."""
+    """Best fit decreasing: the longest chunks first, each into the fullest row with room for it."""
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (tokens free, number of the row), sorted
     for number in sorted(numbers, key=lambda number: -lengths[number]):
@@ -177,13 +177,13 @@ def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], row_tokens: i
 
 
 def fill_last_step(rows: list[list[int]], rows_per_step: int) -> list[list[int]]:
-    """Return `rows` with some halved until they fill whole steps: no process waits for another's row."""
+    """Return `rows`, some of them halved, so that the last step is whole and no process waits for another."""
     rows = list(rows)
     while len(rows) % rows_per_step:
         largest = max(range(len(rows)), key=lambda place: len(rows[place]))
         row = rows[largest]
         if len(row) == 1:
-            rows.append(row)  # fewer chunks than rows to a step: one is read twice
+            rows.append(row)  # fewer chunks than rows per step: one is trained on twice
             continue
         rows[largest] = row[: len(row) // 2]
         rows.append(row[len(row) // 2 :])
@@ -191,10 +191,10 @@ def fill_last_step(rows: list[list[int]], rows_per_step: int) -> list[list[int]]
 
 
 class PackedRows(Dataset[list[dict[str, Any]]]):
-    """The rows of a schedule, each as the list of its chunks. `chunks` is anything with rows by number."""
+    """The rows of a schedule, each a list of chunks; `chunks` is indexed by number."""
 
     def __init__(self, chunks: Any, rows: Sequence[Sequence[int]]) -> None:
-        """Look at `chunks` through `rows`; nothing is copied."""
+        """Keep references; nothing is copied."""
         self.chunks = chunks
         self.rows = rows
 
@@ -208,10 +208,10 @@ class PackedRows(Dataset[list[dict[str, Any]]]):
 
 
 def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Lay the chunks of one row end to end: what the model's `forward` takes.
+    """Lay the chunks of one row end to end; return the arguments of the model's `forward`.
 
-    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]; `labels`, `shift_labels`: one id for each position kept,
-    already shifted, because the model computes logits at those positions only. `cu_seq_lens_q` are the borders.
+    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]. `labels`, `shift_labels`: one id per position kept, already
+    shifted, because the model computes logits at those positions only. `cu_seq_lens_q`: the borders of the segments.
     """
     (chunks,) = batch  # one row is a batch
     input_ids: list[int] = []
@@ -234,7 +234,7 @@ def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         "logits_to_keep": torch.tensor([predicts]),
         "labels": labels,
         "shift_labels": labels,
-        # A cache would make the library forget that positions restart, and the chunks would see each other.
+        # With a cache, the library ignores that positions restart, and chunks see each other.
         "use_cache": False,
         "cu_seq_lens_q": torch.tensor(borders, dtype=torch.int32),
         "max_length_q": max(end - start for start, end in zip(borders, borders[1:], strict=False)),

@@ -1,6 +1,6 @@
-"""All that is known of a run before the model is loaded: device, tokenizer, what is held out, the packed rows, its facts.
+"""A run before its model is loaded: device, tokenizer, held-out conversations, packed rows, and the facts for a resume.
 
-It leaves finding the data and the base to the script.
+Finding the data and the base is left to the script.
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ from common.script import ScriptError, shown_path
 
 @dataclass(frozen=True)
 class Material:
-    """Everything a run reads. `chunks` and `held_out` live in memory only: no copy of the chat is left in a cache."""
+    """The rows of a run. `chunks` and `held_out` stay in memory, so that no cache keeps a copy of the chat."""
 
     chunks: Dataset
     lengths: list[int]
     num_supervised_tokens: int  # in one epoch
     schedule: Schedule
     row_tokens: int
-    num_cut: int  # exchanges longer than a row
+    num_cut: int  # exchanges that were cut inside
     held_out: PackedRows | None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of one epoch, none of them padding."""
+        """Tokens of one epoch."""
         return sum(self.lengths)
 
     @property
     def fill(self) -> float:
-        """How full the rows are, as a share."""
+        """How full the rows are, from 0 to 1."""
         row_tokens = [sum(self.lengths[chunk] for chunk in row) for row in self.schedule.rows]
-        # A chunk longer than a row is a row of its own.
+        # A chunk longer than `row_tokens` is a row of its own.
         return sum(row_tokens) / sum(max(tokens, self.row_tokens) for tokens in row_tokens)
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that is known before the model is loaded."""
+    """What is known before the model is loaded."""
 
     options: argparse.Namespace
     recipe: Recipe
@@ -83,7 +83,7 @@ class Run:
     held_out: HeldOut
     material: Material
     device: Device
-    facts: dict[str, Any]  # everything that decides what the training computes
+    facts: dict[str, Any]  # what decides the result of the training
 
     @property
     def held_out_conversations(self) -> list[list[dict[str, str]]]:
@@ -93,7 +93,7 @@ class Run:
 
 
 def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
-    """Choose device and held-out conversations, encode and pack the rest."""
+    """Choose the device and the held-out conversations; encode and pack the others."""
     use_threads(options.threads)
     device = choose_training_device(options.device)
     assert base.folder is not None
@@ -123,37 +123,37 @@ def _sha256(text: str) -> str:
 
 
 def find_checkpoint(run: Run) -> Path | None:
-    """Return the newest complete checkpoint of this very run; None when it stopped before the first."""
-    # One after the other: the first process sets broken ones aside, then all find the same.
+    """Return the newest complete checkpoint of this very run, or None if there is none yet."""
+    # The first process sets broken ones aside before the others look.
     with PartialState(cpu=run.device.kind == "cpu").main_process_first():
         checkpoint, problems = find_newest_complete(run.options.model_dir / CHECKPOINTS_NAME)
     for problem in problems:
-        warn(f"a checkpoint was set aside, {problem}")
+        warn(f"a checkpoint was set aside: {problem}")
     if checkpoint is None:
-        say("No complete checkpoint yet: starting from the beginning")
+        say("There is no complete checkpoint yet: starting from step 1")
         return None
     differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
     if differences:
         raise ScriptError(
-            f"{shown_path(checkpoint)}: is of another run; give the same data, base and settings, or pass --overwrite"
+            f"{shown_path(checkpoint)}: belongs to another run; give the same data, base and settings, or pass --overwrite"
             + "".join(f"\n  {difference}" for difference in differences)
         )
     for difference in list_differences(read_versions(checkpoint), library_versions()):
-        warn(f"other versions may compute other last digits: {difference}")
-    say(f"Going on after step {step_of(checkpoint):,}")
+        warn(f"the last digits may differ with other versions: {difference}")
+    say(f"Resuming after step {step_of(checkpoint):,}")
     return checkpoint
 
 
 def load_tokenizer(folder: Any, name: str) -> Any:
-    """Load the tokenizer of the base in `folder`; one without a chat template gets the published marking."""
+    """Load the tokenizer of the base in `folder`; without a chat template it gets the published one."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScriptError(
-            f"{name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}); choose another"
+            f"{name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}); choose another base model"
         ) from None
     if not tokenizer.is_fast:
-        raise ScriptError(f"{name}: has only a slow tokenizer, which cannot say where a turn ends; choose another base")
+        raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PERSON_TEMPLATE
     try:
@@ -164,23 +164,25 @@ def load_tokenizer(folder: Any, name: str) -> Any:
 
 
 def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
-    """Return `recipe` with rows no longer than the positions that the base knows, and say so."""
+    """Return `recipe` with rows no longer than the base's context; print it if they are shorter now."""
     num_positions = getattr(config, "max_position_embeddings", recipe.max_length)
     if num_positions >= recipe.max_length:
         return recipe
-    say(f"  rows of {num_positions:,} tokens: this base knows no more positions")
+    say(f"  rows of {num_positions:,} tokens: the base has no more positions")
     return dataclasses.replace(recipe, max_length=num_positions)
 
 
 def choose_held_out(data: TrainingData) -> HeldOut:
-    """Choose the conversations that are kept from training; warn where they tell little."""
+    """Choose the held-out conversations; warn if they are none, or too easy."""
     held_out = hold_out(data.conversations)
     if not held_out.validation:
-        warn("too few conversations to keep some from training: nothing can be measured, nor stopped early")
+        warn("too few conversations to hold some out: no measurement and no early stopping")
         return held_out
     overlap = overlapping_lines(data.conversations, held_out)
     if overlap:
-        warn(f"{len(overlap):,} held-out conversations also occur word for word in training: they will look too easy")
+        warn(
+            f"{len(overlap):,} held-out conversations also occur word for word in training: their loss will be too low"
+        )
     return held_out
 
 
@@ -192,7 +194,7 @@ def prepare_material(
     num_processes: int,
     seed: int,
 ) -> Material:
-    """Encode, cut and pack; the same input and seed give the same material in every process."""
+    """Encode, cut and pack the conversations; the result is the same in every process."""
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
@@ -203,8 +205,6 @@ def prepare_material(
             validation += encoder.encode_held_out(conversation)
         elif conversation.line_number not in report_lines:
             training += encoder.encode_training(conversation)
-    if not training:
-        raise ScriptError(f"no reply begins within {recipe.max_length:,} tokens; pass a higher --max-length")
     lengths = [len(chunk.input_ids) for chunk in training]
     row_tokens, rows_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
     return Material(
@@ -225,11 +225,11 @@ class _Encoder:
         self.num_cut = 0
 
     def encode_held_out(self, conversation: Conversation) -> list[Chunk]:
-        """Cut to length, the replies of the person supervised."""
+        """Return the chunks, with the replies of the imitated person supervised."""
         return cut_into_chunks(self._encode_person, conversation.messages, self._recipe.max_length)
 
     def encode_training(self, conversation: Conversation) -> list[Chunk]:
-        """Cut to length, supervised as the recipe wants it."""
+        """Return the chunks, with the tokens supervised that the recipe says."""
         encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
         return cut_into_chunks(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
@@ -239,9 +239,11 @@ class _Encoder:
     def _encode_person(self, messages: list[dict[str, str]]) -> EncodedConversation:
         encoded = encode_conversation(self._tokenizer, messages)
         for message, end in zip(messages, encoded.turn_ends, strict=True):
-            # Whatever the template: a reply whose end is not learnt never stops.
+            # With any template: a reply whose end is not supervised never stops.
             if message["role"] == "assistant" and not encoded.is_supervised[end - 1]:
-                raise ScriptError("the chat template leaves the end of a reply out of the loss; choose another base")
+                raise ScriptError(
+                    "the chat template leaves the end of a reply out of the loss; choose another base model"
+                )
         return encoded
 
     def _encode_everyone(self, messages: list[dict[str, str]]) -> EncodedConversation:

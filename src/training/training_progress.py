@@ -1,6 +1,6 @@
 """What a run shows and leaves behind: a progress bar, `training_log.jsonl`, `loss_curve.png`.
 
-Times come from a clock that never jumps. The log lies in the model's folder and holds numbers only.
+Durations come from a monotonic clock. The log lies in the model's folder and holds numbers only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tqdm import tqdm
 from common.script import replacing
 
 SECONDS_BETWEEN_LINES = 30.0  # of a log: where the output is no terminal
-SMOOTHING = 0.9  # of the loss shown: single steps jump
+SMOOTHING = 0.9  # of the loss shown: single steps are noisy
 
 
 class ProgressBar:
-    """One bar for the run, rewritten in place at a terminal, and the clock of its steps."""
+    """The progress bar of a run, and the clock of its steps."""
 
     def __init__(self, num_steps: int, first_step: int, is_shown: bool) -> None:
-        """Start the clock; `first_step` steps were done by an earlier run. Several processes share one terminal."""
+        """Show the bar if `is_shown` (one process of several); `first_step` steps were done by an earlier run."""
         is_terminal = sys.stdout.isatty()
         self._bar = tqdm(
             total=num_steps,
@@ -36,7 +36,7 @@ class ProgressBar:
             file=sys.stdout if is_terminal else _Lines(),
             mininterval=0.1 if is_terminal else SECONDS_BETWEEN_LINES,
             miniters=1,
-            smoothing=0,  # the time left from all steps so far: those with an evaluation take longer
+            smoothing=0,  # estimate the time left from all steps: those with an evaluation take longer
             dynamic_ncols=True,
             ascii=".#",
             bar_format="[{bar:10}] step {n_fmt}/{total_fmt}, {remaining} left{postfix}",
@@ -52,7 +52,7 @@ class ProgressBar:
         self._step_start = time.monotonic()
 
     def advance(self, epoch: float, loss: float, num_tokens: int) -> None:
-        """Count the step that ends now and show it."""
+        """Count the step that ends now, and show it."""
         self.step_seconds = time.monotonic() - self._step_start
         self._seconds_in_steps += self.step_seconds
         self._num_tokens += num_tokens
@@ -66,7 +66,7 @@ class ProgressBar:
         self._bar.update()
 
     def clear(self) -> None:
-        """Make room for other output."""
+        """Clear the bar's line for other output."""
         self._bar.clear()
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class ProgressBar:
 
 
 class _Lines:
-    """Standard output that is no terminal: each state of the bar becomes a line of its own."""
+    """Standard output that is not a terminal: each state of the bar becomes a line."""
 
     def write(self, text: str) -> None:
         line = text.strip()
@@ -87,7 +87,7 @@ class _Lines:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory used so far: of the GPU when there is one, else of this process."""
+    """Return the peak memory so far: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -95,7 +95,7 @@ def peak_memory_bytes() -> int:
 
 
 def shown_bytes(number: float) -> str:
-    """Return a size in the unit that suits it.
+    """Return a size in a suitable unit.
 
     >>> shown_bytes(7_200_000_000)
     '6.7 GiB'
@@ -104,10 +104,10 @@ def shown_bytes(number: float) -> str:
 
 
 class TrainingLog:
-    """`training_log.jsonl`: a row for each step and each evaluation, in order, each step once."""
+    """`training_log.jsonl`: one row per step and per evaluation, in order, no step twice."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        """Continue the log after `first_step`: rows of steps that will be trained again are dropped."""
+        """Continue the log after `first_step`; rows of later steps are dropped, because they are trained again."""
         self.path = path
         self.rows = [row for row in _read_rows(path) if row["step"] <= first_step] if first_step else []
         with replacing(path) as file:
@@ -134,7 +134,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_loss_curve(path: Path, rows: Sequence[dict[str, Any]], best_step: int | None) -> None:
-    """Draw the loss of training and of the held-out replies over the steps, the best step marked."""
+    """Draw the training loss and the loss of the held-out replies over the steps; mark the best step."""
     import matplotlib
 
     matplotlib.use("Agg")  # no window system needed
@@ -151,7 +151,7 @@ def draw_loss_curve(path: Path, rows: Sequence[dict[str, Any]], best_step: int |
     if best_step is not None:
         axes.axvline(best_step, color="tab:green", linestyle="--", label=f"best: step {best_step:,}")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.legend()
     figure.tight_layout()
     with replacing(path, "wb") as file:

@@ -1,8 +1,8 @@
-"""Try learning rates, epochs, ranks and sampling values on a small base, over seeds; judge by the conversations of validation.
+"""Compare learning rates, epochs, ranks and sampling values on a small base, over seeds, on the validation conversations.
 
-Trains each recipe with stage 2, lets every trained model answer the validation contexts with each way of sampling, and
-prints one Markdown table each for recipes and sampling: mean over the seeds [lowest, highest]. `gap closed` is the
-median over the habits that can tell the base from the owner; 1 is as close as the owner to themselves.
+Trains each recipe with stage 2 and generates replies to the validation contexts; the models of one recipe try all ways of
+sampling. Prints a Markdown table of the recipes and one of the ways of sampling: mean over the seeds [lowest, highest].
+`gap closed` is the median over the habits in which the base differs from the owner; 1 is as close as the owner to themselves.
 Run:    python3 tests/benchmarks/choose_defaults.py --base-model-id BASE --path-to-data FILE --work-dir DIR
 Takes:  about ten minutes of one processor core for a base of 0.6 million parameters and 260 conversations.
 """
@@ -28,7 +28,7 @@ RECIPES = {
     "lr 3e-3, rank 8, alpha 16": ["--learning-rate", "3e-3", "--rank", "8", "--alpha", "16"],
     "lr 3e-3, rank 64, alpha 128": ["--learning-rate", "3e-3", "--rank", "64", "--alpha", "128"],
 }
-JUDGED_RECIPE = "lr 3e-3"  # whose models try the ways of sampling
+SAMPLED_RECIPE = "lr 3e-3"  # its models try the ways of sampling
 SAMPLINGS = {
     "temperature 0.5, min_p 0, penalty 1.025 (published)": (0.5, 0.0, 1.025),
     "temperature 0.5, min_p 0.05, penalty 1.025": (0.5, 0.05, 1.025),
@@ -37,15 +37,13 @@ SAMPLINGS = {
     "temperature 0.7, min_p 0, penalty 1": (0.7, 0.0, 1.0),
     "temperature 1, min_p 0.05, penalty 1": (1.0, 0.05, 1.0),
 }
-JUDGED_SAMPLING = (
-    "temperature 1, min_p 0.05, penalty 1"  # the default; by which the recipes are compared, and the base answers
-)
-SAMPLES_PER_CONTEXT = 2  # the validation set is small
-FEW_DRAWS = 50  # the estimate itself needs none
+DEFAULT_SAMPLING = "temperature 1, min_p 0.05, penalty 1"  # of the base, and of all recipes in their table
+SAMPLES_PER_CONTEXT = 2  # because the validation set is small
+FEW_DRAWS = 50  # for the intervals, which are not printed
 
 
 def train(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """Train one recipe with one seed unless an earlier run has; return the folder."""
+    """Train one recipe with one seed, unless an earlier run did; return the folder."""
     import fine_tuning_model
 
     folder = options.work_dir / f"{name.replace(' ', '_')}_seed{seed}"
@@ -59,7 +57,7 @@ def train(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str, float]]:
-    """Let the model in `folder` answer the validation contexts in each way; return what the report would say."""
+    """Generate replies to the validation contexts in each way of sampling; return the figures of the report."""
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
     from writing_style.habit_distances import measure_habits
@@ -98,7 +96,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
         return replies
 
     with trained.model.disable_adapter():
-        base = answer(JUDGED_SAMPLING, 1)
+        base = answer(DEFAULT_SAMPLING, 1)
     owner = [Reply(exchange.conversation, cut_as_generated(trained, exchange.reply)) for exchange in exchanges]
     found = {}
     for name in names:
@@ -117,7 +115,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
 
 
 def show_table(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
-    """Print one table: a line for each choice, mean over the seeds [lowest, highest]."""
+    """Print one table: a line per choice, mean over the seeds [lowest, highest]."""
     columns = list(next(iter(rows.values()))[0])
     print(f"\n| {title} | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for name, runs in rows.items():
@@ -129,7 +127,7 @@ def show_table(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> None:
-    """Train, answer, compare."""
+    """Train, generate, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base-model-id", required=True)
     parser.add_argument("--path-to-data", required=True)
@@ -137,24 +135,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only-recipes", action="store_true", help="leave the ways of sampling out")
     options = parser.parse_args()
-    judged_recipe = None if options.only_recipes else JUDGED_RECIPE
+    sampled_recipe = None if options.only_recipes else SAMPLED_RECIPE
     recipes: dict[str, list[dict[str, float]]] = {name: [] for name in RECIPES}
     samplings: dict[str, list[dict[str, float]]] = {name: [] for name in SAMPLINGS}
     for seed in range(options.seeds):
         for name in RECIPES:
             folder = train(options, name, seed)
             report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
-            tried = measure(folder, SAMPLINGS if name == judged_recipe else [JUDGED_SAMPLING], seed)
+            tried = measure(folder, SAMPLINGS if name == sampled_recipe else [DEFAULT_SAMPLING], seed)
             recipes[name].append(
                 {
-                    "bits a character, base": report["validation"]["base"]["bits_per_char"],
+                    "bits per character, base": report["validation"]["base"]["bits_per_char"],
                     "tuned": report["validation"]["tuned"]["bits_per_char"],
                     "best step": report["best_step"],
                     "of steps": report["steps"],
-                    "gap closed": tried[JUDGED_SAMPLING]["gap closed"],
+                    "gap closed": tried[DEFAULT_SAMPLING]["gap closed"],
                 }
             )
-            if name == judged_recipe:
+            if name == sampled_recipe:
                 for way, numbers in tried.items():
                     samplings[way].append(numbers)
         show_table(f"recipe ({seed + 1} seeds)", recipes)
