@@ -208,7 +208,7 @@ def refused(tokenizer, template):
         ("{% for m in messages %}{{ m['content'] }}\n{% endfor %}", "never stop"),
         ("{{ messages[0]['content'] + eos_token }}", "drops, repeats or rewrites"),
         ("{% for m in messages %}{{ m['content'] * 2 + eos_token }}{% endfor %}", "drops, repeats or rewrites"),
-        ("{% for m in messages %}{{ m['content'] + eos_token + 'x' * 200000 }}{% endfor %}", "far too much"),
+        ("{% for m in messages %}{{ m['content'] + eos_token + 'x' * 200000 }}{% endfor %}", "too much"),
         ("{{ raise_exception('no') }}", "refuses"),
         ("x" * 200_000, "usable size"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "10 seconds"),

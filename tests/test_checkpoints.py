@@ -5,6 +5,7 @@ import os
 
 import pytest
 from checkpoints import (
+    FORMER_FACTS,
     MANIFEST_NAME,
     complete_checkpoint,
     find_newest_complete,
@@ -61,7 +62,7 @@ def test_a_folder_left_by_a_kill_while_saving_is_set_aside(checkpoints_dir):
     (checkpoints_dir / "checkpoint-101").mkdir()
     newest, (problem,) = find_newest_complete(checkpoints_dir)
     assert newest.name == "checkpoint-100"
-    assert "interrupted" in problem
+    assert "not saved completely" in problem
 
 
 def test_all_broken_or_none_there_gives_none(checkpoints_dir, tmp_path_factory):
@@ -102,6 +103,13 @@ def test_differences_are_named_with_both_values():
         "seed: None in the checkpoint, 1 now",
     ]
     assert list_differences(FACTS, dict(FACTS)) == []
+
+
+def test_a_checkpoint_of_an_earlier_version_is_of_this_run_unless_of_the_published_recipe():
+    saved = FACTS | {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1}
+    assert list_differences(FORMER_FACTS | saved, FORMER_FACTS | FACTS) == []
+    published = saved | {"name": "published", "padded_rows_per_batch": 2}
+    assert len(list_differences(FORMER_FACTS | published, FORMER_FACTS | FACTS)) == 2
 
 
 def test_facts_with_lists_survive_the_way_through_json():

@@ -6,16 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from common import compute_device
 from common.compute_device import (
     Device,
     Machine,
     choose_chat_device,
+    choose_training_device,
     is_slow,
     look_at_machine,
     make_quantization_config,
+    unused_gpu_notice,
 )
 from common.script import ScriptError
 
+CPU = Device("cpu", torch.float32, is_quantized=True)
 LAPTOP = Machine(has_cuda=False, has_cuda_bf16=False, has_mps=False, has_processor_bf16=False, memory_bytes=16e9)
 NEW_GPU = replace(LAPTOP, has_cuda=True, has_cuda_bf16=True)
 
@@ -75,3 +79,84 @@ def test_a_large_base_on_a_processor_is_called_slow(base_dir):
 
 def test_this_machine_can_be_looked_at():
     assert look_at_machine().memory_bytes > 1e8
+
+
+@pytest.fixture
+def on_machine(monkeypatch):
+    """A function after which torch reports a machine of this kind: CUDA without or with real bf16, macOS of a version."""
+
+    def set_up(has_cuda=False, has_cuda_bf16=False, macos=None):
+        mps = torch.backends.mps
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+        # An older card says yes as long as emulation counts.
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_cuda_bf16
+        )
+        monkeypatch.setattr(mps, "is_available", lambda: macos is not None)
+        monkeypatch.setattr(mps, "is_macos_or_newer", lambda *wanted: wanted <= macos)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    return set_up
+
+
+NEW_CARD = {"has_cuda": True, "has_cuda_bf16": True}
+TURING = {"has_cuda": True}  # T4, RTX 20: bf16 by emulation only
+
+
+@pytest.mark.parametrize(
+    ("machine", "wanted", "device"),
+    [
+        (NEW_CARD, "auto", Device("cuda:0", torch.bfloat16, is_quantized=True)),
+        (TURING, "auto", Device("cuda:0", torch.float16, is_quantized=True)),
+        ({"macos": (14, 4)}, "auto", Device("mps", torch.bfloat16, is_quantized=False)),
+        ({"macos": (13, 6)}, "auto", Device("mps", torch.float16, is_quantized=False)),
+        ({}, "auto", CPU),
+        (NEW_CARD, "cpu", CPU),
+        ({"macos": (14, 4)}, "cpu", CPU),
+    ],
+)
+def test_each_machine_trains_where_and_as_suits_it(on_machine, machine, wanted, device):
+    on_machine(**machine)
+    assert choose_training_device(wanted) == device
+
+
+@pytest.mark.parametrize(("machine", "dtype"), [(NEW_CARD, torch.bfloat16), (TURING, torch.float16)])
+def test_a_card_chats_in_the_numbers_it_trains_in(on_machine, base_dir, machine, dtype):
+    on_machine(**machine)
+    assert choose_training_device().dtype == dtype
+    assert choose_chat_device("auto", "auto", base_dir, look_at_machine()).dtype == dtype
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(on_machine, monkeypatch):
+    on_machine(**NEW_CARD)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_training_device() == Device("cuda:1", torch.bfloat16, is_quantized=True)
+    assert choose_training_device().kind == "cuda"
+
+
+def test_this_machines_device_computes_in_its_dtype():
+    device = choose_training_device()
+    ones = torch.ones(2, 2, device=device.name, dtype=device.dtype)
+    assert (ones @ ones).sum().item() == 8
+
+
+@pytest.mark.parametrize(
+    ("has_cuda", "has_driver", "built_for", "notice"),
+    [
+        (False, True, None, "built without CUDA"),
+        (False, True, "12.8", "built for CUDA 12.8"),
+        (False, False, None, None),
+        (True, True, "12.8", None),
+    ],
+)
+def test_a_gpu_that_lies_idle_is_noticed_with_the_cure(
+    on_machine, monkeypatch, tmp_path, has_cuda, has_driver, built_for, notice
+):
+    on_machine(has_cuda=has_cuda)
+    driver_path = tmp_path / "version"
+    if has_driver:
+        driver_path.touch()
+    monkeypatch.setattr(compute_device, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    said = unused_gpu_notice()
+    assert said is None if notice is None else notice in said

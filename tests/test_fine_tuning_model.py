@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import find_newest_complete
-from fine_tuning_model import failures_explained, how_to_resume, main
+from fine_tuning_model import failures_explained, main
 from peft import PeftModel
 from qlora_model import keep_layout_for_training
 from safetensors.torch import load_file
+from training_options import how_to_resume
 from training_processes import finish, has_same_adapter, losses_of, read_rows, start, train_with_kills, wait_for_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -306,7 +307,7 @@ def test_how_to_go_on_is_a_command_where_one_is_known(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert "--nproc-per-node 2 fine_tuning_model.py" in how_to_resume()
     monkeypatch.setenv("WORLD_SIZE", "4")  # two machines
-    assert how_to_resume() == "To go on, start all processes as before, with --resume"
+    assert how_to_resume() == "To resume, start all processes as before, with --resume"
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,6 @@ def test_how_to_go_on_is_a_command_where_one_is_known(monkeypatch):
         (["--epochs", "1.5"], "invalid whole number above 0 value: '1.5'"),
         (["--max-length", "x"], "invalid whole number value: 'x'"),
         (["--resume", "--overwrite"], "not allowed with"),
-        (["--recipe", "published", "--batch-tokens", "512"], "--batch-tokens: a step of --recipe published"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_is_loaded(capsys, wrong, said):
@@ -336,19 +336,10 @@ def test_one_conversation_is_enough_to_train_on(flags, tmp_path, data_path, caps
     single = tmp_path / "one.jsonl"
     single.write_text(data_path.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
     assert main([*flags, "--path-to-data", str(single), "--saved-model-path", str(tmp_path / "model")]) == 0
-    assert "too few conversations to keep some from training" in capsys.readouterr().err
+    assert "too few conversations to hold some out" in capsys.readouterr().err
     report = json.loads((tmp_path / "model" / "training_report.json").read_text())
     assert report["best_step"] is None
     assert "validation" not in report
-
-
-def test_the_published_recipe_trains_padded_rows_on_everyones_words(flags, tmp_path, capsys):
-    more = ["--recipe", "published", "--max-length", "160", "--epochs", "1", "--saved-model-path"]
-    assert main([*flags, *more, str(tmp_path / "model")]) == 0
-    settings = json.loads((tmp_path / "model" / "training_settings.json").read_text())
-    assert settings["recipe"] == "published"
-    assert settings["lora"]["dropout"] == 0.07
-    assert settings["training"]["train_on"] == "everyone"
 
 
 def test_check_shows_the_plan_and_writes_nothing(flags, tmp_path, capsys):

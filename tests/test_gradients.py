@@ -8,9 +8,8 @@ import torch
 from base_families import FAMILIES, make_config
 from bitsandbytes.functional import has_avx512bf16
 from head_loss import compute_loss_in_blocks
-from packing_check import choose_attention
+from packed_attention import choose_attention, register_segment_attention
 from qlora_model import add_lora, load_quantized_base
-from segment_attention import register_segment_attention
 from torch.nn.functional import cosine_similarity, cross_entropy
 from transformers import AutoModelForCausalLM
 
@@ -62,8 +61,8 @@ def test_an_evaluation_leaves_the_gradient_as_it_was(base_dir):
 def test_the_check_of_packing_leaves_the_gradient_as_it_was(base_dir):
     checked = load_model(base_dir)
     compute_loss_in_blocks(checked.get_base_model())
-    pieces = [{"input_ids": list(range(first, first + 40)), "is_supervised": [True] * 40} for first in (5, 50)]
-    assert choose_attention(checked, pieces) is None
+    chunks = [{"input_ids": list(range(first, first + 40)), "is_supervised": [True] * 40} for first in (5, 50)]
+    assert choose_attention(checked, chunks) is None
     assert cosine_similarity(gradient(load_model(base_dir)), gradient(checked), dim=0) > 0.999
 
 

@@ -4,11 +4,10 @@ import pytest
 import torch
 from head_loss import choose_block_positions, compute_loss_in_blocks, has_plain_head, is_product, sum_loss
 from memory_estimate import StorageMeter
-from packing import collate_pack
-from packing_check import find_packing_fault
+from packed_attention import SEGMENT_ATTENTION, find_packing_fault, register_segment_attention
+from packing import collate_row
 from peft import LoraConfig, get_peft_model
 from qlora_model import add_lora
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
@@ -51,7 +50,7 @@ def make_model(config, in_blocks, targets=None, dtype=torch.float32, dropout=0.0
 def make_batch(length):
     torch.manual_seed(1)
     ids = torch.randint(3, VOCAB_SIZE, (length,)).tolist()
-    return collate_pack([[{"input_ids": ids, "is_supervised": [False] + [n % 3 != 0 for n in range(1, length)]}]])
+    return collate_row([[{"input_ids": ids, "is_supervised": [False] + [n % 3 != 0 for n in range(1, length)]}]])
 
 
 def loss_and_gradients(model, batch, **arguments):
@@ -115,7 +114,7 @@ def test_a_head_with_a_bias_keeps_the_models_own_loss():
     model = make_model(config, in_blocks=True)
     assert model.get_base_model().lm_head.base_layer.bias is not None
     assert not is_product(model.get_base_model().lm_head)
-    batch = collate_pack([[{"input_ids": list(range(5, 60)), "is_supervised": [False] + [True] * 54}]])
+    batch = collate_row([[{"input_ids": list(range(5, 60)), "is_supervised": [False] + [True] * 54}]])
     own_loss, own_gradients = loss_and_gradients(make_model(config, in_blocks=False), batch)
     loss, gradients = loss_and_gradients(model, batch)
     assert loss == own_loss
@@ -187,7 +186,7 @@ def test_the_check_before_training_finds_a_loss_that_is_not_the_models_own():
     base = MistralWithScaledLogits(MISTRAL)
     model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
     base.set_attn_implementation(SEGMENT_ATTENTION)
-    piece = {"input_ids": list(range(5, 60)), "is_supervised": [False] + [True] * 54}
-    assert find_packing_fault(model, [piece, piece]) is None
+    chunk = {"input_ids": list(range(5, 60)), "is_supervised": [False] + [True] * 54}
+    assert find_packing_fault(model, [chunk, chunk]) is None
     compute_loss_in_blocks(base)
-    assert "is not the mean of the tokens' losses" in find_packing_fault(model, [piece, piece])
+    assert "is not the mean of the tokens' losses" in find_packing_fault(model, [chunk, chunk])

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from finished_model import make_generation_config
 from head_loss import compute_loss_in_blocks
 from held_out_evaluation import SampleReplies, measure_reply_loss
-from packing import ScheduledPieces
+from output_folder import make_generation_config
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
+from packing import PackedRows
 from qlora_model import add_lora
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,54 +39,54 @@ def redraw_adapter(model, std):
             torch.nn.init.normal_(parameter, std=std)
 
 
-def separate_rows_losses(model, piece):
-    """The losses of the replies' tokens of one piece, computed plainly."""
+def separate_rows_losses(model, chunk):
+    """The losses of the replies' tokens of one chunk, computed plainly."""
     base = model.get_base_model()
     base.set_attn_implementation("eager")
-    ids = torch.tensor(piece["input_ids"])
+    ids = torch.tensor(chunk["input_ids"])
     with torch.no_grad():
         logits = model.eval()(input_ids=ids[None]).logits[0]
     losses = cross_entropy(logits[:-1], ids[1:], reduction="none")
     model.train()
     base.set_attn_implementation(SEGMENT_ATTENTION)
-    return losses[torch.tensor(piece["is_supervised"][1:])]
+    return losses[torch.tensor(chunk["is_supervised"][1:])]
 
 
 class TestReplyLoss:
     @pytest.fixture
-    def packs(self, model):
-        """One pack of a short reply, the likeliest to this model, and one of two long ones at random."""
+    def rows(self, model):
+        """One row of a short reply, the likeliest to this model, and one of two long ones at random."""
         model.get_base_model().set_attn_implementation("eager")
         prompt = torch.tensor([[0, 7, 8, 9]])
         likeliest = model.eval().generate(input_ids=prompt, do_sample=False, max_new_tokens=2, min_new_tokens=2)[0]
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
         model.train()
-        pieces = [
+        chunks = [
             {"input_ids": likeliest.tolist(), "is_supervised": [False] * 4 + [True] * 2, "num_reply_chars": 3},
             {"input_ids": [0, *range(9, 209)], "is_supervised": [False] * 21 + [True] * 180, "num_reply_chars": 400},
             {"input_ids": [0, *range(300, 400)], "is_supervised": [False] * 11 + [True] * 90, "num_reply_chars": 200},
         ]
-        return ScheduledPieces(pieces, [[0], [1, 2]])
+        return PackedRows(chunks, [[0], [1, 2]])
 
-    def test_it_is_the_mean_over_tokens_whatever_the_packs(self, model, packs):
-        losses = [separate_rows_losses(model, piece) for piece in packs.pieces]
+    def test_it_is_the_mean_over_tokens_whatever_the_rows(self, model, rows):
+        losses = [separate_rows_losses(model, chunk) for chunk in rows.chunks]
         over_tokens = torch.cat(losses).mean().item()
-        over_packs = (losses[0].mean() + torch.cat(losses[1:]).mean()).item() / 2
-        assert abs(over_packs - over_tokens) > 0.1 * over_tokens, "the packs are too alike to tell the two means apart"
-        measured = measure_reply_loss(model, packs)
+        over_rows = (losses[0].mean() + torch.cat(losses[1:]).mean()).item() / 2
+        assert abs(over_rows - over_tokens) > 0.1 * over_tokens, "the rows are too alike to tell the two means apart"
+        measured = measure_reply_loss(model, rows)
         assert measured.num_tokens == 2 + 180 + 90
         assert measured.per_token == pytest.approx(over_tokens, rel=1e-5)
-        repacked = measure_reply_loss(model, ScheduledPieces(packs.pieces, [[2], [0, 1]]))
+        repacked = measure_reply_loss(model, PackedRows(rows.chunks, [[2], [0, 1]]))
         assert repacked.per_token == pytest.approx(over_tokens, rel=1e-5)
 
-    def test_bits_count_the_characters_of_the_replies(self, model, packs):
-        nats = sum(separate_rows_losses(model, piece).sum().item() for piece in packs.pieces)
-        measured = measure_reply_loss(model, packs)
+    def test_bits_count_the_characters_of_the_replies(self, model, rows):
+        nats = sum(separate_rows_losses(model, chunk).sum().item() for chunk in rows.chunks)
+        measured = measure_reply_loss(model, rows)
         assert measured.num_chars == 3 + 400 + 200
         assert measured.bits_per_char == pytest.approx(nats / math.log(2) / 603, rel=1e-5)
 
-    def test_the_model_goes_on_training(self, model, packs):
-        measure_reply_loss(model, packs)
+    def test_the_model_goes_on_training(self, model, rows):
+        measure_reply_loss(model, rows)
         assert model.training
         assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -33,8 +33,8 @@ def test_new_and_empty_folders_are_fine(tmp_path, folder):
     [
         ([SETTINGS_NAME, HELD_OUT_NAME], {}, "--overwrite"),
         ([HELD_OUT_NAME], {}, "--resume"),
-        (["thesis.docx"], {}, "not ours"),
-        (["thesis.docx"], {"overwrite": True}, "not ours"),
+        (["thesis.docx"], {}, "did not write"),
+        (["thesis.docx"], {"overwrite": True}, "did not write"),
         ([SETTINGS_NAME], {"resume": True}, "nothing to resume"),
         ([], {"resume": True}, "without --resume"),
     ],

@@ -12,17 +12,16 @@ from processes import check_launch, is_first_process, world_size
 from qlora_model import (
     add_lora,
     count_parameters,
+    enable_gradient_checkpointing,
     find_lora_targets,
     load_quantized_base,
     read_model_config,
-    recompute_activations,
 )
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
 
-from common import compute_device
 from common.base_model_files import BaseModel, BaseModelError, check_base_folder
-from common.compute_device import Device, choose_training_device, unused_gpu_notice
+from common.compute_device import Device
 from common.script import ScriptError
 
 SEVEN_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -140,13 +139,13 @@ def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_train
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recomputing_activations_changes_no_gradient(base_dir, input_ids, dropout):
-    def gradients(recomputes):
+def test_gradient_checkpointing_changes_no_gradient(base_dir, input_ids, dropout):
+    def gradients(is_checkpointed):
         torch.manual_seed(0)
         model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=dropout)
-        if recomputes:
-            recompute_activations(model)
-        assert model.get_base_model().model.layers[0].gradient_checkpointing == recomputes
+        if is_checkpointed:
+            enable_gradient_checkpointing(model)
+        assert model.get_base_model().model.layers[0].gradient_checkpointing == is_checkpointed
         model.train()
         model(input_ids=input_ids, labels=input_ids).loss.backward()
         return [p.grad for p in model.parameters() if p.grad is not None]
@@ -185,79 +184,6 @@ def test_adapter_names_its_base_without_a_path_of_this_machine(base_dir, tmp_pat
         settings.save_pretrained(tmp_path)
         saved = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
         assert (saved["base_model_name_or_path"], saved["revision"]) == (name, revision)
-
-
-@pytest.fixture
-def on_machine(monkeypatch):
-    """A function after which torch reports a machine of this kind: CUDA without or with real bf16, macOS of a version."""
-
-    def set_up(has_cuda=False, has_cuda_bf16=False, macos=None):
-        mps = torch.backends.mps
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-        # An older card says yes as long as emulation counts.
-        monkeypatch.setattr(
-            torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_cuda_bf16
-        )
-        monkeypatch.setattr(mps, "is_available", lambda: macos is not None)
-        monkeypatch.setattr(mps, "is_macos_or_newer", lambda *wanted: wanted <= macos)
-        monkeypatch.delenv("LOCAL_RANK", raising=False)
-
-    return set_up
-
-
-NEW_CARD = {"has_cuda": True, "has_cuda_bf16": True}
-
-
-@pytest.mark.parametrize(
-    ("machine", "wanted", "device"),
-    [
-        (NEW_CARD, "auto", Device("cuda:0", torch.bfloat16, is_quantized=True)),
-        ({"has_cuda": True}, "auto", Device("cuda:0", torch.float16, is_quantized=True)),
-        ({"macos": (14, 4)}, "auto", Device("mps", torch.bfloat16, is_quantized=False)),
-        ({"macos": (13, 6)}, "auto", Device("mps", torch.float16, is_quantized=False)),
-        ({}, "auto", CPU),
-        (NEW_CARD, "cpu", CPU),
-        ({"macos": (14, 4)}, "cpu", CPU),
-    ],
-)
-def test_each_machine_trains_where_and_as_suits_it(on_machine, machine, wanted, device):
-    on_machine(**machine)
-    assert choose_training_device(wanted) == device
-
-
-def test_each_process_of_a_machine_takes_a_gpu_of_its_own(on_machine, monkeypatch):
-    on_machine(**NEW_CARD)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert choose_training_device() == Device("cuda:1", torch.bfloat16, is_quantized=True)
-    assert choose_training_device().kind == "cuda"
-
-
-def test_this_machines_device_computes_in_its_dtype():
-    device = choose_training_device()
-    ones = torch.ones(2, 2, device=device.name, dtype=device.dtype)
-    assert (ones @ ones).sum().item() == 8
-
-
-@pytest.mark.parametrize(
-    ("has_cuda", "has_driver", "built_for", "notice"),
-    [
-        (False, True, None, "built without CUDA"),
-        (False, True, "12.8", "built for CUDA 12.8"),
-        (False, False, None, None),
-        (True, True, "12.8", None),
-    ],
-)
-def test_a_gpu_that_lies_idle_is_noticed_with_the_cure(
-    on_machine, monkeypatch, tmp_path, has_cuda, has_driver, built_for, notice
-):
-    on_machine(has_cuda=has_cuda)
-    driver_path = tmp_path / "version"
-    if has_driver:
-        driver_path.touch()
-    monkeypatch.setattr(compute_device, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
-    monkeypatch.setattr(torch.version, "cuda", built_for)
-    said = unused_gpu_notice()
-    assert said is None if notice is None else notice in said
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

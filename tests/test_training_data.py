@@ -56,10 +56,10 @@ def test_a_file_of_another_kind_is_named(read, content, what):
 @pytest.mark.parametrize(
     ("bad_line", "what"),
     [
-        (GOOD[:-9], "no whole JSON value"),
+        (GOOD[:-9], "not a whole JSON value"),
         (GOOD[:20] + "\0\0" + GOOD[20:], "NUL"),
         (GOOD + GOOD, "second value"),
-        (GOOD.replace('"', "'"), "no whole JSON value"),
+        (GOOD.replace('"', "'"), "not a whole JSON value"),
         ("null", "not an object"),
         ("7", "not an object"),
         ('["a"]', "not an object"),

@@ -1,20 +1,12 @@
-"""What a run shows and leaves behind: the live line, a log without doubled steps, a picture; and the recipe's numbers."""
+"""What a run shows and leaves behind: the progress bar, a log without doubled steps, a picture; and the recipe's numbers."""
 
 import contextlib
-import doctest
-import io
 import json
-import shutil
+import os
+import termios
 
-import recipes
-import training_progress
-from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, choose_step_tokens, split_step
-from training_progress import LiveLine, ProgressMeter, TrainingLog, draw_loss_curve
-
-
-def test_examples_in_the_docstrings_hold():
-    for module in (training_progress, recipes):
-        assert doctest.testmod(module).failed == 0
+from recipes import DEFAULT_RECIPE, choose_step_tokens, split_step
+from training_progress import ProgressBar, TrainingLog, draw_loss_curve
 
 
 def test_a_resumed_log_drops_the_steps_that_are_trained_again_and_a_cut_row(tmp_path):
@@ -36,38 +28,55 @@ def test_a_new_run_does_not_continue_an_old_log(tmp_path):
     assert TrainingLog(tmp_path / "log.jsonl", 0).rows == []
 
 
-def test_the_line_tells_step_epoch_time_left_loss_speed_and_memory():
-    meter = ProgressMeter(num_steps=200, first_step=100)
-    meter.begin_step()
-    line = meter.advance(step=150, epoch=1.5, loss=2.0, num_tokens=1000)
-    assert line.startswith("[#######...] step 150/200  epoch 1.50  0:00 left  loss 2.000  ")
-    assert " tokens/s  peak " in line
+def show_bar(num_steps=200, first_step=100, is_shown=True):
+    """Show two steps, room for other output between them, and the end."""
+    bar = ProgressBar(num_steps, first_step, is_shown)
+    for step in (1, 2):
+        bar.begin_step()
+        bar.advance(epoch=1 + step / 10, loss=2.0, num_tokens=1000)
+        bar.clear()
+    bar.close()
 
 
-class Terminal(io.StringIO):
-    """Standard output that takes itself for a terminal."""
+def show_bar_at_a_terminal(num_columns):
+    """What a terminal of so many columns receives of the bar."""
+    reading, writing = os.openpty()
+    termios.tcsetwinsize(writing, (24, num_columns))
+    with open(writing, "w", encoding="utf-8") as terminal, contextlib.redirect_stdout(terminal):
+        show_bar()
+    shown = b""
+    with contextlib.suppress(OSError):  # what a terminal gives at its end
+        while part := os.read(reading, 10_000):
+            shown += part
+    os.close(reading)
+    return shown.decode("utf-8")
 
-    def isatty(self):
-        return True
+
+def test_at_a_terminal_the_bar_is_rewritten_in_place_and_never_wraps():
+    for num_columns in (200, 40):
+        shown = show_bar_at_a_terminal(num_columns)
+        assert shown.count("\n") == 1
+        assert shown.endswith("\r\n")
+        states = shown.removesuffix("\r\n").split("\r")
+        assert max(map(len, states)) <= num_columns
+        assert states[1].startswith("[#####.....] step 100/200, ")
+        assert states[-1].startswith("[#####.....] step 102/200, ")
+        if num_columns == 200:
+            assert ", epoch 1.20, loss 2.000, " in states[-1]
+            assert " tokens/s, peak " in states[-1]
 
 
-def test_at_a_terminal_a_line_never_wraps_and_is_rewritten_in_place():
-    with contextlib.redirect_stdout(Terminal()) as terminal:
-        LiveLine(is_shown=True).show("x" * 1000)
-    assert terminal.getvalue() == "\r\x1b[K" + "x" * (shutil.get_terminal_size().columns - 1)
-
-
-def test_without_a_terminal_lines_come_now_and_then_and_the_last_always(capsys):
-    line = LiveLine(is_shown=True)
-    for text in ("first", "second", "third"):
-        line.show(text)
-    line.show("last", is_last=True)
-    assert capsys.readouterr().out == "first\nlast\n"
+def test_without_a_terminal_the_first_and_the_last_state_are_lines(capsys):
+    show_bar()
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("[#####.....] step 100/200, ")
+    assert last.startswith("[#####.....] step 102/200, ")
+    assert "epoch 1.20, loss 2.000, " in last
 
 
 def test_other_processes_than_the_first_show_nothing(capsys):
-    LiveLine(is_shown=False).show("x", is_last=True)
-    assert capsys.readouterr().out == ""
+    show_bar(is_shown=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_picture_is_drawn_with_and_without_held_out_replies(tmp_path):
@@ -76,13 +85,6 @@ def test_the_picture_is_drawn_with_and_without_held_out_replies(tmp_path):
     draw_loss_curve(tmp_path / "with.png", [*rows, {"step": 4, "held_out_loss": 1.0}], best_step=4)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
-
-
-def test_the_published_recipe_is_what_was_published():
-    assert (PUBLISHED_RECIPE.learning_rate, PUBLISHED_RECIPE.dropout) == (2.5e-5, 0.07)
-    assert (PUBLISHED_RECIPE.rank, PUBLISHED_RECIPE.alpha, PUBLISHED_RECIPE.max_length) == (32, 64, 2000)
-    assert (PUBLISHED_RECIPE.padded_rows_per_batch, PUBLISHED_RECIPE.padded_batches_per_step) == (2, 4)
-    assert PUBLISHED_RECIPE.train_on == "everyone"
 
 
 def test_little_data_gets_small_steps_and_much_data_no_larger_ones_than_useful():

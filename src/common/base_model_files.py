@@ -1,7 +1,7 @@
 """The base model on disk: finding it, downloading it once, refusing a broken or hostile one, its fingerprint.
 
 Standard library only: it decides about the network before any model library is imported.
-Loading the model is left to the stages; their scripts turn a BaseModelError into a one-line error.
+It leaves loading the model to the stages.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+
+from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -44,8 +46,8 @@ SHAPE_KEYS = (
 FINGERPRINT_SAMPLE_BYTES = 65_536  # from the middle of each weight file: distinguishes bases of the same shape
 
 
-class BaseModelError(ValueError):
-    """The base model cannot be used; the text is `BASE: what is wrong; what to do`."""
+class BaseModelError(ScriptError):
+    """The base model cannot be used, worded `BASE: what is wrong; what to do`."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Messages -> token ids, which of them are supervised, and where turns end; the chat template of a base without one.
+"""Messages -> token ids, which of them are supervised, and where turns end; the chat template for bases without one.
 
-The template is rendered with a mark in place of each message's words, so that words can never become structure: a
-message that contains `</s>` or a role marker stays text. Training and chat both
-encode here: what was trained is what is prompted.
-It leaves reading the data and cutting to length to others.
+The template is rendered with a placeholder for each message's text, so that text never becomes structure: a message that
+contains `</s>` or a role marker stays text. Training and chat both encode here, so the prompts of the chat are those of
+the training.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-# The published marking as a template: plain text for the roles, the base's own bos and eos, no new vocabulary.
-# The `generation` tags serve other tools (TRL's assistant_only_loss); nothing here needs them.
+# The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
+# The `generation` tags are for other tools (TRL's assistant_only_loss).
 PERSON_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ '<person1>' }}"
@@ -31,35 +30,36 @@ PERSON_TEMPLATE = (
 )
 
 MAX_TEMPLATE_CHARS = 100_000  # the longest published templates have about 30,000
-MAX_STRUCTURE_CHARS_PER_TURN = 20_000  # a template that writes more around one message is not a chat template
-RENDER_LIMIT_SECONDS = 10.0  # the sandbox stops attribute tricks but not nested loops
+MAX_STRUCTURE_CHARS_PER_TURN = 20_000  # no chat template writes more around one message
+RENDER_LIMIT_SECONDS = 10.0  # the sandbox does not stop nested loops
 
 # How a template asks for the date, and how some ask whether to think before a reply.
 DATE_CALL_RE = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)""")
 THINKING_NAME = "enable_thinking"
 OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])", re.DOTALL)
 
-WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")  # two private-use characters around the message's number
+# The placeholder of a message: its number between two private-use characters.
+WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")
 
 
 class ChatFormatError(ValueError):
-    """The tokenizer or its chat template cannot be used; the text says why and what to do."""
+    """The tokenizer or its chat template cannot be used: `what is wrong; what to do`."""
 
 
 @dataclass(frozen=True)
 class EncodedConversation:
-    """One conversation as the model reads it. The lists `input_ids` and `is_supervised` are equally long."""
+    """One conversation as the model reads it. `input_ids` and `is_supervised` have the same length."""
 
     input_ids: list[int]
-    is_supervised: list[bool]  # True on the words of a reply and on the token that ends it
+    is_supervised: list[bool]  # True for the text of a reply and for the token that ends it
     turn_ends: list[int]  # for each message, the index just after the token that ends its turn
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Span:
     text: str
-    ids: list[int] | None = None  # given ids stand in for the text (a reply as it was generated)
-    is_words: bool = False  # what a person wrote: special tokens in it are plain text
+    ids: list[int] | None = None  # if given, they replace the text (a reply as it was generated)
+    is_words: bool = False  # the text of a message: special tokens in it are plain text
     is_supervised: bool = False
     ends_turn: bool = False
 
@@ -72,19 +72,18 @@ def encode_conversation(
 ) -> EncodedConversation:
     """Render `messages` with the tokenizer's chat template and encode them.
 
-    `reply_ids` maps the number of a message to the ids of its words (without the token that ends a turn); they are
-    taken as they are, since decoding and encoding again need not give the same ids. `turn_ends` and `is_supervised`
-    refer to the messages given. Raises ChatFormatError.
+    `reply_ids` maps the number of a message to the ids of its text (without the token that ends the turn). They are used
+    as they are: decoding and encoding again may give other ids. Raises ChatFormatError.
     """
-    pieces = _split_into_pieces(tokenizer, messages, reply_ids or {}, add_generation_prompt)
+    spans = _split_into_spans(tokenizer, messages, reply_ids or {}, add_generation_prompt)
     input_ids: list[int] = []
     is_supervised: list[bool] = []
     turn_ends: list[int] = []
-    for run in _split_into_runs(tokenizer, pieces):
-        for piece, ids in zip(run, _encode_run(tokenizer, run, is_first=not input_ids), strict=True):
+    for run in _split_into_runs(tokenizer, spans):
+        for span, ids in zip(run, _encode_run(tokenizer, run, is_first=not input_ids), strict=True):
             input_ids.extend(ids)
-            is_supervised.extend([piece.is_supervised] * len(ids))
-            if piece.ends_turn:
+            is_supervised.extend([span.is_supervised] * len(ids))
+            if span.ends_turn:
                 turn_ends.append(len(input_ids))
     return EncodedConversation(input_ids, is_supervised, turn_ends)
 
@@ -114,18 +113,18 @@ def fix_template(tokenizer: Any, day: date) -> None:
 
 
 def find_end_of_turn_id(tokenizer: Any) -> int:
-    """Return the id of the special token that the template writes right after a reply: where generation stops."""
+    """Return the id of the special token that the template writes after a reply: generation stops there."""
     exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     encoded = encode_conversation(tokenizer, exchange)
     return encoded.input_ids[encoded.turn_ends[-1] - 1]
 
 
-def _split_into_pieces(
+def _split_into_spans(
     tokenizer: Any,
     messages: Sequence[Mapping[str, str]],
     reply_ids: Mapping[int, Sequence[int]],
     add_generation_prompt: bool,
-) -> list[_Piece]:
+) -> list[_Span]:
     structures = _split_at_words(tokenizer, messages, add_generation_prompt)
     if messages and messages[-1]["role"] == "assistant":
         # Some templates write a thought before the last reply, but not in its prompt: it gets the header that it has
@@ -134,7 +133,7 @@ def _split_into_pieces(
         structures = [*_split_at_words(tokenizer, following, False)[: len(messages)], structures[-1]]
     special_re = _special_tokens_re(tokenizer)
     opening, prompt_ending = _find_reply_opening(tokenizer), _find_prompt_ending(tokenizer)
-    pieces = [_Piece(structures[0])]
+    spans = [_Span(structures[0])]
     for number, structure in enumerate(structures[1:]):
         is_reply = messages[number]["role"] == "assistant"
         ending = special_re.search(structure)
@@ -143,21 +142,21 @@ def _split_into_pieces(
                 "this chat template ends a reply without a special token, so a reply would never stop; "
                 "choose another base model"
             )
-        # A user's turn may end in plain text (`[/INST]`): then the border is where its words end.
+        # A user's turn may end in plain text (`[/INST]`); then it ends after its words.
         end = ending.end() if ending else 0
         given = reply_ids.get(number)
-        if is_reply and opening and pieces[-1].text.endswith(opening):
-            pieces[-1] = _Piece(pieces[-1].text.removesuffix(opening))
-            if given is None:  # ids that were generated begin with it
-                pieces.append(_Piece(opening, is_supervised=True))
+        if is_reply and opening and spans[-1].text.endswith(opening):
+            spans[-1] = _Span(spans[-1].text.removesuffix(opening))
+            if given is None:  # generated ids contain it already
+                spans.append(_Span(opening, is_supervised=True))
         if is_reply and prompt_ending:
-            pieces.append(_Piece(prompt_ending))
-        pieces += [
-            _Piece(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
-            _Piece(structure[:end], is_supervised=is_reply, ends_turn=True),
-            _Piece(structure[end:]),
+            spans.append(_Span(prompt_ending))
+        spans += [
+            _Span(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
+            _Span(structure[:end], is_supervised=is_reply, ends_turn=True),
+            _Span(structure[end:]),
         ]
-    return pieces
+    return spans
 
 
 def _split_at_words(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> list[str]:
@@ -178,7 +177,7 @@ def _find_headers(tokenizer: Any, _template: str) -> tuple[str, str]:
 
 
 def _find_reply_opening(tokenizer: Any) -> str:
-    """Return the space that the template writes before a reply but not in a prompt: the model has to write it itself."""
+    """Return the space that the template writes before a reply but not in a prompt: the model must generate it."""
     in_prompt, in_history = _find_headers(tokenizer, tokenizer.chat_template)
     opening = in_history.removeprefix(in_prompt)
     return opening if opening.isspace() else ""
@@ -214,14 +213,14 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
             except TemplateError:
                 if not marked or marked[0]["role"] != "assistant":
                     raise
-                # Many templates want the user first: an empty turn keeps the reply that opens a conversation.
+                # Many templates demand that the user begins; an empty turn of the user keeps the reply.
                 rendered = _apply(tokenizer, [{"role": "user", "content": ""}, *marked], add_generation_prompt)
     except TemplateError as error:
         raise ChatFormatError(
             f"the chat template refuses a conversation ({error}); choose another base model"
         ) from None
     if len(rendered) > MAX_STRUCTURE_CHARS_PER_TURN * (len(messages) + 2):
-        raise ChatFormatError("the chat template writes far too much around each message; choose another base model")
+        raise ChatFormatError("the chat template writes too much around each message; choose another base model")
     return rendered
 
 
@@ -232,7 +231,7 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise ChatFormatError in the block after `seconds` (main thread only: elsewhere Python delivers no signal)."""
+    """Raise ChatFormatError after `seconds` in the block (in the main thread only, where Python handles signals)."""
 
     def give_up(_signal_number: int, _frame: object) -> None:
         raise ChatFormatError(f"the chat template takes more than {seconds:.0f} seconds; choose another base model")
@@ -257,62 +256,62 @@ def _special_tokens_re(tokenizer: Any) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in sorted(specials, key=len, reverse=True)))
 
 
-def _split_into_runs(tokenizer: Any, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Yield what is encoded together: all pieces between those whose ids are given or whose words hold special tokens."""
+def _split_into_runs(tokenizer: Any, spans: list[_Span]) -> Iterator[list[_Span]]:
+    """Yield the spans that are encoded together, split at spans with given ids or with special tokens in their words."""
     special_re = _special_tokens_re(tokenizer)
-    run: list[_Piece] = []
-    for piece in pieces:
-        if piece.ids is None and not (piece.is_words and special_re.search(piece.text)):
-            run.append(piece)
+    run: list[_Span] = []
+    for span in spans:
+        if span.ids is None and not (span.is_words and special_re.search(span.text)):
+            run.append(span)
             continue
         yield run
-        yield [piece]
+        yield [span]
         run = []
     yield run
 
 
-def _encode_run(tokenizer: Any, run: list[_Piece], is_first: bool) -> list[list[int]]:
-    """Return the ids of each piece of `run`; `is_first`: nothing stands before it.
+def _encode_run(tokenizer: Any, run: list[_Span], is_first: bool) -> list[list[int]]:
+    """Return the ids of each span of `run`; `is_first`: nothing precedes it.
 
-    The run is encoded as one string, so that the ids are those any other tool gets from the rendered template. Only
-    where a token would reach from a header into a reply it is cut: a prompt ends there, and must have the same ids.
+    The run is encoded as one string, which gives the same ids as any other tool gets from the rendered template. It is
+    split only where a token would reach from a header into a reply: a prompt ends there and must have the same ids.
     """
     if len(run) == 1 and run[0].ids is not None:
         return [run[0].ids]
     if len(run) == 1 and run[0].is_words:
         tokens = _encode_text(tokenizer, run[0].text, is_first, split_special_tokens=True)
         return [[token_id for token_id, _, _ in tokens]]
-    pieces_of_ids: list[list[int]] = [[] for _ in run]
-    number, piece_end = 0, len(run[0].text) if run else 0
-    for token_id, start, end in _encode_text(tokenizer, "".join(piece.text for piece in run), is_first):
-        while start >= piece_end and number + 1 < len(run):
+    ids_of_spans: list[list[int]] = [[] for _ in run]
+    number, span_end = 0, len(run[0].text) if run else 0
+    for token_id, start, end in _encode_text(tokenizer, "".join(span.text for span in run), is_first):
+        while start >= span_end and number + 1 < len(run):
             number += 1
-            piece_end += len(run[number].text)
-        if end > piece_end and not run[number].is_supervised:
-            reached, reached_start = number + 1, piece_end
+            span_end += len(run[number].text)
+        if end > span_end and not run[number].is_supervised:
+            reached, reached_start = number + 1, span_end
             while not run[reached].is_supervised and reached_start + len(run[reached].text) < end:
                 reached_start += len(run[reached].text)
                 reached += 1
             if run[reached].is_supervised:
                 before = _encode_run(tokenizer, run[:reached], is_first)
                 return before + _encode_run(tokenizer, run[reached:], is_first=False)
-        pieces_of_ids[number].append(token_id)  # a token belongs to the piece in which it starts
-    return pieces_of_ids
+        ids_of_spans[number].append(token_id)  # a token belongs to the span where it starts
+    return ids_of_spans
 
 
 def _encode_text(
     tokenizer: Any, text: str, is_first: bool, split_special_tokens: bool = False
 ) -> list[tuple[int, int, int]]:
-    """Return (id, start, end) of each token. Text that goes on is encoded behind a line break, which is taken off again.
+    """Return (id, start, end) of each token. Unless the text is first, it is encoded after a line break, which is removed.
 
-    Many tokenizers put a space before the first word of a text.
+    Many tokenizers add a space before the first word of a text.
     """
     options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens}
     for prefix in ("",) if is_first else ("\n", ""):
         encoded = tokenizer(prefix + text, return_offsets_mapping=True, **options)
         prefix_ids = tokenizer(prefix, **options)["input_ids"] if prefix else []
         if encoded["input_ids"][: len(prefix_ids)] == prefix_ids:
-            break  # else the line break melted into the text
+            break  # else the line break and the text share a token
     return [
         (token_id, start - len(prefix), end - len(prefix))
         for token_id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)

@@ -1,6 +1,6 @@
-"""Where a model computes and in which numbers: one rule for training, one for the chat, both from what the machine offers.
+"""Device, number type and quantization: one rule for training and one for the chat, from what the machine has.
 
-It leaves loading to `qlora_model` and `trained_model`.
+Loading a model is left to `qlora_model` and `trained_model`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import torch
 from common.base_model_files import list_weight_files
 from common.script import ScriptError
 
-# The QLoRA paper's storage: normal-float 4, its scales quantized once more (0.516 bytes a weight).
+# Of the QLoRA paper: 4-bit normal float, its scales quantized again (0.516 bytes per weight).
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 
-# Without these instructions a processor reads a prompt five times slower in bfloat16 than in float32 (measured).
+# Without these instructions, reading a prompt in bfloat16 took five times as long as in float32.
 BF16_PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16"}
-SHARE_OF_MEMORY = 0.8  # the rest is for the cache, the system and everybody else
-SLOW_ON_CPU_BYTES = 4e9  # a base from here on (2 billion parameters in 16 bits) writes a word in seconds
+SHARE_OF_MEMORY = 0.8  # for the weights; the rest is for the cache, the system and other programs
+SLOW_ON_CPU_BYTES = 4e9  # a base of this size (2 billion parameters in 16 bits) takes seconds per word
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model computes, and in which numbers whatever is not stored in 4 bits."""
+    """Where a model computes, and the number type of what is not quantized."""
 
-    name: str  # for torch: "cuda:0", "cuda", "mps", "cpu"
+    name: str  # as torch calls it: "cuda:0", "cuda", "mps", "cpu"
     dtype: torch.dtype
-    is_quantized: bool  # the base's layers are stored in 4 bits (NF4)
+    is_quantized: bool  # the base's linear layers are in 4 bits (NF4)
 
     @property
     def kind(self) -> str:
@@ -50,7 +50,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Machine:
-    """What this computer offers."""
+    """What a computer has."""
 
     has_cuda: bool
     has_cuda_bf16: bool
@@ -60,11 +60,10 @@ class Machine:
 
 
 def look_at_machine() -> Machine:
-    """Return what this computer and this torch offer."""
-    has_cuda = torch.cuda.is_available()
+    """Return what this computer has and this torch can use."""
     return Machine(
-        has_cuda=has_cuda,
-        has_cuda_bf16=has_cuda and torch.cuda.is_bf16_supported(),
+        has_cuda=torch.cuda.is_available(),
+        has_cuda_bf16=_has_cuda_bf16(),
         has_mps=torch.backends.mps.is_available(),
         has_processor_bf16=bool(BF16_PROCESSOR_FLAGS & _processor_flags()),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -72,33 +71,29 @@ def look_at_machine() -> Machine:
 
 
 def choose_training_device(wanted: str = "auto") -> Device:
-    """Return the best device to train on: the GPU of this process, a Mac's GPU, or the processor ("cpu": always)."""
+    """Return the device to train on: the GPU of this process, a Mac's GPU, or the processor (always, if `wanted` is "cpu")."""
     if wanted == "auto" and torch.cuda.is_available():
-        # Cards before Ampere only emulate bf16, slowly.
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         number = os.environ.get("LOCAL_RANK", "0")  # the launcher counts the processes of this machine
-        return Device(f"cuda:{number}", torch.bfloat16 if has_bf16 else torch.float16, True)
+        return Device(f"cuda:{number}", torch.bfloat16 if _has_cuda_bf16() else torch.float16, True)
     if wanted == "auto" and torch.backends.mps.is_available():
         has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
         return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
-    # On a processor without AVX-512 bf16 is about 20 times slower than fp32 (measured).
+    # Without AVX-512, training in bf16 took about 20 times as long as in fp32.
     return Device("cpu", torch.float32, True)
 
 
 def choose_chat_device(device: str, dtype: str, base_dir: Path, machine: Machine) -> Device:
-    """Choose for `machine` what was left `auto`; raise ScriptError when what was asked is not there.
+    """Return the device to chat on; `auto` is chosen for `machine`. Raise ScriptError if it lacks what was asked for.
 
-    With CUDA 4 bits as in training, the adapter beside them; on Apple's GPU float16; on a processor float32, or
-    bfloat16 where the processor has instructions for it or the memory is too small.
+    CUDA: 4 bits as in training, with the adapter beside them. Apple's GPU: float16. Processor: float32, or bfloat16 if the
+    processor has instructions for it or the memory is too small.
     """
     if device == "auto":
         device = "cuda" if machine.has_cuda else "mps" if machine.has_mps else "cpu"
     if not {"cuda": machine.has_cuda, "mps": machine.has_mps, "cpu": True}[device]:
-        raise ScriptError(f"--device {device}: this torch finds no such device; leave --device out")
+        raise ScriptError(f"--device {device}: torch finds no such device; leave it out")
     if dtype == "nf4" and device != "cuda":
-        raise ScriptError(
-            f"--dtype nf4: four bits are for a CUDA device, slower than float32 on {device}; leave it out"
-        )
+        raise ScriptError(f"--dtype nf4: needs a CUDA device (on {device} it is slower than float32); leave it out")
     if dtype not in ("auto", "nf4"):
         return Device(device, getattr(torch, dtype), is_quantized=False)
     if device == "cuda":
@@ -111,33 +106,38 @@ def choose_chat_device(device: str, dtype: str, base_dir: Path, machine: Machine
 
 
 def make_quantization_config(device: Device, stored_as: torch.dtype = torch.uint8) -> Any:
-    """Return what the loader needs to store a base in 4 bits on `device`, None where it stays as it is.
+    """Return the settings with which a base is loaded in 4 bits, or None if `device` is not quantized.
 
-    `stored_as` is the dtype of the tensors that hold the 4-bit values. Raises ScriptError without bitsandbytes.
+    `stored_as`: the dtype of the tensors that hold the 4-bit values. Raises ScriptError if bitsandbytes cannot be used.
     """
     if not device.is_quantized:
         return None
     try:
         import bitsandbytes  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        raise ScriptError(f"bitsandbytes: cannot be used here ({error}); install it again") from None
+        raise ScriptError(f"bitsandbytes: cannot be loaded ({error}); install it again") from None
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=stored_as)
 
 
 def is_slow(device: Device, base_dir: Path) -> bool:
-    """Return whether a reply will take minutes rather than seconds."""
+    """Return whether a reply takes minutes rather than seconds."""
     return device.kind == "cpu" and _weight_bytes(base_dir) >= SLOW_ON_CPU_BYTES
 
 
 def unused_gpu_notice() -> str | None:
-    """Return a sentence when this machine has an NVIDIA GPU that this torch cannot use, else None."""
+    """Return a sentence if this machine has an NVIDIA GPU that this torch cannot use, else None."""
     if torch.cuda.is_available() or not Path("/proc/driver/nvidia/version").exists():
         return None
     if torch.version.cuda is None:
         return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command"
     return f"torch cannot use the NVIDIA GPU of this machine (built for CUDA {torch.version.cuda}); update its driver"
+
+
+def _has_cuda_bf16() -> bool:
+    # Cards before Ampere (T4, RTX 20) only emulate bf16, slowly; by default torch counts that as support.
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _weight_bytes(base_dir: Path) -> int:

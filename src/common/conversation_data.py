@@ -1,7 +1,7 @@
-"""formatted_data.jsonl -> checked conversations, for training and for the report that measures on the same lines.
+"""formatted_data.jsonl -> checked conversations, for training and for the style report.
 
-A line that is broken, cut or of another tool's form is named by its number, and never quoted: it is private.
-It leaves token ids to `chat_format`, and choosing which conversations are held out to stage 2.
+A line that is broken, cut or of another tool's format is named by its number and never quoted: it is private.
+Token ids are left to `chat_format`, and which conversations are held out to stage 2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5
 
 CHAT_EXPORT_RE = re.compile(r"^\W*\d{1,4}[./-]\d{1,2}[./-]\d{1,4},?\s+\d{1,2}[:.]\d{2}")
-# The keys of other tools' forms, and what the form is called.
+# The keys of other tools' formats, and their names.
 OTHER_FORMS = {
     "conversations": "ShareGPT",
     "instruction": "Alpaca",
@@ -29,26 +29,26 @@ OTHER_FORMS = {
 
 
 class TrainingDataError(ValueError):
-    """The data cannot be used, worded `what is wrong; what to do`; indented lines after the first are details."""
+    """The data cannot be used: `what is wrong; what to do`. Indented lines after the first are details."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation: turns in strict alternation, none blank, ending in a reply."""
+    """One conversation: the roles alternate, no turn is blank, the last one is a reply."""
 
-    line_number: int  # counted from 0 in the file, blank lines included
+    line_number: int  # in the file, counted from 0, blank lines included
     messages: list[dict[str, str]]
-    started_at: str  # "" when the line does not say; sorts by time as text
+    started_at: str  # ISO 8601, so that it sorts as text; "" if the line has none
 
     @property
     def num_replies(self) -> int:
-        """How many turns are the imitated person's."""
+        """The number of turns of the imitated person."""
         return sum(message["role"] == "assistant" for message in self.messages)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a file held. Bad lines are counted only when they were allowed to be skipped."""
+    """The content of a file. `bad_lines` is empty unless they were to be skipped."""
 
     conversations: list[Conversation]
     sha256: str
@@ -57,16 +57,16 @@ class TrainingData:
 
 
 def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData:
-    """Read and check the JSONL at `path`; raise TrainingDataError, or OSError when it cannot be read.
+    """Read and check the JSONL at `path`; raise TrainingDataError, or OSError if it cannot be read.
 
-    All bad lines are collected before they are refused together, or counted when `skip_bad_lines` is set.
+    All bad lines are reported together, or only counted with `skip_bad_lines`.
     """
     content = path.read_bytes()
     _refuse_other_files(content)
     conversations: list[Conversation] = []
     bad_lines: list[str] = []
     num_without_reply = 0
-    # Only "\n" ends a line: U+2028 and its like may stand raw inside a JSON string.
+    # Only "\n" ends a line: JSON strings may contain U+2028 and the like.
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n")):
         if not line.strip():
             continue
@@ -83,13 +83,13 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
         conversations.append(Conversation(number, messages, started_at if isinstance(started_at, str) else ""))
     if bad_lines and not skip_bad_lines:
         raise TrainingDataError(
-            f"{bad_lines[0]}; mend it, make the file again with preprocess_start.sh, or pass --skip-bad-lines"
+            f"{bad_lines[0]}; correct it, make the file again with preprocess_start.sh, or pass --skip-bad-lines"
             + (f"\n  {len(bad_lines):,} bad lines in all:" if len(bad_lines) > 1 else "")
             + "".join(f"\n  {problem}" for problem in bad_lines[:MAX_BAD_LINES_SHOWN] if len(bad_lines) > 1)
         )
     if not conversations:
         raise TrainingDataError(
-            "has no reply of the person to imitate (no message of the role assistant with words in it); "
+            "has no reply of the person to imitate (no message of the role assistant that is not blank); "
             "run preprocess_start.sh again and check whom it imitates"
         )
     return TrainingData(conversations, hashlib.sha256(content).hexdigest(), num_without_reply, bad_lines)
@@ -107,7 +107,7 @@ def _refuse_other_files(content: bytes) -> None:
     if first_line.startswith(b"["):
         if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
             raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
-        raise TrainingDataError("is one JSON array, but one conversation a line is needed; write each on its own line")
+        raise TrainingDataError("is one JSON array; write each conversation on a line of its own")
     if not first_line.startswith(b"{"):
         if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
             raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
@@ -116,12 +116,12 @@ def _refuse_other_files(content: bytes) -> None:
 
 
 class _BadLine(ValueError):
-    """One line cannot be used; the text says why without quoting it."""
+    """One line cannot be used; the message says why and does not quote it."""
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:
     if b"\0" in line:
-        raise _BadLine("holds NUL bytes (the disk or a copy damaged it)")
+        raise _BadLine("has NUL bytes (damaged by a disk or in copying)")
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -129,34 +129,34 @@ def _parse_line(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates)
     except json.JSONDecodeError as error:
-        what = "holds a second value behind the first" if error.msg == "Extra data" else "is no whole JSON value"
+        what = "has a second value after the first" if error.msg == "Extra data" else "is not a whole JSON value"
         raise _BadLine(f"{what} (column {error.colno})") from None
     except RecursionError:
         raise _BadLine("is nested too deeply") from None
     except _BadLine:
         raise
     except ValueError:  # an integer of more digits than Python takes
-        raise _BadLine("holds a number that is too long") from None
+        raise _BadLine("has a number that is too long") from None
     if not isinstance(record, dict):
-        raise _BadLine('is not an object; {"messages": [...]} is needed')
+        raise _BadLine('is not an object such as {"messages": [...]}')
     return record
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _BadLine(f"holds {name}, which is no JSON")
+    raise _BadLine(f"has {name}, which JSON does not allow")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        raise _BadLine("holds a key twice")
+        raise _BadLine("has a key twice")
     return record
 
 
 def _checked_messages(record: dict[str, Any]) -> list[dict[str, str]]:
     if "messages" not in record:
         form = next((name for key, name in OTHER_FORMS.items() if key in record), None)
-        raise _BadLine('has no key "messages"' + (f" (it looks like the {form} form)" if form else ""))
+        raise _BadLine('has no key "messages"' + (f" (it looks like the {form} format)" if form else ""))
     messages = record["messages"]
     if not isinstance(messages, list):
         raise _BadLine('"messages" is not a list')
@@ -173,12 +173,12 @@ def _checked_messages(record: dict[str, Any]) -> list[dict[str, str]]:
         try:
             message["content"].encode("utf-8")
         except UnicodeEncodeError:
-            raise _BadLine(f'message {number}: "content" holds half of a character (a lone surrogate)') from None
+            raise _BadLine(f'message {number}: "content" has half of a character (a lone surrogate)') from None
     return messages
 
 
 def _join_turns(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return `messages` without blank ones, turns of one role joined, nothing after the last reply."""
+    """Return `messages` without blank ones, with consecutive turns of one role joined, up to the last reply."""
     turns: list[dict[str, str]] = []
     for message in messages:
         if not message["content"].strip():

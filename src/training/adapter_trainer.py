@@ -1,7 +1,7 @@
-"""The Trainer of this stage: the library's own loop and loss, with our evaluation, checkpoints, log and stopping.
+"""The Trainer of stage 2: the library's loop, with our own evaluation, checkpoints, log and stopping.
 
-The loss is the model's, on the batches of `packing`; only evaluating and saving are replaced, because the library's
-evaluation depends on the batch size and its saving drags the base's head along.
+The model computes the loss on the batches of `packing`. Only evaluating and saving are replaced: the library's evaluation
+depends on the batch size, and its checkpoints would contain the base's head.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from checkpoints import complete_checkpoint, find_problem, remove_old_checkpoints
-from finished_model import library_versions
+from checkpoints import complete_checkpoint, find_problem, library_versions, remove_old_checkpoints
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
 from processes import is_first_process, is_sharded, world_size
 from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
-from training_progress import LiveLine, ProgressMeter, TrainingLog
+from training_progress import ProgressBar, TrainingLog
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -46,20 +45,20 @@ def make_training_arguments(
     measures_base: bool,
     seed: int,
 ) -> TrainingArguments:
-    """Translate a recipe into the library's arguments; one pack is a batch, the schedule is the one epoch.
+    """Translate a recipe into the library's arguments; a batch is one row, and the whole schedule is one epoch.
 
-    `measures_base`: evaluate before the first step, when the adapter still changes nothing.
+    `measures_base`: evaluate before the first step, while the adapter changes nothing.
     """
     steps_between_evaluations = math.ceil(schedule.epoch_ends[0] / EVALUATIONS_PER_EPOCH)
     return TrainingArguments(
         output_dir=str(checkpoints_dir),
-        num_train_epochs=1,  # the schedule already holds every epoch, packed anew
+        num_train_epochs=1,  # the schedule holds all epochs, each packed anew
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=schedule.packs_per_step // world_size(),
+        gradient_accumulation_steps=schedule.rows_per_step // world_size(),
         train_sampling_strategy="sequential",
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler,
-        # Rounded down: the first step of a warm-up has rate 0, which a run of few steps cannot spare.
+        # Rounded down: the first step of a warm-up has rate 0, a waste in a run of few steps.
         warmup_steps=int(recipe.warmup_share * schedule.num_steps),
         max_grad_norm=MAX_GRADIENT_NORM,
         optim="paged_adamw_8bit" if device.kind == "cuda" else "adamw_torch_fused",
@@ -68,17 +67,17 @@ def make_training_arguments(
         use_cpu=device.kind == "cpu",
         seed=seed,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would hide what must stop the run
+        logging_nan_inf_filter=False,  # a loss that is not finite must stop the run
         eval_strategy="steps" if has_held_out else "no",
         eval_on_start=measures_base,
         eval_steps=steps_between_evaluations,
         save_strategy="steps",
         save_steps=steps_between_evaluations,
-        save_total_limit=None,  # the library rotates by the clock; `checkpoints` does it by the step
+        save_total_limit=None,  # `checkpoints` deletes old ones by step; the library goes by the clock
         load_best_model_at_end=has_held_out,
         metric_for_best_model="eval_loss" if has_held_out else None,
         greater_is_better=False if has_held_out else None,
-        restore_callback_states_from_checkpoint=True,  # the patience left
+        restore_callback_states_from_checkpoint=True,  # the count towards early stopping
         remove_unused_columns=False,
         dataloader_pin_memory=device.kind == "cuda",
         ddp_find_unused_parameters=False,
@@ -92,7 +91,7 @@ class AdapterTrainer(Trainer):
     """`transformers.Trainer` with two things replaced: how it evaluates and how it saves the adapter."""
 
     def __init__(self, measure_held_out: Callable[[], ReplyLoss] | None, **arguments: Any) -> None:
-        """`measure_held_out` takes the place of the library's evaluation loop."""
+        """`measure_held_out` replaces the library's evaluation loop."""
         super().__init__(eval_dataset=[] if measure_held_out else None, **arguments)
         self._measure_held_out = measure_held_out
         self.remove_callback(PrinterCallback)
@@ -100,23 +99,23 @@ class AdapterTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(PATIENCE_EVALUATIONS))
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Measure the held-out replies: summed over tokens, divided once."""
+        """Measure the loss of the held-out replies: summed over tokens, divided once."""
         assert self._measure_held_out is not None
         started_at = time.monotonic()
         with self.compute_loss_context_manager():
             measured = self._measure_held_out()
         losses = torch.tensor([measured.per_token, measured.bits_per_char], device=self.args.device)
         if world_size() > 1:
-            torch.distributed.broadcast(losses, src=0)  # the last bit may differ, and all must stop at the same step
+            torch.distributed.broadcast(losses, src=0)  # the last bit may differ, but all must stop at the same step
         metrics = dict(zip(("eval_loss", "eval_bits_per_char"), losses.tolist(), strict=True))
         self.log(metrics | {"eval_seconds": time.monotonic() - started_at})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def restore_if_stopped_early(self, checkpoint_dir: Path) -> bool:
-        """Tell whether the run of this checkpoint had stopped early; if so, its best adapter is in place again.
+        """Return whether the run of this checkpoint had stopped early; if so, load its best adapter.
 
-        The library would train on to the next evaluation.
+        The library would train until the next evaluation.
         """
         state = TrainerState.load_from_json(str(checkpoint_dir / "trainer_state.json"))
         early_stopping = state.stateful_callbacks.get("EarlyStoppingCallback", {"attributes": {}})
@@ -131,16 +130,16 @@ class AdapterTrainer(Trainer):
         return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the adapter alone: no head of the base, no pickled arguments."""
+        """Save the adapter alone, without the base's head and without pickled arguments."""
         if self.args.should_save:
             model: Any = self.model
             model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=False)
 
 
 def find_best_again(state: TrainerState, checkpoints_dir: Path) -> None:
-    """Point `state` to the best checkpoint where it lies now, or forget it when it is damaged.
+    """Set `state`'s path of the best checkpoint to where it lies now, or to None if it is damaged.
 
-    The library remembers an absolute path: after the folder was moved it would load nothing, in silence.
+    The library stores an absolute path; after the folder is moved, it would silently load nothing.
     """
     if state.best_global_step:
         best_dir = checkpoints_dir / f"checkpoint-{state.best_global_step}"
@@ -151,16 +150,16 @@ def find_best_again(state: TrainerState, checkpoints_dir: Path) -> None:
 
 
 class StopRequest:
-    """Ctrl-C, SIGTERM and SIGHUP during training: the first asks to stop after the step, the second leaves at once."""
+    """Ctrl-C, SIGTERM and SIGHUP during training: the first stops after the step, the second exits at once."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
-        """Nothing is asked yet."""
+        """Start without a request."""
         self.signal_number: int | None = None
 
     def __enter__(self) -> StopRequest:
-        """Take over the signals, but those that the caller told us to ignore (nohup)."""
+        """Handle the signals, except those that are ignored already (nohup)."""
         self._previous = {
             number: signal.signal(number, self._remember)
             for number in self.SIGNALS
@@ -169,7 +168,7 @@ class StopRequest:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -177,8 +176,8 @@ class StopRequest:
         if self.signal_number is not None:
             raise SystemExit(128 + signal_number)
         self.signal_number = signal_number
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nstopping after this step, then saving (once more: at once)\n")
+        # Not print: the signal may have interrupted one.
+        os.write(2, b"\nstopping after this step, then saving (again: at once)\n")
 
     @property
     def exit_status(self) -> int:
@@ -186,7 +185,7 @@ class StopRequest:
         return 128 + (self.signal_number or 0)
 
     def is_wanted_anywhere(self, device: torch.device) -> bool:
-        """Tell whether any process was asked to stop: all must leave after the same step."""
+        """Return whether any process was asked to stop: all must stop after the same step."""
         wanted = self.signal_number is not None
         if world_size() == 1:
             return wanted
@@ -195,8 +194,8 @@ class StopRequest:
         return bool(flag.item())
 
 
-class RunKeeper(TrainerCallback):
-    """Watches the run: the live line, the log, sample replies, complete checkpoints, stopping."""
+class TrainingCallback(TrainerCallback):
+    """What happens between steps: progress bar, log, sample replies, checkpoints, stopping."""
 
     def __init__(
         self,
@@ -207,7 +206,7 @@ class RunKeeper(TrainerCallback):
         checkpoints_dir: Path,
         run_facts: Mapping[str, Any],
     ) -> None:
-        """`lengths` are the tokens of each piece; `log` is None in all processes but the first."""
+        """`lengths`: the tokens of each chunk; `log`: None in all processes but the first."""
         self.log = log
         self.stop_request = StopRequest()
         self.was_stopped = False
@@ -216,19 +215,22 @@ class RunKeeper(TrainerCallback):
         self._samples = samples
         self._checkpoints_dir = checkpoints_dir
         self._run_facts = run_facts
-        self._line = LiveLine(is_shown=is_first_process())
-        self._meter = ProgressMeter(schedule.num_steps, 0)
+        self._bar = ProgressBar(schedule.num_steps, 0, is_shown=False)  # until the training begins
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
-        """Start the clock, and find the best checkpoint of an earlier run."""
+        """Start the progress bar; find the best checkpoint of an interrupted run."""
         find_best_again(state, self._checkpoints_dir)
-        self._meter = ProgressMeter(self._schedule.num_steps, state.global_step)
+        self._bar = ProgressBar(self._schedule.num_steps, state.global_step, is_shown=is_first_process())
+
+    def close(self) -> None:
+        """End the progress bar's line."""
+        self._bar.close()
 
     def on_step_begin(self, *_args: Any, **_kwargs: Any) -> None:
-        """Time the step without the evaluation or saving before it."""
-        self._meter.begin_step()
+        """Start timing: a step does not include the evaluation and the checkpoint before it."""
+        self._bar.begin_step()
 
     def on_log(
         self,
@@ -238,10 +240,10 @@ class RunKeeper(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_kwargs: Any,
     ) -> None:
-        """Write a row, move the line; stop at a loss that is no number, before anything of it is saved."""
+        """Log and show the step; stop if its loss is not finite, before it is saved."""
         logs = logs or {}
         if "loss" in logs:
-            # In fp16 an infinite gradient only means that the scaler skips this step and tries a smaller scale.
+            # In fp16 the scaler skips a step with an infinite gradient and lowers its scale.
             self._refuse_no_number(state.global_step, logs["loss"], 0.0 if args.fp16 else logs.get("grad_norm", 0.0))
             self._log_step(state.global_step, logs)
         elif "eval_loss" in logs:
@@ -250,21 +252,19 @@ class RunKeeper(TrainerCallback):
     def _refuse_no_number(self, step: int, *values: float) -> None:
         if all(map(math.isfinite, values)):
             return
-        self._line.clear()
         raise ScriptError(
-            f"step {step:,}: the loss or its gradient is no longer a number; the checkpoints before it are kept; "
-            "start anew with --overwrite and a lower --learning-rate"
+            f"step {step:,}: the loss or its gradient is no longer a number; start again with --overwrite and a lower "
+            "--learning-rate (the earlier checkpoints are kept until then)"
         )
 
     def _log_step(self, step: int, logs: dict[str, float]) -> None:
         epoch = self._schedule.epoch_at(step)
-        num_tokens = sum(self._lengths[number] for number in self._schedule.pieces_of_step(step))
-        line = self._meter.advance(step, epoch, logs["loss"], num_tokens)
-        self._line.show(line, is_last=step == self._schedule.num_steps)
+        num_tokens = sum(self._lengths[number] for number in self._schedule.chunks_of_step(step))
+        self._bar.advance(epoch, logs["loss"], num_tokens)
         if self.log is not None:
             row = {"step": step, "epoch": round(epoch, 4), "loss": logs["loss"], "grad_norm": logs.get("grad_norm")}
             row |= {"learning_rate": logs["learning_rate"], "tokens": num_tokens}
-            self.log.add(row | {"seconds": round(self._meter.step_seconds, 4)})
+            self.log.add(row | {"seconds": round(self._bar.step_seconds, 4)})
 
     def _log_evaluation(self, state: TrainerState, logs: dict[str, float]) -> None:
         step = state.global_step
@@ -272,11 +272,11 @@ class RunKeeper(TrainerCallback):
         row = {"step": step, "held_out_loss": logs["eval_loss"], "held_out_bits_per_char": logs["eval_bits_per_char"]}
         row["seconds"] = round(logs["eval_seconds"], 4)
         is_best = state.best_metric is None or logs["eval_loss"] < state.best_metric
-        self._line.clear()
+        self._bar.clear()
         if is_first_process():
             best = "  best so far" if is_best and step else ""
-            print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits a character{best}")
-            if not is_sharded():  # a model in parts could only write with all processes together
+            print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits per character{best}")
+            if not is_sharded():  # generating with a sharded model takes all processes
                 self._samples.show(is_base=step == 0)
         if self.log is not None:
             self.log.add(row)
@@ -284,14 +284,14 @@ class RunKeeper(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
-        """Save and stop when asked to."""
+        """Save and stop on request."""
         if self.stop_request.is_wanted_anywhere(args.device) and state.global_step < state.max_steps:
             self.was_stopped = control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any) -> None:
-        """Close the checkpoint with its manifest, then delete those no longer needed."""
+        """Complete the checkpoint with its manifest, then delete old ones."""
         if world_size() > 1:
-            torch.distributed.barrier()  # every process has its random state in it
+            torch.distributed.barrier()  # every process writes its random state into it
         if is_first_process():
             checkpoint_dir = self._checkpoints_dir / f"checkpoint-{state.global_step}"
             complete_checkpoint(checkpoint_dir, self._run_facts, library_versions())

@@ -1,9 +1,9 @@
-"""Checkpoints one can trust: complete or not there, of this very run or refused.
+"""Checkpoints that can be trusted: complete, undamaged, and of this very run.
 
-`COMPLETE.json` is written last, after everything was flushed to disk: names, sizes and sha256 of all files, and the
-facts that decide what training computes (data, base, settings). The library itself writes in place, and loads a
-checkpoint without its optimizer, or with zeroed weights, in silence.
-It leaves what is in the files to the Trainer.
+`COMPLETE.json` is written last, after all files were flushed to disk. It has the names, sizes and sha256 of the files, and
+the facts that decide what training computes (data, base, settings). The library writes in place, and silently loads a
+checkpoint without its optimizer or with zeroed weights.
+The contents of the files are left to the Trainer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ from common.script import flush_folder, replacing
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
 BROKEN_ENDING = ".broken"
-NUM_KEPT = 2  # the newest, besides the best: a power cut may hit one while it is written
+# Facts that earlier versions recorded, with the values of their runs that can be resumed by this one.
+FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1}
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
+NUM_KEPT = 2  # the newest, besides the best: one may be damaged by a power cut
 
 
 def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
     """Flush every file of `checkpoint_dir` to disk, then write its manifest."""
-    # The library pickles its arguments; a resume never reads them, and they hold paths of this machine.
+    # The library's pickled arguments hold paths of this machine; a resume does not need them.
     for needless in ("training_args.bin", "README.md"):
         (checkpoint_dir / needless).unlink(missing_ok=True)
     files = {}
@@ -41,9 +46,9 @@ def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any], vers
 
 
 def find_newest_complete(checkpoints_dir: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest complete checkpoint, or None, and what was wrong with each newer one.
+    """Return the newest complete checkpoint, or None, and what is wrong with each newer one.
 
-    Those are renamed to `<name>.broken`, so that no later run trips over them.
+    Newer ones are renamed to `<name>.broken`, so that no later run reads them.
     """
     problems: list[str] = []
     for checkpoint_dir in reversed(list_checkpoints(checkpoints_dir)):
@@ -58,7 +63,7 @@ def find_newest_complete(checkpoints_dir: Path) -> tuple[Path | None, list[str]]
 
 
 def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
-    """Return the checkpoint folders, complete or not, by their step (never by a clock that may be set back)."""
+    """Return the checkpoint folders, complete or not, sorted by step (a clock may be set back)."""
     if not checkpoints_dir.is_dir():
         return []
     found = [path for path in checkpoints_dir.iterdir() if CHECKPOINT_RE.fullmatch(path.name)]
@@ -66,26 +71,31 @@ def list_checkpoints(checkpoints_dir: Path) -> list[Path]:
 
 
 def step_of(checkpoint_dir: Path) -> int:
-    """Return the step after which a checkpoint was saved."""
+    """Return the step after which the checkpoint was saved."""
     match = CHECKPOINT_RE.fullmatch(checkpoint_dir.name)
     assert match is not None
     return int(match[1])
 
 
 def read_run_facts(checkpoint_dir: Path) -> dict[str, Any]:
-    """Return the facts of the run that a complete checkpoint belongs to."""
+    """Return the facts of the run that wrote a complete checkpoint."""
     facts: dict[str, Any] = _read_manifest(checkpoint_dir)["run"]
     return facts
 
 
 def read_versions(checkpoint_dir: Path) -> dict[str, str]:
-    """Return the versions of the libraries that wrote a complete checkpoint."""
+    """Return the versions of the libraries with which a complete checkpoint was written."""
     versions: dict[str, str] = _read_manifest(checkpoint_dir).get("versions", {})
     return versions
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide what training computes."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
 def list_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return `name: saved value, now value` for each fact that differs."""
+    """Return a line with both values for each fact that differs."""
     return [
         f"{name}: {_shown(saved.get(name))} in the checkpoint, {_shown(current.get(name))} now"
         for name in sorted(saved.keys() | current.keys())
@@ -97,7 +107,7 @@ def remove_old_checkpoints(checkpoints_dir: Path, best_step: int | None) -> None
     """Delete all but the best and the newest checkpoints."""
     for checkpoint_dir in list_checkpoints(checkpoints_dir)[:-NUM_KEPT]:
         if step_of(checkpoint_dir) != best_step:
-            (checkpoint_dir / MANIFEST_NAME).unlink(missing_ok=True)  # first: half a deletion is no checkpoint
+            (checkpoint_dir / MANIFEST_NAME).unlink(missing_ok=True)  # first: a half deleted one is incomplete
             shutil.rmtree(checkpoint_dir)
 
 
@@ -112,7 +122,7 @@ def find_problem(checkpoint_dir: Path) -> str | None:
     try:
         files = dict(_read_manifest(checkpoint_dir)["files"])
     except FileNotFoundError:
-        return "saving it was interrupted"
+        return "it was not saved completely"
     except (ValueError, KeyError, TypeError):
         return f"its {MANIFEST_NAME} is damaged"
     for name, expected in files.items():

@@ -1,9 +1,9 @@
-"""The loss at the supervised positions, a block of them at a time: their logits never exist all at once.
+"""The loss at the supervised positions, computed block by block, so that all logits never exist at once.
 
-A row of 2,048 tokens with 1,000 to learn, in a vocabulary of 64,001, has 64 million logits, and training holds several
-tensors of that size at its peak. Here one block of them is written into the same memory again and again: first its
-logits, then (in fp32) their gradient in their place, which is multiplied on at once, so that nothing is computed twice.
-It leaves which positions those are to `packing`, and proving the loss right to `packing_check`.
+A row with 1,000 supervised tokens and a vocabulary of 64,001 has 64 million logits, and training holds several tensors of
+that size at its peak. Here each block of logits reuses the same memory; its gradient (in fp32) replaces it there and is
+multiplied on at once, so that nothing is computed twice.
+The positions come from `packing`; `packed_attention` checks the loss before training.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 
-# 32 MiB in fp32. With 64,001 words half as many were a twelfth slower on a processor, twice as many no faster.
+# 32 MiB in fp32. With a vocabulary of 64,001 on a processor, half as many were 8 % slower, twice as many no faster.
 BLOCK_LOGITS = 2**23
-MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU would wait for the head's weights at each block
+MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU waits for the head's weights at each block
 
-# What some families do with the logits after the head, or add to the loss; on these the model's own loss is left as it is.
+# What some families do to the logits after the head, or add to the loss: these models keep their own loss.
 AFTER_THE_HEAD = (
     "final_logit_softcapping",
     "lm_head_multiplier",
@@ -33,26 +33,26 @@ AFTER_THE_HEAD = (
 
 
 def has_plain_head(config: PreTrainedConfig) -> bool:
-    """Tell whether this kind of model takes the loss of what comes out of its head, and of nothing else."""
+    """Return whether this kind of model takes its loss from the head's output alone."""
     return not any(getattr(config, name, None) for name in AFTER_THE_HEAD)
 
 
 def is_product(head: torch.nn.Module) -> bool:
-    """Tell whether `head` is one matrix product, or with LoRA the sum of two."""
+    """Return whether `head` is one matrix product, or the sum of two with LoRA."""
     linear = head.base_layer if isinstance(head, LoraLinear) else head
     return type(linear) is torch.nn.Linear and linear.bias is None
 
 
 def choose_block_positions(vocab_size: int) -> int:
-    """Return at how many positions the logits are computed at one time."""
+    """Return the number of positions per block."""
     return max(MIN_BLOCK_POSITIONS, BLOCK_LOGITS // vocab_size)
 
 
 def compute_loss_in_blocks(model: PreTrainedModel) -> None:
-    """Let `model` answer the batches of `collate_pack` with their loss alone, computed block by block.
+    """Make `model` compute the loss of a batch of `collate_row` block by block, without returning logits.
 
-    Any other call (a reply, a batch without `shift_labels`) takes the model's own way, and so does every call of a
-    model whose head is more than a product, or that does more after its head.
+    Other calls (generation, a batch without `shift_labels`) stay as they are, and so does a model whose head is more than
+    a product, or that does more after its head.
     """
     own_forward = model.forward
     block_positions = choose_block_positions(model.config.get_text_config().vocab_size)
@@ -62,21 +62,21 @@ def compute_loss_in_blocks(model: PreTrainedModel) -> None:
         head = model.get_output_embeddings()
         if kwargs.get("shift_labels") is None or not (has_plain_head(model.config) and is_product(head)):
             return own_forward(*args, num_items_in_batch=num_items_in_batch, **kwargs)
-        del kwargs["labels"]  # the same once more, for the library
+        del kwargs["labels"]  # a copy of shift_labels, for the library
         targets, logits_to_keep = kwargs.pop("shift_labels"), kwargs.pop("logits_to_keep")
         hidden = model.get_decoder()(*args, **kwargs).last_hidden_state
         supervised = slice_logits_to_keep(hidden, logits_to_keep).reshape(-1, hidden.shape[-1])
         loss = sum_loss(head, supervised, targets, block_positions)
         return CausalLMOutputWithPast(loss=loss / (len(targets) if num_items_in_batch is None else num_items_in_batch))
 
-    # Of this one object, as the libraries of fused losses do it.
+    # On this object only, as libraries with fused losses do it.
     model.forward = forward
 
 
 def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor, block_positions: int) -> torch.Tensor:
-    """Return the summed cross entropy of `head(hidden)`: `hidden` [N, size], `targets` [N]; a number in fp32.
+    """Return the summed cross entropy of `head(hidden)` in fp32: `hidden` [N, size], `targets` [N].
 
-    `head` has to be a product when gradients are wanted.
+    With gradients, `head` must be a product.
     """
     if torch.is_grad_enabled():
         loss: torch.Tensor = _ProductLoss.apply(targets, block_positions, *_factors(head, hidden))
@@ -86,7 +86,7 @@ def sum_loss(head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor,
 
 
 def _factors(head: Any, hidden: torch.Tensor) -> list[torch.Tensor]:
-    """Return left, right, and with LoRA left, right once more: the sum of `left @ right.T` is `head(hidden)`."""
+    """Return left and right of each product, one or (with LoRA) two: the sum of `left @ right.T` is `head(hidden)`."""
     if not isinstance(head, LoraLinear):
         return [hidden, head.weight]
     (name,) = head.active_adapters
@@ -96,12 +96,12 @@ def _factors(head: Any, hidden: torch.Tensor) -> list[torch.Tensor]:
 
 
 class _ProductLoss(torch.autograd.Function):
-    """The summed cross entropy of logits that are a sum of products; its gradients are ready before they are asked for."""
+    """The summed cross entropy of logits that are a sum of products; the forward pass computes its gradients, too."""
 
     @staticmethod
     def forward(ctx: Any, targets: torch.Tensor, block_positions: int, *factors: torch.Tensor) -> torch.Tensor:
         gradients = [torch.zeros_like(factor) if factor.requires_grad else None for factor in factors]
-        # All in the precision of the head's own weights, as autocast would have it.
+        # All in the number type of the head's weights, as autocast does it.
         rounded = [factor.to(factors[1].dtype) for factor in factors]
         pairs = list(zip(rounded[::2], rounded[1::2], gradients[::2], gradients[1::2], strict=True))
         room = rounded[1].new_empty(min(block_positions, len(targets)), len(rounded[1]))
@@ -110,7 +110,7 @@ class _ProductLoss(torch.autograd.Function):
             block = slice(start, min(start + block_positions, len(targets)))
             logits = room[: block.stop - start]
             for number, (left, right, _, _) in enumerate(pairs):
-                logits.addmm_(left[block], right.T, beta=min(number, 1))  # the first takes the place of what was there
+                logits.addmm_(left[block], right.T, beta=min(number, 1))  # the first overwrites the last block
             loss, of_logits = _loss_and_gradient(logits, targets[block])
             losses.append(loss)
             for left, right, of_left, of_right in pairs:
@@ -127,13 +127,13 @@ class _ProductLoss(torch.autograd.Function):
 
 
 def _loss_and_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed cross entropy and its gradient for `logits` [N, V]; in fp32 it takes their place in memory."""
+    """Return the summed cross entropy of `logits` [N, V] and its gradient, which overwrites them if they are fp32."""
     gradient = logits.float()
     targets = targets[:, None]
     gradient -= gradient.amax(-1, keepdim=True)
     of_targets = gradient.gather(1, targets)
     gradient.exp_()
     totals = gradient.sum(-1, keepdim=True)
-    gradient /= totals  # the probabilities; the loss pulls that of the target towards one
+    gradient /= totals  # the probabilities; minus one at the target, that is the gradient
     gradient.scatter_add_(1, targets, torch.full_like(totals, -1))
     return (totals.log() - of_targets).sum(), gradient.to(logits.dtype)

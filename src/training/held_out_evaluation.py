@@ -1,7 +1,6 @@
-"""What the model makes of conversations it does not train on: the loss of the replies, and a few replies of its own.
+"""The model on held-out conversations: the loss of the replies, and a few sample replies.
 
-The loss is summed over tokens and divided once: a mean over batches, as the Trainer takes it, depends on their size.
-It leaves when to evaluate, and what to do about it, to the script.
+The loss is summed over tokens and divided once; the Trainer's mean over batches depends on their size.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from packing import ScheduledPieces, collate_pack
-from packing_check import PLAIN_ATTENTION
+from packed_attention import PLAIN_ATTENTION
+from packing import PackedRows, collate_row
 
 from common.chat_format import encode_conversation
 from common.script import printable
@@ -27,7 +26,7 @@ MAX_SAMPLE_CHARS = 100
 
 @dataclass(frozen=True)
 class ReplyLoss:
-    """How surprised the model was by the replies, ends of turns included."""
+    """The loss of replies, their end-of-turn tokens included."""
 
     nats: float
     num_tokens: int
@@ -35,36 +34,36 @@ class ReplyLoss:
 
     @property
     def per_token(self) -> float:
-        """Nats a token: what training minimises."""
+        """Nats per token: what training minimises."""
         return self.nats / self.num_tokens
 
     @property
     def bits_per_char(self) -> float:
-        """Bits a character: comparable between base models with different tokenizers."""
+        """Bits per character: comparable between base models with different tokenizers."""
         return self.nats / math.log(2) / self.num_chars
 
 
-def measure_reply_loss(model: Any, packs: ScheduledPieces) -> ReplyLoss:
-    """Sum the loss of the replies over all packs."""
+def measure_reply_loss(model: Any, rows: PackedRows) -> ReplyLoss:
+    """Measure the loss of the replies in all rows."""
     nats = num_tokens = num_chars = 0.0
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for number in range(len(packs)):
-            pieces = packs[number]
+        for number in range(len(rows)):
+            chunks = rows[number]
             batch = {
                 name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in collate_pack([pieces]).items()
+                for name, value in collate_row([chunks]).items()
             }
-            nats += model(**batch, num_items_in_batch=1).loss.item()  # their sum, divided by 1
+            nats += model(**batch, num_items_in_batch=1).loss.item()  # divided by 1: the sum
             num_tokens += len(batch["labels"])
-            num_chars += sum(piece["num_reply_chars"] for piece in pieces)
+            num_chars += sum(chunk["num_reply_chars"] for chunk in chunks)
     model.train(was_training)
     return ReplyLoss(nats, int(num_tokens), int(num_chars))
 
 
 class SampleReplies:
-    """A few held-out prompts, answered at each evaluation with the same random numbers: the base's reply and today's."""
+    """A few held-out prompts, each answered by the base and by the model at each evaluation, with the same random numbers."""
 
     def __init__(
         self,
@@ -74,7 +73,7 @@ class SampleReplies:
         generation_config: Mapping[str, Any],
         seed: int,
     ) -> None:
-        """Take the prompts evenly from `conversations`: each up to the other person's first turn."""
+        """Choose prompts evenly from `conversations`: each ends with the other person's first turn."""
         self._model = model
         self._tokenizer = tokenizer
         self._sampling = {**generation_config, "max_new_tokens": MAX_SAMPLE_TOKENS}
@@ -82,12 +81,12 @@ class SampleReplies:
         # Turns alternate: the other person's first turn is the first or the second.
         firsts = [1 if messages[0]["role"] == "user" else 2 for messages in conversations]
         prompts = [m[:first] for m, first in zip(conversations, firsts, strict=True) if first <= len(m)]
-        self._base_replies: list[str] = []  # the base does not change: asked once
+        self._base_replies: list[str] = []  # generated once: the base does not change
         num_samples = min(NUM_SAMPLES, len(prompts))
         self._prompts = [prompts[place * len(prompts) // num_samples] for place in range(num_samples)]
 
     def show(self, is_base: bool) -> None:
-        """Print each prompt with the base's reply and, unless the model still is the base, today's."""
+        """Print each prompt with the base's reply and, after the first step, the model's reply now."""
         if not self._base_replies:
             with self._model.disable_adapter():
                 self._base_replies = [self._reply(messages) for messages in self._prompts]
@@ -103,7 +102,7 @@ class SampleReplies:
         input_ids = torch.tensor([ids], device=self._model.device)
         was_training = self._model.training
         self._model.eval()
-        # The training's own random state must not depend on whether somebody looks.
+        # Sampling must not change the random state of the training.
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices), _plain_attention(self._model):
             torch.manual_seed(self._seed)
@@ -111,7 +110,7 @@ class SampleReplies:
             output = self._model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **self._sampling)
         self._model.train(was_training)
         reply: str = self._tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)
-        return reply.replace("\N{REPLACEMENT CHARACTER}", "")  # half an emoji, where the limit cut it
+        return reply.replace("\N{REPLACEMENT CHARACTER}", "")  # part of an emoji, cut by the limit
 
 
 def _one_line(text: str) -> str:
@@ -120,7 +119,7 @@ def _one_line(text: str) -> str:
 
 @contextmanager
 def _plain_attention(model: Any) -> Iterator[None]:
-    """Let the model attend as the library does: a reply grows token by token and has no packs."""
+    """Use the library's attention inside the block: generation has no packed rows."""
     base = model.get_base_model()
     packed_implementation = base.config._attn_implementation
     base.set_attn_implementation(PLAIN_ATTENTION)

@@ -1,6 +1,6 @@
-"""Which conversations are kept from training: three sets of whole conversations, always the same for the same data.
+"""Which conversations are kept from training: three sets of whole conversations, the same for the same data.
 
-It leaves reading them to `common.conversation_data`, and measuring on them to `held_out_evaluation` and the style report.
+Measuring on them is left to `held_out_evaluation` and the style report.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from common.conversation_data import Conversation
 
-# Whole conversations are held out, because neighbouring turns know each other's words.
-MIN_CONVERSATIONS_TO_HOLD_OUT = 10  # with fewer, every conversation is needed for training
-LATEST_SHARE = 0.05  # the last in time: does it still hold for tomorrow's chat?
-VALIDATION_SHARE = 0.05  # stopping and choosing; small, since it is read several times an epoch
+# Whole conversations: neighbouring turns share their words.
+MIN_CONVERSATIONS_TO_HOLD_OUT = 10  # with fewer, all are needed for training
+LATEST_SHARE = 0.05  # the last in time: the closest to future chats
+VALIDATION_SHARE = 0.05  # for early stopping; small, because it is read several times per epoch
 SPREAD_SHARE = 0.10  # for the report
-MAX_SPREAD_SHARE = 0.20  # a short chat gives more, so that the report can say something
-WANTED_SPREAD_REPLIES = 300  # fewer leave the rates of emoji and laughter too noisy
-MAX_BLOCKS = 100  # blocks of neighbours, spread evenly: single ones would lie beside their training neighbours
+MAX_SPREAD_SHARE = 0.20  # of a short chat: the report needs enough replies
+WANTED_SPREAD_REPLIES = 300  # with fewer, the rates of emoji and laughter are too noisy
+MAX_BLOCKS = 100  # of consecutive conversations, spread evenly: single ones would lie between training conversations
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def hold_out(conversations: Sequence[Conversation]) -> HeldOut:
 
 
 def overlapping_lines(conversations: Sequence[Conversation], held_out: HeldOut) -> list[int]:
-    """Return the line numbers of held-out conversations that occur word for word in training, too."""
+    """Return the line numbers of held-out conversations that also occur word for word in training."""
     held_out_lines = {*held_out.validation, *held_out.spread, *held_out.latest}
     words = {conversation.line_number: json.dumps(conversation.messages) for conversation in conversations}
     trained = {text for line_number, text in words.items() if line_number not in held_out_lines}
@@ -69,7 +69,7 @@ def overlapping_lines(conversations: Sequence[Conversation], held_out: HeldOut) 
 def _take_evenly(
     blocks: list[list[Conversation]], share: float
 ) -> tuple[list[list[Conversation]], list[list[Conversation]]]:
-    """Split `blocks` into those at evenly spaced places, about `share` of all and at least one, and the others."""
+    """Split `blocks` into evenly spaced ones (about `share` of all, at least one) and the others."""
     num_taken = max(1, round(share * len(blocks)))
     places = {int((number + 0.5) * len(blocks) / num_taken) for number in range(num_taken)}
     taken = [block for place, block in enumerate(blocks) if place in places]

@@ -1,6 +1,6 @@
-"""The base models of the README's table: their shapes ship with the project, so that it can be made without a network.
+"""The base models of the README's table. Their shapes ship with the project, so no network is needed.
 
-Started as a program it prints that table; choosing among them for one machine is left to run_check.
+Run as a program, it prints that table. Choosing a base for one machine is left to `feasibility`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from common.compute_device import Device
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
-# Nominal sizes of cards. A twentieth of each is never free: the driver's part, and the screen's.
+# Nominal sizes of cards; 5 % of each is taken by the driver and the screen.
 CARD_GIB = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80)
 USABLE_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class KnownBase:
-    """A base model of the README's table: its shape is known without asking anybody."""
+    """A base model of the README's table."""
 
     name: str
     languages: str
@@ -39,7 +39,7 @@ class KnownBase:
 
 
 def known_bases() -> list[KnownBase]:
-    """Return the bases whose shapes ship with the project, smallest first."""
+    """Return the bases of the table, smallest first."""
     entries = json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]
     return [
         KnownBase(
@@ -50,7 +50,7 @@ def known_bases() -> list[KnownBase]:
 
 
 def find_config(base: BaseModel) -> PreTrainedConfig:
-    """Return the config of `base`: from its folder, from what ships with the project, or from the hub.
+    """Return the config of `base`: from its folder, from the table, or from the hub.
 
     Raises BaseModelError.
     """
@@ -63,14 +63,14 @@ def find_config(base: BaseModel) -> PreTrainedConfig:
 
 
 def smallest_card_gib(needed_bytes: int) -> int | None:
-    """Return the nominal size of the smallest card that holds `needed_bytes`, None when there is none."""
+    """Return the nominal size of the smallest card that holds `needed_bytes`, or None."""
     return next((size for size in CARD_GIB if needed_bytes <= USABLE_SHARE * size * GIB), None)
 
 
 def make_base_table() -> str:
-    """Return the README's table of bases as Markdown: every number by the same estimate as `--check`.
+    """Return the README's table of bases as Markdown, computed by the estimate that `--check` uses.
 
-    Rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters; a chat that remembers as many tokens.
+    Training: rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters. Chat: a context of 2,048 tokens.
     """
     gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
     lines = [

@@ -1,8 +1,8 @@
-"""Before any weight is loaded: the memory a run needs, from the config alone.
+"""The memory that training and a chat need, from the base's config alone.
 
-Memory is not a formula: the real model of the real shape takes one step on fake tensors, which have sizes but no
-contents, and every storage is counted while it lives. Seconds, no weights, no GPU.
-It leaves time, disk and the comparison with the machine to run_check.
+No formula: a model of the real shape takes one training step on fake tensors, which have sizes but no contents, and the
+storages alive at one time are summed. That takes seconds and needs neither weights nor a GPU.
+Time, disk and the comparison with the machine are left to `feasibility`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from head_loss import compute_loss_in_blocks
 from peft.helpers import disable_input_dtype_casting
-from qlora_model import ParameterCount, add_lora, count_parameters, recompute_activations
+from qlora_model import ParameterCount, add_lora, count_parameters, enable_gradient_checkpointing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -33,29 +33,29 @@ from common.compute_device import Device
 
 GIB = 2**30
 
-# NF4 with double quantization: half a byte, a byte of scale for 64 weights, four bytes for 256 of those.
+# NF4 with double quantization: half a byte per weight, one byte of scale per 64 weights, four bytes per 256 scales.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
-# For each trained parameter. 8-bit Adam: two states of a byte, with a scale of four bytes for each 256 values of both.
+# Per trained parameter. 8-bit Adam: two states of one byte each, and a scale of four bytes per 256 values.
 OPTIMIZER_BYTES = {"cuda": 2 * (1 + 4 / 256), "mps": 8, "cpu": 8}
-# What CUDA, cuBLAS and the libraries take before the first tensor; on a CPU, Python with torch and transformers.
+# Before the first tensor: CUDA, cuBLAS and the libraries; on a CPU, Python with torch and transformers.
 CUDA_CONTEXT_BYTES = int(0.6 * GIB)
 CPU_LIBRARIES_BYTES = int(0.8 * GIB)
 
 MASKLESS_ATTENTION = "sdpa_without_mask"
 
-SUPERVISED_SHARE = 1 / 3  # of the tokens, when there is no data yet to count: two people who write equally much
+SUPERVISED_SHARE = 1 / 3  # of the tokens, while there is no data to count
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device at the worst moment, by what they are for."""
+    """Bytes on the device at the peak, by purpose."""
 
     weights_4bit: int
-    weights_other: int  # embeddings, head, norms; all of them without 4-bit
+    weights_other: int  # embeddings, head, norms; without quantization, all weights
     adapter: int
     optimizer: int
-    activations: int  # with gradients, and the cache of a chat
-    unpacking: int  # one layer's weights out of their 4 bits
+    activations: int  # with their gradients; in a chat, with its cache
+    unpacking: int  # the largest layer, dequantized
     libraries: int
 
     @property
@@ -66,36 +66,35 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class Load:
-    """What decides the memory of one training step, besides the model. Several rows are padded ones."""
+    """What decides the memory of one training step besides the model."""
 
     row_tokens: int = 2048
-    rows: int = 1
-    supervised_share: float = SUPERVISED_SHARE  # padded rows: all of them
+    supervised_share: float = SUPERVISED_SHARE  # of the tokens
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
     adapter_dtype: torch.dtype = torch.float32
-    recomputes: bool = True  # activations in the backward pass, instead of keeping them
-    chat_tokens: int = 2048  # that a chat remembers
+    gradient_checkpointing: bool = True
+    chat_tokens: int = 2048  # the context of a chat
 
 
 def shown_gib(num_bytes: int) -> str:
-    """Return the size, rounded up, for people."""
+    """Return the size as messages show it, rounded up."""
     return f"{math.ceil(100 * num_bytes / GIB) / 100:.2f} GiB"
 
 
 class StorageMeter(TorchDispatchMode):
-    """Count the bytes of all storages that come to life inside the block, and the most that lived at one time."""
+    """Count the bytes of the storages created inside the block, and their peak."""
 
     def __init__(self) -> None:
-        """Start at zero: what was there before the block does not count."""
+        """Start at zero: earlier storages do not count."""
         super().__init__()
         self.current: int = 0
         self.peak: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and take note of the storages of its results."""
+        """Run the operation and record the storages of its results."""
         result = func(*args, **(kwargs or {}))
         given = {_storage_key(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, torch.Tensor)}
         for tensor in tree_iter(result):
@@ -124,8 +123,8 @@ def _storage_key(tensor: torch.Tensor) -> int:
 
 
 def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Build the model of this shape without memory for its weights (on torch's meta device)."""
-    # The library's attention without its T x T mask, which it would build for fake tensors but not in a real run.
+    """Build a model of this shape without memory for its weights (on torch's meta device)."""
+    # Without the T x T mask, which the library would build for fake tensors but not in a real run.
     AttentionInterface.register(MASKLESS_ATTENTION, sdpa_attention_forward)
     AttentionMaskInterface.register(MASKLESS_ATTENTION, lambda *_args, **_kwargs: None)
     with torch.device("meta"):
@@ -136,9 +135,9 @@ def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTraine
 
 
 def make_fake(model: torch.nn.Module) -> None:
-    """Turn the empty tensors of `model` into fake ones of the CPU; call it inside a FakeTensorMode.
+    """Replace the meta tensors of `model` by fake CPU tensors; call it inside a FakeTensorMode.
 
-    Operators choose by device: on meta tensors attention would take the way with a T x T matrix.
+    Kernels are chosen by device: on meta tensors, attention would build a T x T matrix.
     """
     fakes: dict[int, torch.Tensor] = {}  # tied weights stay one
     for module in model.modules():
@@ -154,26 +153,27 @@ def make_fake(model: torch.nn.Module) -> None:
 
 
 def measure_training_step(model: Any, load: Load) -> int:
-    """Return the bytes of activations and gradients at the peak of one training step of `model`.
+    """Return the peak bytes of activations and gradients in one training step of `model`.
 
-    Plain attention over the whole row stands for attention by segments: flash kernels keep the same for both.
+    Plain attention over the whole row stands in for attention inside segments: flash kernels keep the same for both.
     """
     num_supervised = max(1, round(load.supervised_share * load.row_tokens))
-    batch: dict[str, Any] = {"input_ids": torch.zeros(load.rows, load.row_tokens, dtype=torch.long), "use_cache": False}
-    if load.rows == 1:
-        targets = torch.zeros(num_supervised, dtype=torch.long)
-        batch |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
-    else:
-        batch |= {"labels": torch.zeros(load.rows, load.row_tokens, dtype=torch.long)}
+    targets = torch.zeros(num_supervised, dtype=torch.long)
+    row = {"input_ids": torch.zeros(1, load.row_tokens, dtype=torch.long), "use_cache": False}
+    row |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
+    return measure_step(model, row, num_items_in_batch=num_supervised)
+
+
+def measure_step(model: Any, batch: dict[str, Any], **arguments: Any) -> int:
+    """Return the peak bytes of activations and gradients in one training step on `batch`."""
     model.train()
     with StorageMeter() as meter:
-        loss = model(**batch, num_items_in_batch=num_supervised).loss
-        loss.backward()
+        model(**batch, **arguments).loss.backward()
     return int(meter.peak)
 
 
 def measure_chat_prompt(model: Any, context_tokens: int) -> int:
-    """Return the bytes of activations and cache at the peak of reading a prompt of so many tokens."""
+    """Return the peak bytes of activations and cache while a prompt of this length is read."""
     model.eval()
     with torch.no_grad(), StorageMeter() as meter:
         model(input_ids=torch.zeros(1, context_tokens, dtype=torch.long), use_cache=True, logits_to_keep=1)
@@ -183,17 +183,17 @@ def measure_chat_prompt(model: Any, context_tokens: int) -> int:
 def estimate_memory(
     config: PreTrainedConfig, device: Device, load: Load
 ) -> tuple[ParameterCount, MemoryEstimate, MemoryEstimate]:
-    """Return the parameters, the memory of training, and that of a chat."""
+    """Return the number of parameters, the memory of training, and the memory of a chat."""
     model = build_empty_model(config, device.dtype)
     num_4bit, largest = _count_quantizable(model) if device.is_quantized else (0, 0)
     num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
     compute_loss_in_blocks(model)
     adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
-    if load.recomputes:
-        recompute_activations(adapted)
+    if load.gradient_checkpointing:
+        enable_gradient_checkpointing(adapted)
     count = count_parameters(adapted)
-    # Half precision is trained under autocast. There 4-bit layers do not cast their input to the adapter's fp32;
-    # the plain layers that stand for them here would.
+    # Half precision is trained under autocast. Real 4-bit layers do not cast their input to the adapter's fp32 there;
+    # the plain layers that stand in for them would.
     is_half = device.dtype != torch.float32
     with (
         FakeTensorMode(),
@@ -217,7 +217,7 @@ def estimate_memory(
 
 
 def _count_quantizable(model: PreTrainedModel) -> tuple[int, int]:
-    """Return how many weights bitsandbytes puts into 4 bits (linear layers but the head), and the largest layer's."""
+    """Return how many weights bitsandbytes quantizes (all linear layers except the head), and how many the largest has."""
     head = model.get_output_embeddings()
     sizes = [
         module.weight.numel()

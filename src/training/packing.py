@@ -1,155 +1,229 @@
-"""Pieces -> rows without padding, planned for the whole run; and the batches a model is fed.
+"""Conversations -> chunks that fit -> packed rows, planned for the whole run; and the batches that a model reads.
 
-A pack is one row of several pieces laid end to end; position ids and segment borders keep them apart. Logits and loss
-are taken at supervised positions only. Every epoch packs anew; the same seed gives the same plan, so that a run that
-was interrupted goes on where it stopped.
-It leaves attention between the borders to `segment_attention`.
+A conversation that is too long is cut between exchanges (what was said and the reply to it). Each chunk but the first
+opens with the end of the one before it, as context without a loss. No reply is lost.
+
+A packed row is several chunks laid end to end, without padding; position ids and segment borders keep them apart. Logits
+and loss are computed at supervised positions only. Each epoch is packed anew. The same seed gives the same plan, so an
+interrupted run continues where it stopped.
+It leaves the template to `chat_format`, and attention inside a row to `packed_attention`.
 """
 
 from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-IGNORED = -100  # the label on which the libraries take no loss
-PIECES_PER_WINDOW = 512  # best fit looks at so many shuffled pieces at a time: packs mix old and new conversations
+from common.chat_format import EncodedConversation
+
+CHUNKS_PER_WINDOW = 512  # shuffled chunks that best fit looks at together, so that rows mix old and new conversations
+HISTORY_SHARE = 0.25  # of the limit: enough context, at little cost
+
+Encode = Callable[[list[dict[str, str]]], EncodedConversation]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Token ids that are read together. Both lists have the same length."""
+
+    input_ids: list[int]
+    is_supervised: list[bool]
+    num_reply_chars: int  # of its replies: losses are reported per character
+
+
+def cut_into_chunks(
+    encode: Encode, messages: list[dict[str, str]], max_length: int, count_cut: Callable[[], None] = lambda: None
+) -> list[Chunk]:
+    """Encode a conversation and cut it into chunks of at most `max_length` tokens.
+
+    Every supervised token is supervised in exactly one chunk. `count_cut` is called for each exchange that is longer than
+    the limit and was cut inside.
+    """
+    whole = encode(messages)
+    if len(whole.input_ids) <= max_length:
+        return [_as_chunk(whole, messages)]
+    borders = [0, *(whole.turn_ends[number] for number in _last_turns(messages))]
+    exchange_tokens = [end - start for start, end in zip(borders, borders[1:], strict=False)]
+    first_messages = [0, *(number + 1 for number in _last_turns(messages))]
+    chunks: list[Chunk] = []
+    new = 0
+    while new < len(exchange_tokens):
+        first, end = _choose_window(exchange_tokens, new, max_length)
+        window = messages[first_messages[first] : first_messages[end]]
+        encoded = encode(window)
+        num_old = first_messages[new] - first_messages[first]
+        start = encoded.turn_ends[num_old - 1] if num_old else 0
+        chunk = _as_chunk(encoded, window[num_old:])
+        chunk = replace(chunk, is_supervised=[False] * start + chunk.is_supervised[start:])
+        if len(chunk.input_ids) > max_length:
+            count_cut()
+        chunks.extend(_cut_inside(chunk, max_length))
+        new = end
+    return chunks
+
+
+def _last_turns(messages: Sequence[dict[str, str]]) -> list[int]:
+    """Return the numbers of the replies: each ends an exchange."""
+    return [number for number, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def _as_chunk(encoded: EncodedConversation, messages: Sequence[dict[str, str]]) -> Chunk:
+    num_chars = sum(len(message["content"]) for message in messages if message["role"] == "assistant")
+    return Chunk(encoded.input_ids, encoded.is_supervised, num_chars)
+
+
+def _choose_window(exchange_tokens: list[int], new: int, max_length: int) -> tuple[int, int]:
+    """Return the first exchange (history included) and the end of the window whose first new exchange is `new`."""
+    first = new
+    while first > 0 and sum(exchange_tokens[first - 1 : new]) <= HISTORY_SHARE * max_length:
+        first -= 1
+    while first < new and sum(exchange_tokens[first : new + 1]) > max_length:
+        first += 1
+    end = new + 1
+    while end < len(exchange_tokens) and sum(exchange_tokens[first : end + 1]) <= max_length:
+        end += 1
+    return first, end
+
+
+def _cut_inside(chunk: Chunk, max_length: int) -> list[Chunk]:
+    """Cut a chunk of one overlong exchange into parts, each with as much of the text before it as fits."""
+    chunks: list[Chunk] = []
+    supervised = [place for place, is_supervised in enumerate(chunk.is_supervised) if is_supervised]
+    length = len(chunk.input_ids)
+    if length <= max_length:
+        return [chunk]
+    done = 0
+    while supervised and supervised[-1] >= done:
+        next_place = next(place for place in supervised if place >= done)
+        end = min(length, next_place + int((1 - HISTORY_SHARE) * max_length))
+        start = max(0, end - max_length)
+        # The first token (often a start-of-text token) stays first.
+        ids = chunk.input_ids[:1] + chunk.input_ids[start + 1 : end]
+        mask = [False] + [chunk.is_supervised[place] and place >= done for place in range(start + 1, end)]
+        chunks.append(Chunk(ids, mask, 0))
+        done = end
+    chunks[-1] = replace(chunks[-1], num_reply_chars=chunk.num_reply_chars)
+    return chunks
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every pack of the run in the order of training, as numbers of pieces."""
+    """All rows of the run in the order of training, as numbers of chunks."""
 
-    packs: list[list[int]]
-    packs_per_step: int
-    epoch_ends: list[int]  # after which step each epoch is over
+    rows: list[list[int]]
+    rows_per_step: int
+    epoch_ends: list[int]  # the last step of each epoch
 
     @property
     def num_steps(self) -> int:
-        """How many times the weights change."""
+        """The number of optimizer steps."""
         return self.epoch_ends[-1]
 
     def epoch_at(self, step: int) -> float:
-        """Return how many epochs are done after `step`, with the fraction of the one going on."""
+        """Return the number of epochs after `step`, with a fraction."""
         epoch = bisect.bisect_right(self.epoch_ends, step)
         if epoch == len(self.epoch_ends):
             return float(epoch)
         start = self.epoch_ends[epoch - 1] if epoch else 0
         return epoch + (step - start) / (self.epoch_ends[epoch] - start)
 
-    def pieces_of_step(self, step: int) -> list[int]:
-        """Return the numbers of the pieces that step number `step` (counted from 1) trains on."""
-        packs = self.packs[(step - 1) * self.packs_per_step : step * self.packs_per_step]
-        return [number for pack in packs for number in pack]
+    def chunks_of_step(self, step: int) -> list[int]:
+        """Return the numbers of the chunks that step number `step` (counted from 1) trains on."""
+        rows = self.rows[(step - 1) * self.rows_per_step : step * self.rows_per_step]
+        return [number for row in rows for number in row]
 
 
-def plan_schedule(
-    lengths: Sequence[int], num_epochs: int, pack_tokens: int, packs_per_step: int, seed: int
-) -> Schedule:
-    """Pack pieces of these `lengths` into rows of at most `pack_tokens`, anew in each epoch.
+def plan_schedule(lengths: Sequence[int], num_epochs: int, row_tokens: int, rows_per_step: int, seed: int) -> Schedule:
+    """Pack chunks of these `lengths` into rows of at most `row_tokens`, anew in each epoch.
 
-    A piece longer than that gets a row of its own. Each epoch has a whole number of steps.
+    A chunk longer than that gets a row of its own. Each epoch has a whole number of steps.
     """
-    packs: list[list[int]] = []
+    rows: list[list[int]] = []
     epoch_ends: list[int] = []
     for epoch in range(num_epochs):
-        # From the text of both numbers: seed 1 in epoch 2 shares nothing with seed 2 in epoch 1.
+        # Seeded by the text of both numbers: seed 1 in epoch 2 and seed 2 in epoch 1 have nothing in common.
         order_rng = random.Random(f"{seed} {epoch}")
         order = list(range(len(lengths)))
         order_rng.shuffle(order)
-        epoch_packs: list[list[int]] = []
-        for start in range(0, len(order), PIECES_PER_WINDOW):
-            epoch_packs += _pack_best_fit(order[start : start + PIECES_PER_WINDOW], lengths, pack_tokens)
-        order_rng.shuffle(epoch_packs)
-        packs += _fill_last_step(epoch_packs, packs_per_step)
-        epoch_ends.append(len(packs) // packs_per_step)
-    return Schedule(packs, packs_per_step, epoch_ends)
+        epoch_rows: list[list[int]] = []
+        for start in range(0, len(order), CHUNKS_PER_WINDOW):
+            epoch_rows += _pack_best_fit(order[start : start + CHUNKS_PER_WINDOW], lengths, row_tokens)
+        order_rng.shuffle(epoch_rows)
+        rows += fill_last_step(epoch_rows, rows_per_step)
+        epoch_ends.append(len(rows) // rows_per_step)
+    return Schedule(rows, rows_per_step, epoch_ends)
 
 
-def plan_padded_schedule(
-    num_pieces: int, num_epochs: int, rows_per_batch: int, batches_per_step: int, seed: int
-) -> Schedule:
-    """Plan a run of padded batches, as the published recipe trains: shuffled pieces, so many rows to a batch."""
-    packs: list[list[int]] = []
-    epoch_ends: list[int] = []
-    for epoch in range(num_epochs):
-        order = list(range(num_pieces))
-        random.Random(f"{seed} {epoch}").shuffle(order)
-        batches = [order[start : start + rows_per_batch] for start in range(0, len(order), rows_per_batch)]
-        packs += _fill_last_step(batches, batches_per_step)
-        epoch_ends.append(len(packs) // batches_per_step)
-    return Schedule(packs, batches_per_step, epoch_ends)
-
-
-def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], pack_tokens: int) -> list[list[int]]:
-    """Best fit decreasing: the longest first, each into the fullest pack that still has room."""
-    packs: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # (tokens free, number of the pack), sorted
+def _pack_best_fit(numbers: Sequence[int], lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Best fit decreasing: the longest chunks first, each into the fullest row with room for it."""
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens free, number of the row), sorted
     for number in sorted(numbers, key=lambda number: -lengths[number]):
         place = bisect.bisect_left(rooms, (lengths[number], -1))
         if place < len(rooms):
-            room, pack_number = rooms.pop(place)
+            room, row_number = rooms.pop(place)
         else:
-            room, pack_number = max(pack_tokens, lengths[number]), len(packs)
-            packs.append([])
-        packs[pack_number].append(number)
-        bisect.insort(rooms, (room - lengths[number], pack_number))
-    return packs
+            room, row_number = max(row_tokens, lengths[number]), len(rows)
+            rows.append([])
+        rows[row_number].append(number)
+        bisect.insort(rooms, (room - lengths[number], row_number))
+    return rows
 
 
-def _fill_last_step(packs: list[list[int]], packs_per_step: int) -> list[list[int]]:
-    """Return `packs` with some halved until they fill whole steps: no process waits for another's row."""
-    packs = list(packs)
-    while len(packs) % packs_per_step:
-        largest = max(range(len(packs)), key=lambda place: len(packs[place]))
-        pack = packs[largest]
-        if len(pack) == 1:
-            packs.append(pack)  # fewer pieces than rows to a step: one is read twice
+def fill_last_step(rows: list[list[int]], rows_per_step: int) -> list[list[int]]:
+    """Return `rows`, some of them halved, so that the last step is whole and no process waits for another."""
+    rows = list(rows)
+    while len(rows) % rows_per_step:
+        largest = max(range(len(rows)), key=lambda place: len(rows[place]))
+        row = rows[largest]
+        if len(row) == 1:
+            rows.append(row)  # fewer chunks than rows per step: one is trained on twice
             continue
-        packs[largest] = pack[: len(pack) // 2]
-        packs.append(pack[len(pack) // 2 :])
-    return packs
+        rows[largest] = row[: len(row) // 2]
+        rows.append(row[len(row) // 2 :])
+    return rows
 
 
-class ScheduledPieces(Dataset[list[dict[str, Any]]]):
-    """The packs of a schedule, each as the list of its pieces. `pieces` is anything with rows by number."""
+class PackedRows(Dataset[list[dict[str, Any]]]):
+    """The rows of a schedule, each a list of chunks; `chunks` is indexed by number."""
 
-    def __init__(self, pieces: Any, packs: Sequence[Sequence[int]]) -> None:
-        """Look at `pieces` through `packs`; nothing is copied."""
-        self.pieces = pieces
-        self.packs = packs
+    def __init__(self, chunks: Any, rows: Sequence[Sequence[int]]) -> None:
+        """Keep references; nothing is copied."""
+        self.chunks = chunks
+        self.rows = rows
 
     def __len__(self) -> int:
-        """Return the number of packs."""
-        return len(self.packs)
+        """Return the number of rows."""
+        return len(self.rows)
 
     def __getitem__(self, number: int) -> list[dict[str, Any]]:
-        """Return the pieces of one pack."""
-        return [self.pieces[piece] for piece in self.packs[number]]
+        """Return the chunks of one row."""
+        return [self.chunks[chunk] for chunk in self.rows[number]]
 
 
-def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Lay the pieces of one pack end to end: what the model's `forward` takes.
+def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Lay the chunks of one row end to end; return the arguments of the model's `forward`.
 
-    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]; `labels`, `shift_labels`: one id for each position kept,
-    already shifted, because the model computes logits at those positions only. `cu_seq_lens_q` are the borders.
+    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]. `labels`, `shift_labels`: one id per position kept, already
+    shifted, because the model computes logits at those positions only. `cu_seq_lens_q`: the borders of the segments.
     """
-    (pieces,) = batch  # one pack is a batch
+    (chunks,) = batch  # one row is a batch
     input_ids: list[int] = []
     position_ids: list[int] = []
     predicts: list[bool] = []
     targets: list[int] = []
     borders = [0]
-    for piece in pieces:
-        ids, is_supervised = piece["input_ids"], piece["is_supervised"]
+    for chunk in chunks:
+        ids, is_supervised = chunk["input_ids"], chunk["is_supervised"]
         input_ids += ids
         position_ids += range(len(ids))
-        # The position before a supervised token predicts it; the last of a piece predicts nothing.
+        # The position before a supervised token predicts it; the last of a chunk predicts nothing.
         predicts += [*is_supervised[1:], False]
         targets += [token_id for token_id, wanted in zip(ids[1:], is_supervised[1:], strict=True) if wanted]
         borders.append(len(input_ids))
@@ -160,30 +234,8 @@ def collate_pack(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         "logits_to_keep": torch.tensor([predicts]),
         "labels": labels,
         "shift_labels": labels,
-        # A cache would make the library forget that positions restart, and the pieces would see each other.
+        # With a cache, the library ignores that positions restart, and chunks see each other.
         "use_cache": False,
         "cu_seq_lens_q": torch.tensor(borders, dtype=torch.int32),
         "max_length_q": max(end - start for start, end in zip(borders, borders[1:], strict=False)),
     }
-
-
-@dataclass(frozen=True)
-class PaddedCollator:
-    """Rows padded to one fixed length, as the published recipe's batches; no loss on padding."""
-
-    pad_token_id: int
-    length: int
-
-    def __call__(self, batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-        """Return `input_ids`, `attention_mask` and `labels`, each [rows, length]."""
-        (pieces,) = batch
-        input_ids = torch.full((len(pieces), self.length), self.pad_token_id)
-        attention_mask = torch.zeros_like(input_ids)
-        is_supervised = torch.zeros_like(input_ids, dtype=torch.bool)
-        for row, piece in enumerate(pieces):
-            ids = torch.tensor(piece["input_ids"][: self.length])
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-            is_supervised[row, : len(ids)] = torch.tensor(piece["is_supervised"][: self.length])
-        labels = input_ids.masked_fill(~is_supervised, IGNORED)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "use_cache": False}

@@ -1,4 +1,4 @@
-"""One process or many: who prints, which device is whose, and whether a launcher did what it was asked.
+"""One process or several: which one prints, how many threads compute, whether a launcher started what was asked for.
 
 Starting the processes is left to `torchrun` and `accelerate launch`, talking to each other to torch. Standard library
 only, so that it can answer before torch is imported.
@@ -16,39 +16,39 @@ WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_
 
 
 def world_size() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return max(int(os.environ.get(name, 1)) for name in WORLD_SIZE_NAMES)
 
 
 def local_world_size() -> int:
-    """Return how many of them run on this machine."""
+    """Return the number of them on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def is_first_process() -> bool:
-    """Tell whether this process is the one that prints and writes."""
+    """Return whether this process is the one that prints and writes."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def is_sharded() -> bool:
-    """Tell whether the launcher wants the model split over the GPUs (FSDP) instead of copied to each."""
+    """Return whether the launcher asks for the model to be sharded over the GPUs (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def say(text: str = "") -> None:
-    """Print `text` once, however many processes there are."""
+    """Print `text` from the first process only."""
     if is_first_process():
         print(text, flush=True)
 
 
 def warn(text: str) -> None:
-    """Print a warning once, on stderr."""
+    """Print a warning on stderr, from the first process only."""
     if is_first_process():
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def check_launch() -> None:
-    """Raise ScriptError when several processes were asked for and one was started."""
+    """Raise ScriptError if several processes were asked for but only one was started."""
     # `accelerate launch --cpu --num_processes 2` sets the address of a first process, then silently starts only one.
     asked_for_several = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if asked_for_several and not any(name in os.environ for name in WORLD_SIZE_NAMES):
@@ -56,3 +56,14 @@ def check_launch() -> None:
             "accelerate launch: several processes were asked for, but --cpu starts only one; "
             "use torchrun --nproc-per-node N, or accelerate launch --multi_gpu --num_processes N"
         )
+
+
+def use_threads(wanted: int | None) -> None:
+    """Compute with `wanted` threads, or one per physical core: a second one on a core only slows it down."""
+    import psutil
+    import torch
+
+    if wanted is None and "OMP_NUM_THREADS" in os.environ:
+        return  # the user's choice, or torchrun's
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(wanted or min(psutil.cpu_count(logical=False) or 1, available))

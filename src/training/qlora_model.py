@@ -1,6 +1,6 @@
-"""The quantized base model with LoRA on it: 4-bit loading, targets found in the model, counts.
+"""The quantized base model with LoRA: loading in 4 bits, finding the target modules, counting parameters.
 
-It leaves files and downloads to base_model_files, the training itself to fine_tuning_model.
+Files and downloads are left to `base_model_files`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from common.script import ScriptError
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters of base + adapter, 4-bit weights counted one by one."""
+    """Parameters of base and adapter; quantized weights are counted singly."""
 
     trainable: int
     total: int
 
     @property
     def trainable_percent(self) -> float:
-        """The trainable share of base + adapter, in percent."""
+        """The trainable share of base and adapter, in percent."""
         return 100 * self.trainable / self.total
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
-    """Read the config of the base in `folder`; raise BaseModelError for a kind of model the library does not know."""
+    """Read the config of the base in `folder`; raise BaseModelError if the library does not know this kind of model."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -47,16 +47,16 @@ def read_model_config(folder: Path) -> PreTrainedConfig:
 
 
 def load_quantized_base(folder: Path, device: Device, attn_implementation: str | None = None) -> PreTrainedModel:
-    """Load the checked base model from `folder`, in 4 bits where bitsandbytes runs, whole on the one device.
+    """Load the checked base model in `folder` onto `device`, in 4 bits if the device says so.
 
-    The embeddings, the head and the norms stay in `device.dtype`: upcasting them to fp32 costs 1 GiB on the default base
-    and doubles the activations, and norms compute in fp32 inside anyway.
+    Embeddings, head and norms stay in `device.dtype`: fp32 would cost 1 GiB on the default base and double the
+    activations, and norms compute in fp32 inside anyway.
     """
     arguments: dict[str, Any] = {"dtype": device.dtype, "attn_implementation": attn_implementation}
-    # Sharding moves float tensors only: then the 4-bit values travel in the dtype of the rest.
+    # FSDP shards float tensors only: there the 4-bit values are stored in the dtype of the rest.
     stored_as = device.dtype if is_sharded() else torch.uint8
     arguments["quantization_config"] = make_quantization_config(device, stored_as)
-    if not is_sharded():  # FSDP places the parts itself
+    if not is_sharded():  # FSDP places the shards itself
         arguments["device_map"] = {"": device.name}
     with warnings.catch_warnings():
         # bitsandbytes 0.50 still uses torch.jit at import.
@@ -70,10 +70,10 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
 
 
 def keep_layout_for_training(model: torch.nn.Module) -> None:
-    """Forbid bitsandbytes to repack the 4-bit layers of `model` for inference.
+    """Keep bitsandbytes from repacking the 4-bit layers of `model` for inference.
 
-    Where the processor has avx512_bf16, bitsandbytes 0.50 repacks a layer at its first forward pass in eval mode and
-    leaves it so. The kernel for that layout has no backward pass: gradients are wrong without an error.
+    On a processor with avx512_bf16, bitsandbytes 0.50 repacks a layer for good at its first forward pass in eval mode. The
+    kernel for that layout has no backward pass: gradients would be wrong without an error.
     """
     layer: Any
     for layer in model.modules():
@@ -82,7 +82,7 @@ def keep_layout_for_training(model: torch.nn.Module) -> None:
 
 
 def find_lora_targets(model: PreTrainedModel) -> list[str]:
-    """Return the names of the linear layers inside the model's repeated blocks, and of its head, sorted.
+    """Return the sorted names of the linear layers in the model's repeated blocks, and of its head.
 
     For Llama, Mistral, Qwen and Gemma these are the seven projections and `lm_head`, for GPT-2 `c_attn`, `c_fc`,
     `c_proj` and `lm_head`.
@@ -96,9 +96,7 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
         if module is head or any(part.isdigit() for part in parts[:-1]):
             targets.add(parts[-1])
     if not targets:
-        raise ScriptError(
-            f"{model.config.model_type}: has no linear layers LoRA could adapt; choose another base model"
-        )
+        raise ScriptError(f"{model.config.model_type}: has no linear layers for LoRA; choose another base model")
     return sorted(targets)
 
 
@@ -110,15 +108,15 @@ def add_lora(
     adapter_dtype: torch.dtype = torch.float32,
     base: BaseModel | None = None,
 ) -> PeftModel:
-    """Freeze `model` and put LoRA on its targets; seed before calling.
+    """Freeze `model` and add LoRA to its target modules; seed before calling.
 
-    `base` is what the adapter's config names as its base model: a hub id with its commit, or a folder's bare name.
+    `base` is named in the adapter's config: a hub id with its commit, or a folder's bare name.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # GPT-2's own; `dropout` says whether there is any
+            module.p = 0.0  # GPT-2 has its own; only `dropout` decides
     settings = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -128,10 +126,12 @@ def add_lora(
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
-        # peft asks a property that transformers 5 renamed; and a tied head is adapted on purpose, beside its base.
+        # peft reads a property that transformers 5 renamed; and LoRA on a tied head is intended.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings=True")
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # GPT-2 mixes both kinds; peft decides
+        warnings.filterwarnings(
+            "ignore", message="fan_in_fan_out is set to"
+        )  # GPT-2 has layers of both kinds; peft corrects it per layer
         is_meta = model.device.type == "meta"
         adapted = get_peft_model(model, settings, low_cpu_mem_usage=is_meta)
     for parameter in adapted.parameters():
@@ -143,17 +143,14 @@ def add_lora(
     return adapted
 
 
-def recompute_activations(model: PeftModel) -> None:
-    """Let `model` keep the input of each layer only, and compute the rest again in the backward pass.
-
-    A third of the time more, for a fraction of the memory; the gradients are the same to the last bit.
-    """
-    # After LoRA is in place: before, peft would switch it on once more by a deprecated name.
+def enable_gradient_checkpointing(model: PeftModel) -> None:
+    """Turn gradient checkpointing on: about a third more time, a fraction of the memory, the same gradients bit by bit."""
+    # After LoRA was added: otherwise peft turns it on again by a deprecated name.
     base: Any = model.get_base_model()
     base.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def count_parameters(model: PeftModel) -> ParameterCount:
-    """Count the trainable and all parameters of base + adapter."""
+    """Count the trainable and all parameters of base and adapter."""
     trainable, total = model.get_nb_trainable_parameters()
     return ParameterCount(trainable, total)

@@ -1,19 +1,20 @@
-"""The numbers of a training run, each with its reason, and the published recipe for comparison.
+"""The numbers of a training run, each with its reason.
 
-It leaves what can be found in the model or the machine (targets, device, dtype) to `qlora_model`.
+What follows from the model or the machine (target modules, device, number type) is left to `qlora_model`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-# At most. Small personal data over-fits within an epoch or two: once per epoch would miss the turn.
+# At most. Little data overfits within an epoch or two; one evaluation per epoch would miss the best step.
 EVALUATIONS_PER_EPOCH = 4
-PATIENCE_EVALUATIONS = 3  # without a new best before the run stops
+PATIENCE_EVALUATIONS = 3  # without a new best, then the run stops
 MAX_GRADIENT_NORM = 1.0
 
-# The weights must change often enough to learn: the same data in 4 times fewer steps taught a small model less
-# (loss 2.80 against 1.96). More tokens a step than the upper limit only slow a LoRA down.
+# Learning takes enough steps: with a quarter of the steps on the same data, a small model reached a loss of 2.80 instead of
+# 1.96. More tokens per step than the upper limit only slow LoRA down.
 WANTED_STEPS = 200
 MIN_STEP_TOKENS = 512
 MAX_STEP_TOKENS = 8_192
@@ -21,66 +22,39 @@ MAX_STEP_TOKENS = 8_192
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Tokens are counted without padding."""
+    """How to train."""
 
-    name: str = "default"
-    learning_rate: float = 2e-4  # the QLoRA authors' for 7B; a small base bears more, 1e-3
+    learning_rate: float = 2e-4  # of the QLoRA paper for 7B; a small base takes more, 1e-3
     epochs: int = 3
     rank: int = 32
     alpha: int = 64
-    adapter_dtype: str = "float32"  # bfloat16 saves 0.3 GiB on a 7B, but at low rates its rounding eats small steps
-    dropout: float = 0.0  # .07 cost 18 % of the time and .01 of the loss
+    adapter_dtype: str = "float32"  # bfloat16 saves 0.3 GiB on a 7B, but rounds small updates away at low rates
+    dropout: float = 0.0  # .07 took 18 % more time and cost .01 of the loss
     lr_scheduler: str = "cosine"
     warmup_share: float = 0.03
-    train_on: str = "person"  # loss on the imitated person's replies; on everyone's words it was .04 worse
-    max_length: int = 2048  # tokens in one row, and of the longest context; memory grows with it
-    step_tokens: int | None = None  # None: from the amount of data
-    # Rows of one padded length instead of packs; None: packed.
-    padded_rows_per_batch: int | None = None
-    padded_batches_per_step: int = 1
+    train_on: str = "person"  # the imitated person's replies; on everyone's words the loss was .04 worse
+    max_length: int = 2048  # tokens of a row, and of the longest context; memory grows with it
+    step_tokens: int | None = None  # None: chosen by the amount of data
 
 
 DEFAULT_RECIPE = Recipe()
 
-# What was published for this project: every row padded to 2,000 tokens, both speakers, a low rate.
-PUBLISHED_RECIPE = Recipe(
-    name="published",
-    learning_rate=2.5e-5,
-    dropout=0.07,
-    lr_scheduler="linear",  # this and no warm-up are the library's defaults, which it left
-    warmup_share=0.0,
-    train_on="everyone",
-    max_length=2000,
-    padded_rows_per_batch=2,
-    padded_batches_per_step=4,
-)
-
-RECIPES = {recipe.name: recipe for recipe in (DEFAULT_RECIPE, PUBLISHED_RECIPE)}
-
 
 def choose_step_tokens(recipe: Recipe, num_tokens: int) -> int:
-    """Return how many tokens one step reads, for data of `num_tokens` in an epoch."""
+    """Return the tokens per step, for an epoch of `num_tokens`."""
     if recipe.step_tokens is not None:
         return recipe.step_tokens
     return min(MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, num_tokens * recipe.epochs // WANTED_STEPS))
 
 
 def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[int, int]:
-    """Return (tokens of a pack, packs a step): as few packs as fit `max_length`, the same number for each process.
+    """Return (tokens per row, rows per step): as few rows as `max_length` allows, the same number for each process.
 
     >>> split_step(8192, max_length=2048, num_processes=1)
     (2048, 4)
     >>> split_step(1500, max_length=2048, num_processes=2)
     (750, 2)
     """
-    num_packs = share_out(-(-step_tokens // max_length), num_processes)
-    return step_tokens // num_packs, num_packs
-
-
-def share_out(num_batches: int, num_processes: int) -> int:
-    """Return the least number of batches a step, from `num_batches` up, of which each process gets as many.
-
-    >>> share_out(4, num_processes=3)
-    6
-    """
-    return -(-num_batches // num_processes) * num_processes
+    rows_per_process = math.ceil(math.ceil(step_tokens / max_length) / num_processes)
+    num_rows = rows_per_process * num_processes
+    return step_tokens // num_rows, num_rows

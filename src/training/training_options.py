@@ -1,16 +1,19 @@
-"""The command line of stage 2: flags, their defaults and examples. Nothing is read or checked here but numbers."""
+"""The command line of stage 2: its flags and defaults, what follows from them, and the commands to run next."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes import DEFAULT_RECIPE, PUBLISHED_RECIPE, RECIPES, Recipe
+from processes import is_sharded, local_world_size, world_size
+from recipes import DEFAULT_RECIPE, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
-from common.script import PROJECT_ROOT
+from common.script import PROJECT_ROOT, printable, shown_path, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
 MAX_SEED = 2**32 - 1  # numpy takes no other
@@ -18,12 +21,12 @@ MAX_SEED = 2**32 - 1  # numpy takes no other
 EXAMPLES = """examples:
   python3 src/training/fine_tuning_model.py
   python3 src/training/fine_tuning_model.py --check
-      what it would take: memory, tokens, steps; loads and downloads nothing
+      show memory, tokens, steps and time; loads and downloads nothing
   python3 src/training/fine_tuning_model.py --base-model-id models/my-base --learning-rate 1e-3
   python3 src/training/fine_tuning_model.py --resume
-      go on after Ctrl-C, a crash or a power cut, from the last complete checkpoint
+      continue after Ctrl-C, a crash or a power cut, from the last complete checkpoint
   python3 src/training/fine_tuning_model.py --max-length 1024
-      when the memory is not enough
+      use less memory
   torchrun --nproc-per-node 2 src/training/fine_tuning_model.py
       two GPUs
 """
@@ -32,97 +35,121 @@ EXAMPLES = """examples:
 def parse_options(
     description: str, block: dict[str, str], seed: int, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse the command line; `block` holds the three filled-in values.
+    """Parse the command line; `block` has the values of the fill-in block.
 
-    The result has the flags, and besides `start_dir` (from which `base_model_id` counts when it is a path), `data_path`,
-    `model_dir` and `recipe`, with the flags that change it applied.
+    The result has the flags and: `typed`, the names of the block that were given as flags; `start_dir`, from which
+    `base_model_id` counts if it is a path; `data_path`; `model_dir`; `recipe`, with its flags applied.
     """
     parser = make_parser(description, EXAMPLES)
     files = parser.add_argument_group("the fill-in block (typed paths count from the current folder)")
-    files.add_argument("--base-model-id", metavar="ID", help="a hub id (owner/name) or a folder (default: %(default)s)")
-    files.add_argument("--path-to-data", metavar="FILE", help="the JSONL of stage 1 (default: %(default)s)")
-    files.add_argument("--saved-model-path", metavar="DIR", help="the folder to write (default: %(default)s)")
-    for name, value in block.items():
-        files.set_defaults(**{name: value})
+    for flag, metavar, text in (
+        ("--base-model-id", "ID", "a hub id (owner/name) or a folder"),
+        ("--path-to-data", "FILE", "the JSONL of stage 1"),
+        ("--saved-model-path", "DIR", "the folder to write"),
+    ):
+        default = block[_name_of(flag)].replace("%", "%%")
+        files.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})")
 
     run = parser.add_argument_group("the run")
-    run.add_argument("--check", action="store_true", help="show what it would take, then leave; nothing is loaded")
+    run.add_argument("--check", action="store_true", help="show what the run needs, then exit; loads nothing")
     what_is_there = run.add_mutually_exclusive_group()
-    what_is_there.add_argument("--resume", action="store_true", help="go on from the newest complete checkpoint")
+    what_is_there.add_argument("--resume", action="store_true", help="continue from the newest complete checkpoint")
     what_is_there.add_argument(
-        "--overwrite", action="store_true", help="train anew; what is there is moved aside, not deleted"
+        "--overwrite", action="store_true", help="train again; an existing model is moved aside, not deleted"
     )
     run.add_argument(
-        "--device", choices=["auto", "cpu"], default="auto", help="cpu: even if it takes days (default: auto)"
+        "--device", choices=["auto", "cpu"], default="auto", help="cpu: also if it takes days (default: auto)"
     )
-    run.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="processor threads (default: one for each core)"
-    )
+    run.add_argument("--threads", type=whole_number(1), metavar="N", help="processor threads (default: one per core)")
     run.add_argument(
         "--seed",
         type=whole_number(0, MAX_SEED),
         default=seed,
         metavar="N",
-        help="same seed, data and machine: same adapter (%(default)s)",
+        help="the same seed, data and machine give the same adapter (%(default)s)",
     )
-    run.add_argument("--skip-bad-lines", action="store_true", help="leave out broken lines of the data, and count them")
+    run.add_argument("--skip-bad-lines", action="store_true", help="leave out and count broken lines of the data")
 
     run.add_argument(
         "--activation-checkpointing", choices=["auto", "on", "off"], default="auto",
-        help="compute activations twice to save memory; auto: only where they would not fit (default: auto)",
+        help="gradient checkpointing, less memory for more time; auto: if memory is short (default: auto)",
     )  # fmt: skip
 
-    training = parser.add_argument_group("the training (defaults of the recipe)")
-    training.add_argument("--recipe", choices=sorted(RECIPES), default="default", help="published: for comparison only")
+    training = parser.add_argument_group("the training")
     for flag, kind, text in (
-        ("--learning-rate", number_above_0, "a small base bears more, 1e-3"),
-        ("--epochs", whole_number(1), "at most: it stops when held-out replies get no better"),
+        ("--learning-rate", number_above_0, "a small base takes more, 1e-3"),
+        ("--epochs", whole_number(1), "at most; training stops early when held-out replies get no better"),
         ("--rank", whole_number(1), "of LoRA"),
         ("--alpha", whole_number(1), "of LoRA: its output is scaled by alpha / rank"),
         ("--dropout", share, "of LoRA"),
         (
             "--max-length",
             whole_number(MIN_ROW_TOKENS),
-            "tokens of a row, and of the longest context; less needs less memory",
+            "tokens of a row, and of the longest context; fewer need less memory",
         ),
     ):
-        name = flag.lstrip("-").replace("-", "_")
-        values = f"{getattr(DEFAULT_RECIPE, name):g}, published {getattr(PUBLISHED_RECIPE, name):g}"
-        training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({values})")
+        value = f"{getattr(DEFAULT_RECIPE, _name_of(flag)):g}"
+        training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({value})")
     training.add_argument(
         "--batch-tokens",
         type=whole_number(MIN_ROW_TOKENS),
         metavar="N",
         default=argparse.SUPPRESS,
-        help="tokens a step (from the data)",
+        help="tokens per step (default: by the amount of data)",
     )
     training.add_argument(
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
-        help="whose words to learn: the imitated person's, or all (person, published everyone)",
+        help="whose messages to learn: the imitated person's or all (person)",
     )  # fmt: skip
     training.add_argument(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,
-        help="numbers of the trained weights: bfloat16 needs less memory and learns a little less (float32)",
+        help="number type of the adapter: bfloat16 needs less memory and learns slightly less (float32)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    if hasattr(options, "batch_tokens") and RECIPES[options.recipe].padded_rows_per_batch is not None:
-        parser.error(f"--batch-tokens: a step of --recipe {options.recipe} is a number of rows; leave it out")
     options.recipe = _apply_flags(options)
-    _resolve_paths(options, block)
+    _fill_in_block(options, block)
     return options
+
+
+def _name_of(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _apply_flags(options: argparse.Namespace) -> Recipe:
     given = vars(options) | {"step_tokens": getattr(options, "batch_tokens", None)}
     names = {field.name for field in dataclasses.fields(Recipe)}
     flags = {name: value for name, value in given.items() if name in names and value is not None}
-    return dataclasses.replace(RECIPES[options.recipe], **flags)
+    return dataclasses.replace(DEFAULT_RECIPE, **flags)
 
 
-def _resolve_paths(options: argparse.Namespace, block: dict[str, str]) -> None:
+def _fill_in_block(options: argparse.Namespace, block: dict[str, str]) -> None:
+    options.typed = {name for name in block if getattr(options, name) is not None}
+    vars(options).update({name: value for name, value in block.items() if name not in options.typed})
+
     def start_of(name: str) -> Path:
-        return PROJECT_ROOT if getattr(options, name) is block[name] else Path.cwd()
+        return Path.cwd() if name in options.typed else PROJECT_ROOT
 
     options.start_dir = start_of("base_model_id")
     options.data_path = start_of("path_to_data") / typed_path(options.path_to_data)
     options.model_dir = start_of("saved_model_path") / typed_path(options.saved_model_path)
+
+
+def how_to_resume() -> str:
+    """Return the sentence with the command that resumes this run."""
+    if is_sharded() or world_size() > local_world_size():
+        return "To resume, start all processes as before, with --resume"
+    flags = flags_without("--overwrite", "--resume")
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
+    launcher = several if world_size() > 1 else []
+    return "To resume:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
+
+
+def flags_without(*unwanted: str) -> list[str]:
+    """Return the flags that were given, without the unwanted ones."""
+    return [flag for flag in sys.argv[1:] if flag not in unwanted]
+
+
+def next_command(options: argparse.Namespace) -> str:
+    """Return the command of stage 3 for this model."""
+    flags = ["--saved-model-path", options.saved_model_path] if "saved_model_path" in options.typed else []
+    return printable(shlex.join([shown_python(), shown_path(PROJECT_ROOT / "src/chat/chat_bot.py"), *flags]))

@@ -1,6 +1,6 @@
-"""What a run shows while it goes on and leaves behind: one live line, `training_log.jsonl`, `loss_curve.png`.
+"""What a run shows and leaves behind: a progress bar, `training_log.jsonl`, `loss_curve.png`.
 
-Times come from a clock that never jumps. The log lies in the model's folder and holds numbers only.
+Durations come from a monotonic clock. The log lies in the model's folder and holds numbers only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,50 +15,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from common.script import replacing
 
-BAR_WIDTH = 10  # then what matters fits in 80 columns
-SECONDS_BETWEEN_LINES = 30.0  # where the output is no terminal, a line now and then instead of a live one
-SMOOTHING = 0.9  # of the loss shown: single steps jump
+SECONDS_BETWEEN_LINES = 30.0  # of a log: where the output is no terminal
+SMOOTHING = 0.9  # of the loss shown: single steps are noisy
 
 
-class LiveLine:
-    """One line that is rewritten in place at a terminal, or printed now and then elsewhere."""
+class ProgressBar:
+    """The progress bar of a run, and the clock of its steps."""
 
-    def __init__(self, is_shown: bool) -> None:
-        """Show nothing at all unless `is_shown` (several processes share one terminal)."""
-        self._is_shown = is_shown
-        self._is_terminal = sys.stdout.isatty()
-        self._last_print: float | None = None
-
-    def show(self, text: str, is_last: bool = False) -> None:
-        """Show `text` in place of the last."""
-        if not self._is_shown:
-            return
-        if self._is_terminal:
-            columns = shutil.get_terminal_size().columns - 1  # a line that wraps could not be rewritten
-            print(f"\r\x1b[K{text[:columns]}", end="\n" if is_last else "", flush=True)
-            return
-        now = time.monotonic()
-        if is_last or self._last_print is None or now - self._last_print >= SECONDS_BETWEEN_LINES:
-            print(text, flush=True)
-            self._last_print = now
-
-    def clear(self) -> None:
-        """Make room for other output."""
-        if self._is_shown and self._is_terminal:
-            print("\r\x1b[K", end="", flush=True)
-
-
-class ProgressMeter:
-    """Steps, tokens and seconds of this run -> the text of the live line."""
-
-    def __init__(self, num_steps: int, first_step: int) -> None:
-        """Start the clock; `first_step` steps were done by an earlier run."""
-        self._num_steps = num_steps
-        self._first_step = first_step
-        self._start = self._step_start = time.monotonic()
+    def __init__(self, num_steps: int, first_step: int, is_shown: bool) -> None:
+        """Show the bar if `is_shown` (one process of several); `first_step` steps were done by an earlier run."""
+        is_terminal = sys.stdout.isatty()
+        self._bar = tqdm(
+            total=num_steps,
+            initial=first_step,
+            disable=not is_shown,
+            file=sys.stdout if is_terminal else _Lines(),
+            mininterval=0.1 if is_terminal else SECONDS_BETWEEN_LINES,
+            miniters=1,
+            smoothing=0,  # estimate the time left from all steps: those with an evaluation take longer
+            dynamic_ncols=True,
+            ascii=".#",
+            bar_format="[{bar:10}] step {n_fmt}/{total_fmt}, {remaining} left{postfix}",
+        )
+        self._step_start = time.monotonic()
         self._smooth_loss: float | None = None
         self._num_tokens = 0
         self._seconds_in_steps = 0.0
@@ -69,46 +51,51 @@ class ProgressMeter:
         """Start timing one step."""
         self._step_start = time.monotonic()
 
-    def advance(self, step: int, epoch: float, loss: float, num_tokens: int) -> str:
-        """Count the step that ends now and return the line to show."""
-        now = time.monotonic()
-        self.step_seconds = now - self._step_start
+    def advance(self, epoch: float, loss: float, num_tokens: int) -> None:
+        """Count the step that ends now, and show it."""
+        self.step_seconds = time.monotonic() - self._step_start
         self._seconds_in_steps += self.step_seconds
         self._num_tokens += num_tokens
         previous = loss if self._smooth_loss is None else self._smooth_loss
         self._smooth_loss = SMOOTHING * previous + (1 - SMOOTHING) * loss
-        seconds_left = (now - self._start) / (step - self._first_step) * (self._num_steps - step)
-        filled = BAR_WIDTH * step // self._num_steps
-        return (
-            f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] step {step:,}/{self._num_steps:,}  epoch {epoch:.2f}  "
-            f"{shown_seconds(seconds_left)} left  loss {self._smooth_loss:.3f}  "
-            f"{self._num_tokens / self._seconds_in_steps:,.0f} tokens/s  peak {shown_bytes(peak_memory_bytes())}"
+        self._bar.set_postfix_str(
+            f"epoch {epoch:.2f}, loss {self._smooth_loss:.3f}, "
+            f"{self._num_tokens / self._seconds_in_steps:,.0f} tokens/s, peak {shown_bytes(peak_memory_bytes())}",
+            refresh=False,
         )
+        self._bar.update()
+
+    def clear(self) -> None:
+        """Clear the bar's line for other output."""
+        self._bar.clear()
+
+    def close(self) -> None:
+        """Show the last state and end the line."""
+        self._bar.close()
+
+
+class _Lines:
+    """Standard output that is not a terminal: each state of the bar becomes a line."""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            print(line, flush=True)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory used so far: of the GPU when there is one, else of this process."""
+    """Return the peak memory so far: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def shown_seconds(seconds: float) -> str:
-    """Return a duration as a clock shows it.
-
-    >>> shown_seconds(3725)
-    '1:02:05'
-    >>> shown_seconds(65)
-    '1:05'
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def shown_bytes(number: float) -> str:
-    """Return a size in the unit that suits it.
+    """Return a size in a suitable unit.
 
     >>> shown_bytes(7_200_000_000)
     '6.7 GiB'
@@ -117,10 +104,10 @@ def shown_bytes(number: float) -> str:
 
 
 class TrainingLog:
-    """`training_log.jsonl`: a row for each step and each evaluation, in order, each step once."""
+    """`training_log.jsonl`: one row per step and per evaluation, in order, no step twice."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        """Continue the log after `first_step`: rows of steps that will be trained again are dropped."""
+        """Continue the log after `first_step`; rows of later steps are dropped, because they are trained again."""
         self.path = path
         self.rows = [row for row in _read_rows(path) if row["step"] <= first_step] if first_step else []
         with replacing(path) as file:
@@ -147,7 +134,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_loss_curve(path: Path, rows: Sequence[dict[str, Any]], best_step: int | None) -> None:
-    """Draw the loss of training and of the held-out replies over the steps, the best step marked."""
+    """Draw the training loss and the loss of the held-out replies over the steps; mark the best step."""
     import matplotlib
 
     matplotlib.use("Agg")  # no window system needed
@@ -164,7 +151,7 @@ def draw_loss_curve(path: Path, rows: Sequence[dict[str, Any]], best_step: int |
     if best_step is not None:
         axes.axvline(best_step, color="tab:green", linestyle="--", label=f"best: step {best_step:,}")
     axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.legend()
     figure.tight_layout()
     with replacing(path, "wb") as file:

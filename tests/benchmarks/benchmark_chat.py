@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,8 +65,13 @@ def build_model(folder: Path) -> TrainedModel:
     return load_trained_model(check_saved_model(folder / "saved"), device="cpu", dtype="float32", is_merged=True)
 
 
-def first_token_times(trained: TrainedModel, num_history_tokens: int, is_reusing: bool) -> list[float]:
-    """Return processor seconds from a line typed to the first token of its reply, everything in between included."""
+def first_token_times(
+    trained: TrainedModel,
+    num_history_tokens: int,
+    is_reusing: bool,
+    clock: Callable[[], float] = time.process_time,
+) -> list[float]:
+    """Return the seconds from a line typed to the first token of its reply, everything in between included."""
     sampling = replace(trained.sampling, do_sample=False, max_new_tokens=1)
     conversation = Conversation(trained, seed=0, sampling=sampling)
     word = trained.tokenizer.decode([300])
@@ -86,9 +92,9 @@ def first_token_times(trained: TrainedModel, num_history_tokens: int, is_reusing
             conversation.drop_cache()
         # Begins differently each time, or the repeats would find it read already.
         line = f"{repeat}{word * ((NEW_TOKENS - 1) // num_per_word)}"
-        started_at = time.process_time()
+        started_at = clock()
         conversation.say(line)
-        times.append(time.process_time() - started_at)
+        times.append(clock() - started_at)
         conversation.undo()
     return times
 

@@ -1,16 +1,15 @@
 """One epoch of fine-tuning on WhatsApp-like lengths: ours against the published recipe, a padding Trainer and TRL.
 
-Every way of training ("arm") runs in a process of its own, on the same model (hidden 256, 4 layers, random weights), the
-same conversations and the same number of tokens a step, on one thread. Measured: real tokens (none of them padding) per
-second of CPU time, growth of the peak memory, and the loss on held-out replies afterwards. The published recipe is so
-slow that it gets a fixed number of rows of the epoch's mean length; its rate is per token, too. Each arm runs once a round;
-the medians of the rounds count.
+Every way of training ("arm") runs in its own process and on one thread, with the same model (hidden 256, 4 layers, random
+weights), the same conversations and the same number of tokens per step. Measured: real tokens (without padding) per second
+of CPU time, growth of the peak memory, and the loss on held-out replies afterwards. The published recipe is slow, so it
+trains a fixed number of rows only; its rate is per token, too. Each arm runs once per round; the medians are printed.
 
-Every arm keeps its activations but those that say they compute them again: the published recipe did, and ours does where
-they do not easily fit.
+Arms keep their activations unless they say gradient checkpointing: the published recipe used it, and ours does where
+memory is short.
 
-Run     python3 tests/benchmarks/benchmark_training.py            (prints the table of RESULTS.md; about 45 minutes)
-        python3 tests/benchmarks/benchmark_training.py --gpu      (the 7.5B shape on a CUDA card)
+Run     python3 tests/benchmarks/benchmark_training.py    (prints the table of RESULTS.md; about 45 minutes)
+        A CUDA card is measured by benchmark_training_gpu.py.
 Needs   tests/benchmarks/requirements.txt
 """
 
@@ -40,39 +39,39 @@ work_offline()
 import torch
 from datasets import Dataset
 from head_loss import compute_loss_in_blocks
-from packing import PaddedCollator, ScheduledPieces, collate_pack, plan_padded_schedule, plan_schedule
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
+from packing import PackedRows, collate_row, plan_schedule
 from peft import LoraConfig, get_peft_model
-from qlora_model import recompute_activations
-from recipes import PUBLISHED_RECIPE
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
+from published_recipe import BATCHES_PER_STEP, DROPOUT, PaddedCollator, plan_padded_schedule
+from qlora_model import enable_gradient_checkpointing
 from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments, set_seed
 
-# Of the epoch, by size of the vocabulary. The first steps are slow; fewer would weigh them more than a real epoch does.
+# Of an epoch, by size of the vocabulary. The first steps are slow; with fewer they would count more than in a real epoch.
 NUM_CONVERSATIONS = {4_096: 512, 64_001: 192}
-PUBLISHED_ROWS = 8  # one step of the slow arm; each of its rows costs the same, whatever is in it
+PUBLISHED_ROWS = 8  # one step of the slow arm; all its padded rows cost the same
 NUM_HELD_OUT = 40
-STEP_TOKENS = 1_024  # of every arm, nearly: 8 rows of about 128 tokens, or one pack
+STEP_TOKENS = 1_024  # about the same for every arm: 8 rows of about 128 tokens, or one packed row
 ROWS_PER_STEP = 8
 ROUNDS = 3
-LEARNING_RATE = 1e-3  # the same everywhere, high enough for a random model to learn something
+LEARNING_RATE = 1e-3  # for every arm; high enough for a random model to learn
 SEED = 0
 SEVEN_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 ARMS = {
     "published": "(a) published recipe: rows padded to 2,000, every token's loss, dropout .07, LoRA on the head",
-    "published_recomputing": "(a) the same, activations computed again",
+    "published_checkpointing": "(a) the same, gradient checkpointing",
     "padded": "(b) Trainer, padded to the longest of 8 rows",
     "trl": "(c) TRL SFTTrainer, packing",
     "ours": "(d) ours",
     "ours_head": "(d) ours, LoRA on the head as in (a)",
-    "ours_recomputing": "(d) the same, activations computed again",
+    "ours_checkpointing": "(d) the same, gradient checkpointing",
 }
 
 
 def make_conversations(vocab_size: int, number: int, seed: int) -> list[dict[str, list]]:
-    """Make conversations of 2 to 12 turns, in all about 100 tokens each, a third of them the imitated person's.
+    """Make conversations of 2 to 12 turns and about 100 tokens, a third of them the imitated person's.
 
-    Token ids follow Zipf's law, each turn favouring a region of its own, so that there is something to learn.
+    Token ids follow Zipf's law, in a range of its own for each speaker, so that there is something to learn.
     """
     rng = random.Random(seed)
     conversations = []
@@ -135,21 +134,18 @@ def common_arguments(folder: str) -> dict:
 
 
 def published_trainer(model, conversations, folder):
-    recipe = PUBLISHED_RECIPE
-    schedule = plan_padded_schedule(
-        len(conversations), 1, recipe.padded_rows_per_batch, recipe.padded_batches_per_step, SEED
-    )
+    schedule = plan_padded_schedule(len(conversations), 1, SEED)
     arguments = TrainingArguments(
         **common_arguments(folder),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=recipe.padded_batches_per_step,
+        gradient_accumulation_steps=BATCHES_PER_STEP,
         remove_unused_columns=False,
     )
     return Trainer(
         model=model,
         args=arguments,
-        train_dataset=ScheduledPieces(learn_every_token(conversations), schedule.packs),
-        data_collator=PaddedCollator(pad_token_id=0, length=recipe.max_length),
+        train_dataset=PackedRows(learn_every_token(conversations), schedule.rows),
+        data_collator=PaddedCollator(pad_token_id=0),
     )
 
 
@@ -179,7 +175,7 @@ def padded_trainer(model, conversations, folder):
     return Trainer(model=model, args=arguments, train_dataset=conversations, data_collator=pad_to_longest)
 
 
-def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
+def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS, use_liger_kernel=False):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
@@ -197,7 +193,8 @@ def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
         per_device_train_batch_size=1,
         max_length=row_tokens,
         packing=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # the caller decides
+        use_liger_kernel=use_liger_kernel,
     )
     # The column assistant_masks stands for assistant_only_loss, which wants messages instead of ids.
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
@@ -208,31 +205,31 @@ def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
 
 def our_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
     lengths = [len(row["input_ids"]) for row in conversations]
-    schedule = plan_schedule(lengths, num_epochs=1, pack_tokens=row_tokens, packs_per_step=1, seed=SEED)
+    schedule = plan_schedule(lengths, num_epochs=1, row_tokens=row_tokens, rows_per_step=1, seed=SEED)
     arguments = TrainingArguments(
         **common_arguments(folder), per_device_train_batch_size=1, remove_unused_columns=False
     )
     return Trainer(
         model=model,
         args=arguments,
-        train_dataset=ScheduledPieces(conversations, schedule.packs),
-        data_collator=collate_pack,
+        train_dataset=PackedRows(conversations, schedule.rows),
+        data_collator=collate_row,
     )
 
 
 TRAINERS = {
     "published": published_trainer,
-    "published_recomputing": published_trainer,
+    "published_checkpointing": published_trainer,
     "padded": padded_trainer,
     "trl": trl_trainer,
     "ours": our_trainer,
     "ours_head": our_trainer,
-    "ours_recomputing": our_trainer,
+    "ours_checkpointing": our_trainer,
 }
 
 
 def run_arm(arm: str, vocab_size: int) -> dict:
-    """Train one arm here and return what was measured."""
+    """Train one arm in this process and return the measurements."""
     torch.set_num_threads(1)
     register_segment_attention()
     conversations = make_conversations(vocab_size, NUM_CONVERSATIONS[vocab_size], SEED)
@@ -243,11 +240,11 @@ def run_arm(arm: str, vocab_size: int) -> dict:
     model = make_model(
         vocab_size,
         has_head=arm not in ("padded", "trl", "ours"),
-        dropout=PUBLISHED_RECIPE.dropout if is_published else 0.0,
+        dropout=DROPOUT if is_published else 0.0,
         attention=SEGMENT_ATTENTION if is_ours else "sdpa",
     )
-    if arm.endswith("recomputing"):
-        recompute_activations(model)
+    if arm.endswith("checkpointing"):
+        enable_gradient_checkpointing(model)
     with tempfile.TemporaryDirectory() as folder:
         trainer = TRAINERS[arm](model, conversations, folder)
         before_bytes = forget_peak_memory()
@@ -269,7 +266,7 @@ def run_arm(arm: str, vocab_size: int) -> dict:
 
 
 def forget_peak_memory() -> int:
-    """Reset the kernel's record of this process's peak memory and return what it holds now."""
+    """Reset the kernel's peak memory of this process; return its memory now."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status_bytes("VmRSS")
 
@@ -299,20 +296,20 @@ def held_out_loss(model, vocab_size: int) -> float:
 
 
 def objective_difference(vocab_size: int = 4_096) -> float:
-    """Return how far the published loss and ours are apart when both learn every token of the same 8 conversations."""
+    """Return the difference between the published loss and ours, both on every token of the same 8 conversations."""
     register_segment_attention()
     model = make_model(vocab_size, has_head=True).eval()
     rows = learn_every_token(make_conversations(vocab_size, ROWS_PER_STEP, SEED))
     with torch.no_grad():
-        published = model(**PaddedCollator(pad_token_id=0, length=PUBLISHED_RECIPE.max_length)([rows])).loss
+        published = model(**PaddedCollator(pad_token_id=0)([rows])).loss
         model.get_base_model().set_attn_implementation(SEGMENT_ATTENTION)
         compute_loss_in_blocks(model.get_base_model())
-        ours = model(**collate_pack([rows])).loss
+        ours = model(**collate_row([rows])).loss
     return abs(published.item() - ours.item())
 
 
 def run_all(only_vocab: int | None) -> None:
-    print(f"Published loss and ours, on the same rows and every token: apart by {objective_difference():.1e}\n")
+    print(f"Difference of the published loss and ours on every token of the same rows: {objective_difference():.1e}\n")
     for vocab_size in NUM_CONVERSATIONS if only_vocab is None else (only_vocab,):
         print(describe_conversations(vocab_size), flush=True)
         measured: dict[str, list[dict]] = {arm: [] for arm in ARMS}
@@ -327,7 +324,7 @@ def run_all(only_vocab: int | None) -> None:
 
 
 def take_medians(rounds: list[dict]) -> dict:
-    """Return the medians of what was timed; the rest is the same in every round."""
+    """Return the medians of the timed figures; the others are the same in every round."""
     timed = ("tokens_per_cpu_second", "peak_growth_mib")
     return rounds[0] | {name: statistics.median(one[name] for one in rounds) for name in timed}
 
@@ -356,11 +353,11 @@ def print_table(vocab_size: int, results: dict[str, dict]) -> None:
     def ratio(fast: str, slow: str) -> str:
         speed = results[fast]["tokens_per_cpu_second"] / results[slow]["tokens_per_cpu_second"]
         memory = results[slow]["peak_growth_mib"] / results[fast]["peak_growth_mib"]
-        return f"{speed:.1f} times as fast, memory 1/{memory:.1f}"
+        return f"{speed:.1f}x faster, memory 1/{memory:.1f}"
 
     print(f"\nOurs against the published recipe, head on both: {ratio('ours_head', 'published')}.")
-    print(f"The same, activations computed again on both: {ratio('ours_recomputing', 'published_recomputing')}.")
-    print(f"Ours with activations kept against computed again: {ratio('ours_head', 'ours_recomputing')}.")
+    print(f"The same, gradient checkpointing on both: {ratio('ours_checkpointing', 'published_checkpointing')}.")
+    print(f"Ours without gradient checkpointing against with it: {ratio('ours_head', 'ours_checkpointing')}.")
     print(f"Ours against the padding Trainer: {ratio('ours', 'padded')}.")
     print(f"Ours against TRL, seven projections on both: {ratio('ours', 'trl')}.\n", flush=True)
 
@@ -369,13 +366,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arm", choices=ARMS, help="run one arm in this process and print its result as JSON")
     parser.add_argument("--vocab", type=int, choices=NUM_CONVERSATIONS, help="only this vocabulary size")
-    parser.add_argument("--gpu", action="store_true", help="measure the 7.5B shape on a CUDA card instead")
     options = parser.parse_args()
-    if options.gpu:
-        from benchmark_training_gpu import measure_on_gpu
-
-        measure_on_gpu()
-    elif options.arm:
+    if options.arm:
         print(json.dumps(run_arm(options.arm, options.vocab or min(NUM_CONVERSATIONS))))
     else:
         run_all(options.vocab)

@@ -1,34 +1,61 @@
-"""The default base's shape with random weights on a CUDA card: peak memory against the estimate, tokens per second, TRL.
+"""One epoch on a CUDA card: ours against TRL with packing, plain and with Liger kernels; memory against the estimate.
 
-The weights are written to disk first (15 GB) and loaded as any base, so that what is measured is the product's own way.
-Run by `benchmark_training.py --gpu`; without a CUDA card it says so.
+Every arm trains the same base in 4 bits on the same made-up conversations: a warm-up, then the epoch that is timed. TRL
+trains the seven projections (its own loss refuses the head); `ours_seven` does the same. Each arm prints a line of JSON.
+
+Run     python3 tests/benchmarks/benchmark_training_gpu.py
+            (writes the default base's shape with random weights first: 15 GB in the folder for temporary files)
+        python3 tests/benchmarks/benchmark_training_gpu.py --base DIR --arms ours,ours_seven,trl --profile
+Needs   tests/benchmarks/requirements.txt; liger-kernel for `trl_liger`. Without a card it runs on the processor, which is
+        good for testing it with a tiny base.
 """
 
+# ruff: noqa: E402  the number of threads is read when torch loads
 from __future__ import annotations
 
+import argparse
+import gc
 import json
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "8")  # what feeds a card; benchmark_training sets one
 
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
 from peft import get_peft_model
-from qlora_model import add_lora, load_quantized_base, recompute_activations
+from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base, read_model_config
 from safetensors.torch import save_file
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from transformers import PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device
 
 BASE_NAME = "yam-peleg/Hebrew-Mistral-7B"
 NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
+NUM_PROFILED = 48  # conversations under the profiler, which slows them down
+TOP_KERNELS = 14
 ROW_TOKENS = 2_048
+ARMS = {
+    "ours": "ours, LoRA on the head too, gradient checkpointing",
+    "ours_keep": "ours, LoRA on the head too, activations kept",
+    "ours_seven": "ours, seven projections, gradient checkpointing",
+    "ours_seven_keep": "ours, seven projections, activations kept",
+    "trl": "TRL, packing, seven projections, gradient checkpointing",
+    "trl_liger": "the same with Liger kernels",
+}
+
+Conversations = list[dict[str, list]]
 
 
 def write_random_base(config: PreTrainedConfig, folder: Path) -> None:
@@ -53,62 +80,157 @@ def write_random_base(config: PreTrainedConfig, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def measure_ours(folder: Path, device: Device, conversations: list[dict], row_tokens: int) -> dict[str, float]:
-    """Train one epoch our way; return tokens a second and, on a card, the peak of its memory in bytes."""
-    register_segment_attention()
-    set_seed(SEED)
-    base = load_quantized_base(folder, device, SEGMENT_ATTENTION)
-    compute_loss_in_blocks(base)
-    model = add_lora(base, rank=32, alpha=64, dropout=0.0)
-    recompute_activations(model)
-    return _measure(our_trainer, model, conversations, row_tokens, device)
+class Benchmark:
+    """The base, the conversations and the device of one measurement; the base stays loaded between arms of one kind."""
 
+    def __init__(self, base_dir: Path, device: Device, num_conversations: int, row_tokens: int) -> None:
+        register_segment_attention()
+        self.base_dir, self.device, self.row_tokens = base_dir, device, row_tokens
+        self.config = read_model_config(base_dir)
+        self.conversations = make_conversations(self.config.vocab_size, num_conversations, SEED)
+        self.warm_up = make_conversations(self.config.vocab_size, 24 + row_tokens // 60, SEED + 7)  # two rows and more
+        self._loaded: tuple[str, Any] | None = None
 
-def measure_trl(folder: Path, device: Device, conversations: list[dict], row_tokens: int) -> dict[str, float]:
-    """Train one epoch with TRL, packing, on the seven projections (it refuses the head)."""
-    set_seed(SEED)
-    model = load_quantized_base(folder, device, "sdpa")
-    model.activation_checkpointing_enable({"use_reentrant": False})
-    return _measure(trl_trainer, get_peft_model(model, lora_config(False, 0.0)), conversations, row_tokens, device)
-
-
-def _measure(make_trainer, model, conversations, row_tokens, device) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as output_dir:
-        trainer = make_trainer(model, conversations, output_dir, row_tokens)
-        if device.kind == "cuda":
+    def measure(self, arm: str, is_profiled: bool = False) -> dict[str, Any]:
+        """Train one epoch and return what was measured: tokens a second, and on a card the peak of its memory."""
+        model = self._make_model(arm)
+        make_trainer = our_trainer if arm.startswith("ours") else partial(trl_trainer, use_liger_kernel="liger" in arm)
+        self._train(make_trainer, model, self.warm_up)
+        if self.device.kind == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        started_at = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - started_at
-    num_tokens = sum(len(row["input_ids"]) for row in conversations)
-    peak_bytes = torch.cuda.max_memory_allocated() if device.kind == "cuda" else 0
-    return {"tokens_per_second": num_tokens / seconds, "peak_bytes": peak_bytes}
+        trainer, seconds = self._train(make_trainer, model, self.conversations)
+        measured = {
+            "arm": arm,
+            "row_tokens": self.row_tokens,
+            "tokens_per_second": round(sum(len(row["input_ids"]) for row in self.conversations) / seconds, 1),
+            "seconds": round(seconds, 2),
+            "steps": trainer.state.global_step,
+            "losses": [round(row["loss"], 3) for row in trainer.state.log_history if "loss" in row][-3:],
+        }
+        if self.device.kind == "cuda":
+            measured["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 3)
+            measured["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
+        if arm in ("ours", "ours_keep"):
+            estimated = self.estimate(gradient_checkpointing=arm == "ours")
+            measured["estimated_gib"] = round(estimated / GIB, 3)
+        if is_profiled and self.device.kind == "cuda":
+            measured["profile"] = self._profile(make_trainer, model)
+        self._loaded = (self._kind_of(arm), model.unload())
+        return measured
+
+    def estimate(self, gradient_checkpointing: bool) -> int:
+        """Return the estimated peak in bytes, as the card's own count has it: without the libraries' context."""
+        load = Load(
+            row_tokens=self.row_tokens,
+            supervised_share=most_supervised_share(self.conversations, self.row_tokens),
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        training = estimate_memory(self.config, self.device, load)[1]
+        return training.total - training.libraries
+
+    def forget_base(self) -> None:
+        """Give the memory of the loaded base back."""
+        self._loaded = None
+        gc.collect()
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def _kind_of(arm: str) -> str:
+        return "ours" if arm.startswith("ours") else arm  # Liger changes the modules of its base
+
+    def _make_model(self, arm: str) -> Any:
+        kind = self._kind_of(arm)
+        if self._loaded is None or self._loaded[0] != kind:
+            self.forget_base()
+            set_seed(SEED)
+            base = load_quantized_base(self.base_dir, self.device, SEGMENT_ATTENTION if kind == "ours" else "sdpa")
+            if kind == "ours":
+                compute_loss_in_blocks(base)
+        else:
+            base = self._loaded[1]
+            base.requires_grad_(False)
+        if arm.endswith("_keep"):
+            base.activation_checkpointing_disable()
+        if not arm.startswith("ours"):
+            base.activation_checkpointing_enable({"use_reentrant": False})
+        set_seed(SEED)
+        if "seven" in arm or not arm.startswith("ours"):
+            model = get_peft_model(base, lora_config(False, 0.0))
+        else:
+            model = add_lora(base, rank=32, alpha=64, dropout=0.0)
+        if arm in ("ours", "ours_seven"):
+            enable_gradient_checkpointing(model)
+        return model
+
+    def _train(self, make_trainer: Callable, model: Any, conversations: Conversations) -> tuple[Any, float]:
+        with tempfile.TemporaryDirectory() as output_dir:
+            trainer = make_trainer(model, conversations, output_dir, self.row_tokens)
+            self._wait()
+            started_at = time.perf_counter()
+            trainer.train()
+            self._wait()
+            return trainer, time.perf_counter() - started_at
+
+    def _wait(self) -> None:
+        if self.device.kind == "cuda":
+            torch.cuda.synchronize()
+
+    def _profile(self, make_trainer: Callable, model: Any) -> dict[str, Any]:
+        """Return how long the card itself was busy, and its costliest kernels: [name, percent, launches]."""
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            trainer, _seconds = self._train(make_trainer, model, self.conversations[:NUM_PROFILED])
+        kernels = sorted(profiler.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
+        total = sum(kernel.self_device_time_total for kernel in kernels)
+        return {
+            "busy_ms": round(total / 1000),
+            "steps": trainer.state.global_step,
+            "top": [
+                [kernel.key[:70], round(100 * kernel.self_device_time_total / total, 1), kernel.count]
+                for kernel in kernels[:TOP_KERNELS]
+            ],
+        }
 
 
-def most_supervised_share(conversations: list[dict], row_tokens: int) -> float:
+def most_supervised_share(conversations: Conversations, row_tokens: int) -> float:
     """Return the supervised share of the packed row that has most."""
     lengths = [len(row["input_ids"]) for row in conversations]
-    packs = plan_schedule(lengths, 1, row_tokens, 1, SEED).packs
-    return max(sum(sum(conversations[number]["is_supervised"]) for number in pack) for pack in packs) / row_tokens
+    rows = plan_schedule(lengths, 1, row_tokens, 1, SEED).rows
+    return max(sum(sum(conversations[number]["is_supervised"]) for number in row) for row in rows) / row_tokens
 
 
-def measure_on_gpu() -> None:
-    """Print the table for the default base's shape."""
-    if not torch.cuda.is_available():
-        sys.exit("benchmark_training: no CUDA card here; this part was not measured")
-    config = next(known.config for known in known_bases() if known.name == BASE_NAME)
-    device = choose_training_device()
-    conversations = make_conversations(config.vocab_size, NUM_CONVERSATIONS, SEED)
-    share = most_supervised_share(conversations, ROW_TOKENS)
-    estimate = estimate_memory(config, device, Load(row_tokens=ROW_TOKENS, supervised_share=share))[1]
-    estimated_bytes = estimate.total - estimate.libraries  # the card's own count leaves its context out
+def main() -> None:
+    """Print a line of JSON for each arm; an arm that fails says why, and the next one runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, metavar="DIR", help="a base on disk (default: the 7.5B shape, random)")
+    parser.add_argument("--arms", default=",".join(ARMS), help="default: %(default)s")
+    parser.add_argument(
+        "--conversations", type=int, default=NUM_CONVERSATIONS, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--row-tokens", type=int, default=ROW_TOKENS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--profile", action="store_true", help="how long the card itself is busy, by kernels")
+    options = parser.parse_args()
+    arms = options.arms.split(",")
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        parser.error(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
     with tempfile.TemporaryDirectory() as folder:
-        write_random_base(config, Path(folder))
-        ours = measure_ours(Path(folder), device, conversations, ROW_TOKENS)
-        trl = measure_trl(Path(folder), device, conversations, ROW_TOKENS)
-    print(f"{torch.cuda.get_device_name()}, {device.dtype}, rows of {ROW_TOKENS:,} tokens\n")
-    print("| | real tokens / s | peak memory, GiB |\n|---|---|---|")
-    print(f"| ours (head, too) | {ours['tokens_per_second']:,.0f} | {ours['peak_bytes'] / GIB:.2f} |")
-    print(f"| TRL (seven projections) | {trl['tokens_per_second']:,.0f} | {trl['peak_bytes'] / GIB:.2f} |")
-    error = estimated_bytes / ours["peak_bytes"] - 1
-    print(f"\nEstimated for ours: {estimated_bytes / GIB:.2f} GiB ({100 * error:+.1f} %; promised: within 10 %)")
+        if options.base is None:
+            if not torch.cuda.is_available():
+                sys.exit("benchmark_training_gpu: no CUDA card here, not measured; --base DIR runs on the processor")
+            write_random_base(next(known.config for known in known_bases() if known.name == BASE_NAME), Path(folder))
+        base_dir = options.base or Path(folder)
+        benchmark = Benchmark(base_dir, choose_training_device(), options.conversations, options.row_tokens)
+        for arm in arms:
+            try:
+                measured = benchmark.measure(arm, options.profile)
+            except Exception as error:  # noqa: BLE001 - the library of one arm may be missing, or its memory full
+                measured = {"arm": arm, "error": f"{type(error).__name__}: {error}"[:1_000]}
+                benchmark.forget_base()
+            print(json.dumps(measured), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ FEW_DRAWS = 50  # the estimate itself needs no draws
 
 
 def train(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """Train one recipe with one seed unless an earlier run has; return the folder."""
+    """Train one recipe with one seed, unless an earlier run did; return the folder."""
     import fine_tuning_model
 
     folder = options.work_dir / f"{name.replace(' ', '_')}_seed{seed}"
@@ -114,7 +114,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
 
 
 def show_table(title: str, rows: dict[str, list[dict[str, float]]]) -> None:
-    """Print one table: a line for each choice, mean over the seeds [lowest, highest]."""
+    """Print one table: a line per choice, mean over the seeds [lowest, highest]."""
     columns = list(next(iter(rows.values()))[0])
     print(f"\n| {title} | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for name, runs in rows.items():

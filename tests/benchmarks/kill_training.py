@@ -2,9 +2,9 @@
 
 Run:    .venv/bin/python tests/benchmarks/kill_training.py --kills 100 --base-model-id .demo/small_base
         --path-to-data .demo/formatted_data.jsonl --epochs 14 --batch-tokens 512 --learning-rate 2e-4
-        (after the demo has made these two; every flag but the first goes to stage 2: steps enough for all the kills, and a
-        rate at which it does not stop early)
-Takes:  about a quarter of a minute for each kill, most of it to start again.
+        (the demo makes base and data; all flags but the first are for stage 2: enough steps for all kills, and a rate at
+        which the training does not stop early)
+Takes:  about 15 seconds per kill, most of it for the start of the next run
 """
 
 import argparse
@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training_processes import finish, has_same_adapter, losses_of, start, train_with_kills
 
-# A little more than lies between two checkpoints of the demo: most runs get further, and few far enough to end.
+# More rows than between two checkpoints of the demo: most runs save one before they are killed, and few end.
 MOST_ROWS, MOST_SECONDS = 25, 0.2
 
 
 def main():
-    """Print what was compared; return 1 when anything differs."""
+    """Print the result of the comparison; return 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     options, flags = parser.parse_known_args()

@@ -6,11 +6,10 @@ import pytest
 import torch
 from fine_tuning_model import load_model
 from head_loss import compute_loss_in_blocks
-from packing_check import choose_attention, find_packing_fault
+from packed_attention import SEGMENT_ATTENTION, choose_attention, find_packing_fault, register_segment_attention
+from prepared_run import prepare_run
 from qlora_model import add_lora
-from segment_attention import SEGMENT_ATTENTION, register_segment_attention
 from training_options import parse_options
-from training_run import prepare_run
 from transformers import AutoModelForCausalLM, GPT2Config, Lfm2Config
 
 from common.base_model_files import find_base
@@ -36,19 +35,19 @@ def test_a_base_with_dropout_of_its_own_is_no_reason_to_refuse_it():
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=4, alpha=8, dropout=0.0)
     assert model.training
-    pieces = [{"input_ids": [0, *range(5, end)], "is_supervised": [True] * (end - 4)} for end in (45, 66)]
-    assert choose_attention(model, pieces) is None
+    chunks = [{"input_ids": [0, *range(5, end)], "is_supervised": [True] * (end - 4)} for end in (45, 66)]
+    assert choose_attention(model, chunks) is None
 
 
 def test_when_every_way_of_attending_leaks_the_last_ones_fault_is_told():
     model = add_lora(make_leaking_base(vocab_size=99), rank=4, alpha=8, dropout=0.0).eval()
-    pieces = [{"input_ids": [0, *range(5, end)], "is_supervised": [True] * (end - 4)} for end in (45, 66)]
+    chunks = [{"input_ids": [0, *range(5, end)], "is_supervised": [True] * (end - 4)} for end in (45, 66)]
     faults = []
     for attention in (SEGMENT_ATTENTION, "sdpa", "eager"):
         model.get_base_model().set_attn_implementation(attention)
-        faults.append(find_packing_fault(model, pieces))
+        faults.append(find_packing_fault(model, chunks))
     assert all("packed in one row see each other" in fault for fault in faults)
-    assert choose_attention(model, pieces) == faults[-1]
+    assert choose_attention(model, chunks) == faults[-1]
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def run(tmp_path, tiny_tokenizer, sample_conversations):
 
 def test_the_script_refuses_it_in_one_line_with_the_cure(run):
     with pytest.raises(ScriptError) as refusal:
-        load_model(run, recomputes=False)
+        load_model(run, gradient_checkpointing=False)
     message = str(refusal.value)
     assert message.startswith(f"{run.base.name}: conversations packed in one row see each other (loss changes by ")
     assert message.endswith("; choose another base model")

@@ -1,18 +1,22 @@
-"""What is known of a run before the model loads: the facts that decide a resume, the length of rows, the threads."""
+"""What is known of a run before the model loads: the facts that decide a resume, the rows, the threads."""
 
+import dataclasses
 import json
 import os
 import shutil
 
 import pytest
 import torch
+from held_out_sets import HeldOut
 from make_small_base import make_model
+from prepared_run import load_tokenizer, prepare_material, prepare_run
+from processes import use_threads
+from recipes import DEFAULT_RECIPE
 from training_options import parse_options
-from training_run import prepare_run, use_threads
 
 from common.base_model_files import find_base
 from common.chat_format import PERSON_TEMPLATE
-from common.conversation_data import read_training_data
+from common.conversation_data import Conversation, read_training_data
 from common.script import ScriptError
 
 
@@ -140,7 +144,7 @@ class TestLengthOfRows:
         run = prepare()
         assert run.recipe.max_length == run.facts["max_length"] == 96
         assert max(run.material.lengths) <= 96
-        assert "  rows of 96 tokens: this base knows no more positions\n" in capsys.readouterr().out
+        assert "  rows of 96 tokens: the base has no more positions\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize("num_positions", [96, 97])
     def test_positions_that_are_enough_change_nothing(self, prepare, base_dir, capsys, num_positions):
@@ -183,3 +187,29 @@ class TestThreads:
         finally:
             os.sched_setaffinity(0, allowed)
         assert torch.get_num_threads() == 1
+
+
+class TestMaterial:
+    @pytest.fixture
+    def prepare_rows(self, tiny_base_dir, sample_conversations):
+        """A function that encodes and packs the forty conversations, or others."""
+        tokenizer = load_tokenizer(tiny_base_dir, "tiny")
+        talks = [Conversation(number, messages, "") for number, messages in enumerate(sample_conversations)]
+
+        def prepare_rows(recipe, talks=talks):
+            return prepare_material(tokenizer, talks, HeldOut([], [], []), recipe, num_processes=1, seed=0)
+
+        return prepare_rows
+
+    def test_rows_are_never_more_than_full(self, prepare_rows):
+        talk = [{"role": "user", "content": "where? " * 200}, {"role": "assistant", "content": "here " * 300}]
+        recipe = dataclasses.replace(DEFAULT_RECIPE, step_tokens=512)
+        assert prepare_rows(recipe, [Conversation(0, talk, "")]).fill == 1
+        assert 0.5 < prepare_rows(recipe).fill < 1
+
+    def test_whose_words_are_learnt_is_a_flag(self, prepare_rows):
+        everyone, person = (
+            prepare_rows(dataclasses.replace(DEFAULT_RECIPE, train_on=whose)).num_supervised_tokens
+            for whose in ("everyone", "person")
+        )
+        assert person < 0.8 * everyone

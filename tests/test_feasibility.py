@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from feasibility import check_run, refuse_full_disk
 from fine_tuning_model import load_model
+from prepared_run import prepare_run
 from qlora_model import ParameterCount
 from recipes import DEFAULT_RECIPE
-from run_check import check_run, refuse_full_disk
 from training_options import parse_options
-from training_run import prepare_run
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
@@ -44,7 +44,7 @@ def test_a_disk_just_large_enough_is_enough_and_a_byte_less_is_refused(disk, tmp
     with pytest.raises(ScriptError) as refusal:
         refuse_full_disk(tmp_path, COUNT)
     message = str(refusal.value)
-    assert message.startswith(f"{tmp_path}: 3.85 GiB are needed on the disk for checkpoints, 3.85 GiB are free; ")
+    assert message.startswith(f"{tmp_path}: checkpoints need 3.85 GiB of disk space, 3.85 GiB are free; ")
     assert message.endswith("; free some space, or choose another --saved-model-path")
     assert "\n" not in message
 
@@ -81,7 +81,7 @@ def test_the_disk_is_that_of_the_folder_to_be_written(disk, tmp_path, monkeypatc
     ("free", "verdict"),
     [
         (2**40, "  It fits."),
-        (0, "  It does not fit. 0.01 GiB are needed on the disk for checkpoints, 0.00 GiB are free; "),
+        (0, "  It does not fit. checkpoints need 0.01 GiB of disk space, 0.00 GiB are free; "),
     ],
 )
 def test_check_judges_the_disk_by_the_same_rule(disk, tmp_path, tiny_base_dir, free, verdict):
@@ -97,6 +97,6 @@ def test_the_run_is_refused_before_its_first_step(disk, tmp_path, tiny_base_dir,
     options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
     run = prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
     disk(tmp_path, 1_000_000)
-    with pytest.raises(ScriptError, match="are needed on the disk for checkpoints"):
-        load_model(run, recomputes=False)
+    with pytest.raises(ScriptError, match="checkpoints need .* of disk space"):
+        load_model(run, gradient_checkpointing=False)
     assert not (tmp_path / "model").exists()

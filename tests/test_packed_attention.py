@@ -2,10 +2,15 @@
 
 import pytest
 import torch
-from packing import collate_pack
-from packing_check import choose_attention, find_packing_fault
+from packed_attention import (
+    SEGMENT_ATTENTION,
+    attend_within_segments,
+    choose_attention,
+    find_packing_fault,
+    register_segment_attention,
+)
+from packing import collate_row
 from peft import LoraConfig, get_peft_model
-from segment_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, Gemma2Config, MistralConfig
 
@@ -24,7 +29,7 @@ def make_model(attention, sliding_window=None):
     return adapted.eval()
 
 
-def make_pieces(*lengths):
+def make_chunks(*lengths):
     torch.manual_seed(1)
     return [
         {
@@ -35,9 +40,9 @@ def make_pieces(*lengths):
     ]
 
 
-def summed_loss_and_gradient(model, packs):
+def summed_loss_and_gradient(model, rows):
     model.zero_grad()
-    loss = sum(model(**collate_pack([pack]), num_items_in_batch=1).loss for pack in packs)
+    loss = sum(model(**collate_row([row]), num_items_in_batch=1).loss for row in rows)
     loss.backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
@@ -45,17 +50,17 @@ def summed_loss_and_gradient(model, packs):
 
 @pytest.mark.parametrize("sliding_window", [None, 16])
 def test_packed_loss_and_gradient_are_those_of_separate_rows(sliding_window):
-    pieces = make_pieces(40, 7, 61, 3)
-    packed = summed_loss_and_gradient(make_model(SEGMENT_ATTENTION, sliding_window), [pieces])
-    alone = summed_loss_and_gradient(make_model("sdpa", sliding_window), [[piece] for piece in pieces])
+    chunks = make_chunks(40, 7, 61, 3)
+    packed = summed_loss_and_gradient(make_model(SEGMENT_ATTENTION, sliding_window), [chunks])
+    alone = summed_loss_and_gradient(make_model("sdpa", sliding_window), [[chunk] for chunk in chunks])
     assert packed[0] == pytest.approx(alone[0], rel=1e-5)
     torch.testing.assert_close(packed[1], alone[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_check_passes_a_sound_model_of_both_kinds():
-    pieces = make_pieces(40, 61)
-    assert find_packing_fault(make_model(SEGMENT_ATTENTION), pieces) is None
-    assert find_packing_fault(make_model("sdpa"), pieces) is None
+    chunks = make_chunks(40, 61)
+    assert find_packing_fault(make_model(SEGMENT_ATTENTION), chunks) is None
+    assert find_packing_fault(make_model("sdpa"), chunks) is None
 
 
 def attend_to_everything_before(module, query, key, value, attention_mask, scaling=None, **_extras):
@@ -78,7 +83,7 @@ def test_the_check_finds_a_model_that_leaks_or_computes_otherwise(attention, fau
 
     AttentionInterface.register(attention.__name__, attention)
     AttentionMaskInterface.register(attention.__name__, lambda *_args, **_kwargs: None)
-    assert fault in find_packing_fault(make_model(attention.__name__), make_pieces(40, 61))
+    assert fault in find_packing_fault(make_model(attention.__name__), make_chunks(40, 61))
 
 
 def test_a_model_that_ours_cannot_serve_attends_in_its_own_way():
@@ -90,19 +95,19 @@ def test_a_model_that_ours_cannot_serve_attends_in_its_own_way():
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
-    assert choose_attention(adapted, make_pieces(40, 61)) is None
+    assert choose_attention(adapted, make_chunks(40, 61)) is None
     assert model.config._attn_implementation == "eager"
 
 
 def test_a_sound_model_attends_by_segments():
     model = make_model("eager")
-    assert choose_attention(model, make_pieces(40, 61)) is None
+    assert choose_attention(model, make_chunks(40, 61)) is None
     assert model.get_base_model().config._attn_implementation == SEGMENT_ATTENTION
 
 
-def test_the_check_takes_a_single_short_piece():
-    (piece,) = make_pieces(3)
-    assert find_packing_fault(make_model(SEGMENT_ATTENTION), [piece]) is None
+def test_the_check_takes_a_single_short_chunk():
+    (chunk,) = make_chunks(3)
+    assert find_packing_fault(make_model(SEGMENT_ATTENTION), [chunk]) is None
 
 
 def test_what_it_cannot_do_is_refused():

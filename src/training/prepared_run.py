@@ -1,0 +1,260 @@
+"""A run before its model is loaded: device, tokenizer, held-out conversations, packed rows, and the facts for a resume.
+
+Finding the data and the base is left to the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from checkpoints import (
+    FORMER_FACTS,
+    find_newest_complete,
+    library_versions,
+    list_differences,
+    read_run_facts,
+    read_versions,
+    sha256_of,
+    step_of,
+)
+from datasets import Dataset
+from held_out_sets import HeldOut, hold_out, overlapping_lines
+from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
+from processes import say, use_threads, warn, world_size
+from qlora_model import read_model_config
+from recipes import Recipe, choose_step_tokens, split_step
+from transformers import AutoTokenizer, PreTrainedConfig
+
+from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
+from common.chat_format import (
+    PERSON_TEMPLATE,
+    ChatFormatError,
+    EncodedConversation,
+    encode_conversation,
+    find_end_of_turn_id,
+)
+from common.compute_device import Device, choose_training_device
+from common.conversation_data import Conversation, TrainingData
+from common.model_folder import CHECKPOINTS_NAME
+from common.script import ScriptError, shown_path
+
+
+@dataclass(frozen=True)
+class Material:
+    """The rows of a run. `chunks` and `held_out` stay in memory, so that no cache keeps a copy of the chat."""
+
+    chunks: Dataset
+    lengths: list[int]
+    num_supervised_tokens: int  # in one epoch
+    schedule: Schedule
+    row_tokens: int
+    num_cut: int  # exchanges that were cut inside
+    held_out: PackedRows | None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one epoch."""
+        return sum(self.lengths)
+
+    @property
+    def fill(self) -> float:
+        """How full the rows are, from 0 to 1."""
+        row_tokens = [sum(self.lengths[chunk] for chunk in row) for row in self.schedule.rows]
+        # A chunk longer than `row_tokens` is a row of its own.
+        return sum(row_tokens) / sum(max(tokens, self.row_tokens) for tokens in row_tokens)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known before the model is loaded."""
+
+    options: argparse.Namespace
+    recipe: Recipe
+    data: TrainingData
+    base: BaseModel
+    tokenizer: Any
+    held_out: HeldOut
+    material: Material
+    device: Device
+    facts: dict[str, Any]  # what decides the result of the training
+
+    @property
+    def held_out_conversations(self) -> list[list[dict[str, str]]]:
+        """The messages of the validation set."""
+        lines = set(self.held_out.validation)
+        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
+
+
+def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
+    """Choose the device and the held-out conversations; encode and pack the others."""
+    use_threads(options.threads)
+    device = choose_training_device(options.device)
+    assert base.folder is not None
+    tokenizer = load_tokenizer(base.folder, base.name)
+    recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
+    held_out = choose_held_out(data)
+    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
+    facts = dataclasses.asdict(recipe) | {
+        "base_fingerprint": base_fingerprint(base.folder),
+        "data_sha256": data.sha256,
+        "template_sha256": _sha256(tokenizer.chat_template),
+        "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
+        "seed": options.seed,
+        "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
+        "processes": world_size(),
+        "device": f"{device.kind} {device.dtype}",
+    }
+    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return [folder / name for group in TOKENIZER_FILES for name in group if (folder / name).is_file()]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def find_checkpoint(run: Run) -> Path | None:
+    """Return the newest complete checkpoint of this very run, or None if there is none yet."""
+    # The first process sets broken ones aside before the others look.
+    with PartialState(cpu=run.device.kind == "cpu").main_process_first():
+        checkpoint, problems = find_newest_complete(run.options.model_dir / CHECKPOINTS_NAME)
+    for problem in problems:
+        warn(f"a checkpoint was set aside: {problem}")
+    if checkpoint is None:
+        say("There is no complete checkpoint yet: starting from step 1")
+        return None
+    differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
+    if differences:
+        raise ScriptError(
+            f"{shown_path(checkpoint)}: belongs to another run; give the same data, base and settings, or pass --overwrite"
+            + "".join(f"\n  {difference}" for difference in differences)
+        )
+    for difference in list_differences(read_versions(checkpoint), library_versions()):
+        warn(f"the last digits may differ with other versions: {difference}")
+    say(f"Resuming after step {step_of(checkpoint):,}")
+    return checkpoint
+
+
+def load_tokenizer(folder: Any, name: str) -> Any:
+    """Load the tokenizer of the base in `folder`; without a chat template it gets the published one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScriptError(
+            f"{name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}); choose another base model"
+        ) from None
+    if not tokenizer.is_fast:
+        raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PERSON_TEMPLATE
+    try:
+        find_end_of_turn_id(tokenizer)
+    except ChatFormatError as error:
+        raise ScriptError(f"{name}: {error}") from None
+    return tokenizer
+
+
+def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Return `recipe` with rows no longer than the base's context; print it if they are shorter now."""
+    num_positions = getattr(config, "max_position_embeddings", recipe.max_length)
+    if num_positions >= recipe.max_length:
+        return recipe
+    say(f"  rows of {num_positions:,} tokens: the base has no more positions")
+    return dataclasses.replace(recipe, max_length=num_positions)
+
+
+def choose_held_out(data: TrainingData) -> HeldOut:
+    """Choose the held-out conversations; warn if they are none, or too easy."""
+    held_out = hold_out(data.conversations)
+    if not held_out.validation:
+        warn("too few conversations to hold some out: no measurement and no early stopping")
+        return held_out
+    overlap = overlapping_lines(data.conversations, held_out)
+    if overlap:
+        warn(
+            f"{len(overlap):,} held-out conversations also occur word for word in training: their loss will be too low"
+        )
+    return held_out
+
+
+def prepare_material(
+    tokenizer: Any,
+    conversations: Iterable[Conversation],
+    held_out: HeldOut,
+    recipe: Recipe,
+    num_processes: int,
+    seed: int,
+) -> Material:
+    """Encode, cut and pack the conversations; the result is the same in every process."""
+    validation_lines = set(held_out.validation)
+    report_lines = set(held_out.spread) | set(held_out.latest)
+    encoder = _Encoder(tokenizer, recipe)
+    training: list[Chunk] = []
+    validation: list[Chunk] = []
+    for conversation in conversations:
+        if conversation.line_number in validation_lines:
+            validation += encoder.encode_held_out(conversation)
+        elif conversation.line_number not in report_lines:
+            training += encoder.encode_training(conversation)
+    lengths = [len(chunk.input_ids) for chunk in training]
+    row_tokens, rows_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
+    return Material(
+        chunks=_as_dataset(training),
+        lengths=lengths,
+        num_supervised_tokens=sum(sum(chunk.is_supervised) for chunk in training),
+        schedule=plan_schedule(lengths, recipe.epochs, row_tokens, rows_per_step, seed),
+        row_tokens=row_tokens,
+        num_cut=encoder.num_cut,
+        held_out=_pack_held_out(validation, recipe.max_length) if validation else None,
+    )
+
+
+class _Encoder:
+    def __init__(self, tokenizer: Any, recipe: Recipe) -> None:
+        self._tokenizer = tokenizer
+        self._recipe = recipe
+        self.num_cut = 0
+
+    def encode_held_out(self, conversation: Conversation) -> list[Chunk]:
+        """Return the chunks, with the replies of the imitated person supervised."""
+        return cut_into_chunks(self._encode_person, conversation.messages, self._recipe.max_length)
+
+    def encode_training(self, conversation: Conversation) -> list[Chunk]:
+        """Return the chunks, with the tokens supervised that the recipe says."""
+        encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
+        return cut_into_chunks(encode, conversation.messages, self._recipe.max_length, self._count_cut)
+
+    def _count_cut(self) -> None:
+        self.num_cut += 1
+
+    def _encode_person(self, messages: list[dict[str, str]]) -> EncodedConversation:
+        encoded = encode_conversation(self._tokenizer, messages)
+        for message, end in zip(messages, encoded.turn_ends, strict=True):
+            # With any template: a reply whose end is not supervised never stops.
+            if message["role"] == "assistant" and not encoded.is_supervised[end - 1]:
+                raise ScriptError(
+                    "the chat template leaves the end of a reply out of the loss; choose another base model"
+                )
+        return encoded
+
+    def _encode_everyone(self, messages: list[dict[str, str]]) -> EncodedConversation:
+        encoded = self._encode_person(messages)
+        return dataclasses.replace(encoded, is_supervised=[False] + [True] * (len(encoded.input_ids) - 1))
+
+
+def _as_dataset(chunks: list[Chunk]) -> Dataset:
+    return Dataset.from_list([dataclasses.asdict(chunk) for chunk in chunks])
+
+
+def _pack_held_out(chunks: list[Chunk], max_length: int) -> PackedRows:
+    rows = plan_schedule([len(chunk.input_ids) for chunk in chunks], 1, max_length, 1, seed=0).rows
+    return PackedRows(_as_dataset(chunks), rows)

@@ -1,0 +1,59 @@
+"""The benchmarks' own code on small shapes: what it will do on a card it does here on the processor."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_made_up_lengths_are_those_of_chats():
+    from statistics import median
+
+    from benchmark_training import NUM_CONVERSATIONS, make_conversations
+
+    for vocab_size, number in NUM_CONVERSATIONS.items():
+        rows = make_conversations(vocab_size, number, seed=0)
+        assert 90 <= median(len(row["input_ids"]) for row in rows) <= 110
+        assert all(min(row["input_ids"]) > 0 and max(row["input_ids"]) < vocab_size for row in rows)
+
+
+def test_published_loss_and_ours_are_the_same_number():
+    from benchmark_training import objective_difference
+
+    assert objective_difference() < 1e-5
+
+
+def test_card_measurement_of_training_runs_on_a_small_shape(tmp_path):
+    import torch
+    from benchmark_training_gpu import Benchmark, most_supervised_share, write_random_base
+    from transformers import MistralConfig
+
+    from common.base_model_files import check_base_folder
+    from common.compute_device import Device
+
+    config = MistralConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    write_random_base(config, tmp_path)
+    check_base_folder(tmp_path)
+    benchmark = Benchmark(tmp_path, Device("cpu", torch.float32, is_quantized=True), 16, row_tokens=512)
+    assert 0 < most_supervised_share(benchmark.conversations, 512) <= 1
+    results = {arm: benchmark.measure(arm) for arm in ("ours", "ours_keep", "ours_seven")}
+    assert all(result["tokens_per_second"] > 0 for result in results.values())
+    # The base is the same again in each arm, and keeping activations changes no loss.
+    assert results["ours"]["losses"] == results["ours_keep"]["losses"] != results["ours_seven"]["losses"]
+    assert results["ours"]["estimated_gib"] < results["ours_keep"]["estimated_gib"]
+
+
+def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir):
+    from benchmark_chat_gpu import measure
+
+    results = []
+    measure(tiny_saved_model_dir, has_variants=True, show=results.append)
+    values = {name: value for result in results for name, value in result.items()}
+    assert values["chat_tokens_per_second"] > 0
+    assert {"bare_generate", "bare_generate_without_adapter", "static_cache", "base_in_16_bits"} <= values.keys()
