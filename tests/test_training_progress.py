@@ -5,6 +5,7 @@ import json
 import os
 import termios
 
+import recipes
 from recipes import DEFAULT_RECIPE, choose_step_tokens, split_step
 from training_progress import ProgressBar, TrainingLog, draw_loss_curve
 
