@@ -25,7 +25,7 @@ NEW_GPU = replace(LAPTOP, has_cuda=True, has_cuda_bf16=True)
 
 
 @pytest.fixture
-def base_dir(tmp_path):
+def large_base_dir(tmp_path):
     """A base of 3 billion parameters in 16 bits; its weights are a hole in the file system."""
     (tmp_path / "config.json").write_text(json.dumps({"dtype": "bfloat16"}), encoding="utf-8")
     with (tmp_path / "model.safetensors").open("wb") as file:
@@ -44,37 +44,37 @@ def base_dir(tmp_path):
         (replace(NEW_GPU, has_cuda_bf16=False), Device("cuda", torch.float16, True)),
     ],
 )
-def test_each_machine_gets_what_suits_it(base_dir, machine, plan):
-    assert choose_chat_device("auto", "auto", base_dir, machine) == plan
+def test_each_machine_gets_what_suits_it(large_base_dir, machine, plan):
+    assert choose_chat_device("auto", "auto", large_base_dir, machine) == plan
 
 
-def test_what_is_asked_for_is_given(base_dir):
-    assert choose_chat_device("cpu", "float16", base_dir, NEW_GPU) == Device("cpu", torch.float16, False)
-    assert choose_chat_device("cuda", "bfloat16", base_dir, NEW_GPU) == Device("cuda", torch.bfloat16, False)
+def test_what_is_asked_for_is_given(large_base_dir):
+    assert choose_chat_device("cpu", "float16", large_base_dir, NEW_GPU) == Device("cpu", torch.float16, False)
+    assert choose_chat_device("cuda", "bfloat16", large_base_dir, NEW_GPU) == Device("cuda", torch.bfloat16, False)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [("cuda", "auto"), ("mps", "auto"), ("cpu", "nf4")])
-def test_what_is_not_there_is_refused_with_the_cure(base_dir, device, dtype):
+def test_what_is_not_there_is_refused_with_the_cure(large_base_dir, device, dtype):
     with pytest.raises(ScriptError, match="leave"):
-        choose_chat_device(device, dtype, base_dir, LAPTOP)
+        choose_chat_device(device, dtype, large_base_dir, LAPTOP)
 
 
-def test_only_a_quantized_plan_needs_a_quantization(base_dir):
+def test_only_a_quantized_plan_needs_a_quantization(large_base_dir):
     assert make_quantization_config(Device("cpu", torch.float32, False)) is None
     config = make_quantization_config(Device("cuda", torch.bfloat16, True))
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
 
 
-def test_a_second_copy_of_the_weights_does_not_count(base_dir):
+def test_a_second_copy_of_the_weights_does_not_count(large_base_dir):
     """Some bases lie on the hub twice, the other time as the consolidated file of their maker's own program."""
-    with (base_dir / "consolidated.safetensors").open("wb") as file:
+    with (large_base_dir / "consolidated.safetensors").open("wb") as file:
         file.truncate(6_000_000_000)
-    assert choose_chat_device("auto", "auto", base_dir, LAPTOP).dtype == torch.float32
+    assert choose_chat_device("auto", "auto", large_base_dir, LAPTOP).dtype == torch.float32
 
 
-def test_a_large_base_on_a_processor_is_called_slow(base_dir):
-    assert is_slow(Device("cpu", torch.float32, False), base_dir)
-    assert not is_slow(Device("cuda", torch.bfloat16, True), base_dir)
+def test_a_large_base_on_a_processor_is_called_slow(large_base_dir):
+    assert is_slow(Device("cpu", torch.float32, False), large_base_dir)
+    assert not is_slow(Device("cuda", torch.bfloat16, True), large_base_dir)
 
 
 def test_this_machine_can_be_looked_at():
@@ -121,10 +121,10 @@ def test_each_machine_trains_where_and_as_suits_it(on_machine, machine, wanted, 
 
 
 @pytest.mark.parametrize(("machine", "dtype"), [(NEW_CARD, torch.bfloat16), (TURING, torch.float16)])
-def test_a_card_chats_in_the_numbers_it_trains_in(on_machine, base_dir, machine, dtype):
+def test_a_card_chats_in_the_numbers_it_trains_in(on_machine, large_base_dir, machine, dtype):
     on_machine(**machine)
     assert choose_training_device().dtype == dtype
-    assert choose_chat_device("auto", "auto", base_dir, look_at_machine()).dtype == dtype
+    assert choose_chat_device("auto", "auto", large_base_dir, look_at_machine()).dtype == dtype
 
 
 def test_each_process_of_a_machine_takes_a_gpu_of_its_own(on_machine, monkeypatch):

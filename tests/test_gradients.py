@@ -22,16 +22,16 @@ INPUT_IDS = torch.arange(5, 69)[None]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def base_dir(request, tmp_path_factory):
+def family_base_dir(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(make_config(request.param)).save_pretrained(folder)
     return folder
 
 
-def load_model(base_dir):
+def load_model(family_base_dir):
     """The base in 4 bits with LoRA whose second matrices are not zero, as after some steps."""
-    model = add_lora(load_quantized_base(base_dir, CPU, "eager"), rank=4, alpha=8, dropout=0.0)
+    model = add_lora(load_quantized_base(family_base_dir, CPU, "eager"), rank=4, alpha=8, dropout=0.0)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -49,8 +49,8 @@ def gradient(model):
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad])
 
 
-def test_an_evaluation_leaves_the_gradient_as_it_was(base_dir):
-    model = load_model(base_dir)
+def test_an_evaluation_leaves_the_gradient_as_it_was(family_base_dir):
+    model = load_model(family_base_dir)
     before = gradient(model)
     model.eval()
     with torch.no_grad():
@@ -58,17 +58,17 @@ def test_an_evaluation_leaves_the_gradient_as_it_was(base_dir):
     assert cosine_similarity(before, gradient(model), dim=0) > 0.999
 
 
-def test_the_check_of_packing_leaves_the_gradient_as_it_was(base_dir):
-    checked = load_model(base_dir)
+def test_the_check_of_packing_leaves_the_gradient_as_it_was(family_base_dir):
+    checked = load_model(family_base_dir)
     compute_loss_in_blocks(checked.get_base_model())
     chunks = [{"input_ids": list(range(first, first + 40)), "is_supervised": [True] * 40} for first in (5, 50)]
     assert choose_attention(checked, chunks) is None
-    assert cosine_similarity(gradient(load_model(base_dir)), gradient(checked), dim=0) > 0.999
+    assert cosine_similarity(gradient(load_model(family_base_dir)), gradient(checked), dim=0) > 0.999
 
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no avx512_bf16: bitsandbytes repacks nothing here")
-def test_no_layer_is_repacked_for_inference(base_dir):
-    model = load_model(base_dir).eval()
+def test_no_layer_is_repacked_for_inference(family_base_dir):
+    model = load_model(family_base_dir).eval()
     with torch.no_grad():
         model(input_ids=INPUT_IDS, use_cache=False)
     states = [module.weight.quant_state for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]

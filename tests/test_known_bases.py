@@ -1,11 +1,14 @@
-"""The README's table of bases is what `known_bases.py` prints."""
+"""The bases of the README's table: their shapes, their sources, and that the README has what `known_bases.py` prints."""
 
 import json
 
 import known_bases
 import pytest
-from known_bases import BASE_MODELS_PATH, make_base_table
+import torch
+from known_bases import BASE_MODELS_PATH, find_config, make_base_table
+from memory_estimate import build_empty_model
 
+from common.base_model_files import BaseModel, BaseModelError
 from common.script import PROJECT_ROOT
 
 NUM_COMPUTED_ROWS = 2  # of the smallest bases, 40 s; all of them take minutes
@@ -31,3 +34,39 @@ def test_its_smallest_bases_have_the_numbers_that_are_computed_now(readme_table,
     short_path.write_text(json.dumps(shipped | {"bases": shipped["bases"][:NUM_COMPUTED_ROWS]}), encoding="utf-8")
     monkeypatch.setattr(known_bases, "BASE_MODELS_PATH", short_path)
     assert make_base_table().splitlines() == readme_table[: 2 + NUM_COMPUTED_ROWS]
+
+
+def test_shipped_shapes_have_the_published_sizes():
+    published = {
+        "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+        "HuggingFaceTB/SmolLM2-360M": 361_821_120,
+        "Qwen/Qwen3-0.6B-Base": 596_049_920,
+        "Qwen/Qwen3-1.7B-Base": 1_720_574_976,
+        "Qwen/Qwen3-4B-Base": 4_022_468_096,
+        "dicta-il/dictalm2.0": 7_251_169_280,
+        "yam-peleg/Hebrew-Mistral-7B": 7_503_884_288,
+        "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    }
+    sizes = {
+        known.name: sum(p.numel() for p in build_empty_model(known.config, torch.bfloat16).parameters())
+        for known in known_bases.known_bases()
+    }
+    assert sizes == published
+
+
+def test_base_table_is_valid_json_with_sources():
+    for entry in json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]:
+        assert entry["source"].endswith(entry["id"])
+        assert entry["license"]
+
+
+class TestConfig:
+    def test_shape_of_a_known_base_needs_no_network(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        assert find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None)).vocab_size == 64_001
+
+    def test_unknown_base_without_network_is_one_line(self, monkeypatch):
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        with pytest.raises(BaseModelError, match="owner/unknown: .*hub cannot be reached"):
+            find_config(BaseModel("owner/unknown", None))

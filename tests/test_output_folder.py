@@ -10,7 +10,7 @@ from common.script import ScriptError
 
 
 @pytest.fixture
-def folder(tmp_path):
+def make_folder(tmp_path):
     """Return a function that makes a folder with empty files of these names."""
 
     def make(*names):
@@ -23,9 +23,9 @@ def folder(tmp_path):
     return make
 
 
-def test_new_and_empty_folders_are_fine(tmp_path, folder):
+def test_new_and_empty_folders_are_fine(tmp_path, make_folder):
     assert check_folder(tmp_path / "new", resume=False, overwrite=False) is False
-    assert check_folder(folder(), resume=False, overwrite=False) is False
+    assert check_folder(make_folder(), resume=False, overwrite=False) is False
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_new_and_empty_folders_are_fine(tmp_path, folder):
         ([], {"resume": True}, "without --resume"),
     ],
 )
-def test_refusals_name_the_cure(folder, names, flags, cure):
+def test_refusals_name_the_cure(make_folder, names, flags, cure):
     with pytest.raises(ScriptError, match=cure):
-        check_folder(folder(*names), **{"resume": False, "overwrite": False} | flags)
+        check_folder(make_folder(*names), **{"resume": False, "overwrite": False} | flags)
 
 
 @pytest.mark.parametrize("names", [[SETTINGS_NAME, HELD_OUT_NAME], [HELD_OUT_NAME]])
-def test_overwrite_moves_what_is_there_aside(folder, names):
-    path = folder(*names)
+def test_overwrite_moves_what_is_there_aside(make_folder, names):
+    path = make_folder(*names)
     assert check_folder(path, resume=False, overwrite=True) is True
     aside = move_aside(path)
     assert aside.name.startswith("model.old-")
@@ -62,8 +62,8 @@ def test_a_file_or_a_dangling_link_is_refused(tmp_path):
             check_folder(tmp_path / name, resume=False, overwrite=True)
 
 
-def test_only_an_empty_folder_is_removed(folder):
-    path = folder("kept")
+def test_only_an_empty_folder_is_removed(make_folder):
+    path = make_folder("kept")
     remove_if_empty(path)
     assert path.is_dir()
     (path / "kept").unlink()

@@ -43,23 +43,23 @@ def data_path(tmp_path, sample_conversations):
 
 
 @pytest.fixture
-def base_dir(tmp_path, tiny_base_dir):
+def base_copy_dir(tmp_path, tiny_base_dir):
     """A copy of the tiny base that may be changed."""
     return shutil.copytree(tiny_base_dir, tmp_path / "base")
 
 
 @pytest.fixture
-def prepare(tmp_path, data_path, base_dir):
+def prepare(tmp_path, data_path, base_copy_dir):
     """A function that prepares a run of these files, with more flags."""
 
     def prepare(*flags):
         block = {
-            "base_model_id": str(base_dir),
+            "base_model_id": str(base_copy_dir),
             "path_to_data": str(data_path),
             "saved_model_path": str(tmp_path / "m"),
         }
         options = parse_options("", block, 0, ["--threads", "1", *flags])
-        return prepare_run(options, read_training_data(data_path), find_base(str(base_dir), tmp_path))
+        return prepare_run(options, read_training_data(data_path), find_base(str(base_copy_dir), tmp_path))
 
     return prepare
 
@@ -89,19 +89,21 @@ class TestFacts:
         longer = data_path.read_text().replace('"content": "', '"content": "a', 1)
         assert changed_facts(lambda: data_path.write_text(longer)) == {"data_sha256"}
 
-    def test_other_weights_of_the_same_shape(self, changed_facts, base_dir, tiny_tokenizer):
+    def test_other_weights_of_the_same_shape(self, changed_facts, base_copy_dir, tiny_tokenizer):
         sibling = make_model(len(tiny_tokenizer), hidden_size=64, num_layers=2, seed=1)
-        assert changed_facts(lambda: sibling.save_pretrained(base_dir)) == {"base_fingerprint"}
+        assert changed_facts(lambda: sibling.save_pretrained(base_copy_dir)) == {"base_fingerprint"}
 
-    def test_another_tokenizer(self, changed_facts, base_dir):
-        path = base_dir / "tokenizer.json"
+    def test_another_tokenizer(self, changed_facts, base_copy_dir):
+        path = base_copy_dir / "tokenizer.json"
         other = json.loads(path.read_text(encoding="utf-8"))
         del other["model"]["merges"][-1]
         assert changed_facts(lambda: path.write_text(json.dumps(other), encoding="utf-8")) == {"tokenizer_sha256"}
 
-    def test_another_template(self, changed_facts, base_dir):
+    def test_another_template(self, changed_facts, base_copy_dir):
         template = PERSON_TEMPLATE.replace("<person1>", "<person3>")
-        assert changed_facts(lambda: (base_dir / "chat_template.jinja").write_text(template)) == {"template_sha256"}
+        assert changed_facts(lambda: (base_copy_dir / "chat_template.jinja").write_text(template)) == {
+            "template_sha256"
+        }
 
     @pytest.mark.parametrize(
         ("flags", "names"),
@@ -135,30 +137,30 @@ class TestFacts:
 
 
 class TestLengthOfRows:
-    def set_config(self, base_dir, **values):
-        path = base_dir / "config.json"
+    def set_config(self, base_copy_dir, **values):
+        path = base_copy_dir / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
-    def test_rows_are_no_longer_than_the_base_has_positions(self, prepare, base_dir, capsys):
-        self.set_config(base_dir, max_position_embeddings=96)
+    def test_rows_are_no_longer_than_the_base_has_positions(self, prepare, base_copy_dir, capsys):
+        self.set_config(base_copy_dir, max_position_embeddings=96)
         run = prepare()
         assert run.recipe.max_length == run.facts["max_length"] == 96
         assert max(run.material.lengths) <= 96
         assert "  rows of 96 tokens: the base has no more positions\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize("num_positions", [96, 97])
-    def test_positions_that_are_enough_change_nothing(self, prepare, base_dir, capsys, num_positions):
-        self.set_config(base_dir, max_position_embeddings=num_positions)
+    def test_positions_that_are_enough_change_nothing(self, prepare, base_copy_dir, capsys, num_positions):
+        self.set_config(base_copy_dir, max_position_embeddings=num_positions)
         assert prepare("--max-length", "96").recipe.max_length == 96
         assert "positions" not in capsys.readouterr().out
 
-    def test_a_base_without_a_limit_gets_the_recipes(self, prepare, base_dir):
+    def test_a_base_without_a_limit_gets_the_recipes(self, prepare, base_copy_dir):
         """BLOOM counts distances instead of positions."""
-        (base_dir / "config.json").write_text('{"model_type": "bloom"}')
+        (base_copy_dir / "config.json").write_text('{"model_type": "bloom"}')
         assert prepare().recipe.max_length == 2048
 
-    def test_an_unknown_kind_of_model_is_one_line(self, prepare, base_dir):
-        self.set_config(base_dir, model_type="no_such_model")
+    def test_an_unknown_kind_of_model_is_one_line(self, prepare, base_copy_dir):
+        self.set_config(base_copy_dir, model_type="no_such_model")
         with pytest.raises(ScriptError, match="config.json: not a model this transformers can load") as refusal:
             prepare()
         assert "\n" not in str(refusal.value)

@@ -89,7 +89,7 @@ def test_model_without_linear_layers_is_refused():
 
 
 @pytest.fixture(scope="module")
-def base_dir(tmp_path_factory):
+def small_base_dir(tmp_path_factory):
     """A tiny random Mistral on disk, as checked as any base."""
     folder = tmp_path_factory.mktemp("tiny-base")
     torch.manual_seed(0)
@@ -105,8 +105,8 @@ def input_ids():
     return torch.arange(3, 43).reshape(2, 20)
 
 
-def test_base_is_really_in_four_bits_and_the_rest_in_the_devices_dtype(base_dir):
-    model = load_quantized_base(base_dir, CPU)
+def test_base_is_really_in_four_bits_and_the_rest_in_the_devices_dtype(small_base_dir):
+    model = load_quantized_base(small_base_dir, CPU)
     linear_layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert len(linear_layers) == 2 * len(SEVEN_PROJECTIONS)
     for layer in linear_layers:
@@ -117,17 +117,21 @@ def test_base_is_really_in_four_bits_and_the_rest_in_the_devices_dtype(base_dir)
     assert type(model.lm_head) is torch.nn.Linear
 
 
-def test_embeddings_are_not_upcast(base_dir):
-    model = load_quantized_base(base_dir, Device("cpu", torch.bfloat16, is_quantized=True))
+def test_embeddings_are_not_upcast(small_base_dir):
+    model = load_quantized_base(small_base_dir, Device("cpu", torch.bfloat16, is_quantized=True))
     add_lora(model, rank=4, alpha=8, dropout=0.0)
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
     assert model.model.norm.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("adapter_dtype", [torch.float32, torch.bfloat16])
-def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_trains(base_dir, input_ids, adapter_dtype):
+def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_trains(
+    small_base_dir, input_ids, adapter_dtype
+):
     torch.manual_seed(0)
-    model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0, adapter_dtype=adapter_dtype)
+    model = add_lora(
+        load_quantized_base(small_base_dir, CPU), rank=4, alpha=8, dropout=0.0, adapter_dtype=adapter_dtype
+    )
     model.train()
     model(input_ids=input_ids, labels=input_ids).loss.backward()
     for name, parameter in model.named_parameters():
@@ -139,10 +143,10 @@ def test_every_adapter_weight_and_nothing_else_has_the_dtype_asked_for_and_train
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_gradient_checkpointing_changes_no_gradient(base_dir, input_ids, dropout):
+def test_gradient_checkpointing_changes_no_gradient(small_base_dir, input_ids, dropout):
     def gradients(is_checkpointed):
         torch.manual_seed(0)
-        model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=dropout)
+        model = add_lora(load_quantized_base(small_base_dir, CPU), rank=4, alpha=8, dropout=dropout)
         if is_checkpointed:
             enable_gradient_checkpointing(model)
         assert model.get_base_model().model.layers[0].gradient_checkpointing == is_checkpointed
@@ -153,10 +157,10 @@ def test_gradient_checkpointing_changes_no_gradient(base_dir, input_ids, dropout
     assert all(torch.equal(a, b) for a, b in zip(gradients(True), gradients(False), strict=True))
 
 
-def test_adapter_loads_in_plain_peft_bit_for_bit_and_carries_no_base_weight(base_dir, input_ids, tmp_path):
+def test_adapter_loads_in_plain_peft_bit_for_bit_and_carries_no_base_weight(small_base_dir, input_ids, tmp_path):
     torch.manual_seed(0)
-    base = BaseModel(str(base_dir), base_dir)
-    model = add_lora(load_quantized_base(base_dir, CPU), rank=4, alpha=8, dropout=0.0, base=base)
+    base = BaseModel(str(small_base_dir), small_base_dir)
+    model = add_lora(load_quantized_base(small_base_dir, CPU), rank=4, alpha=8, dropout=0.0, base=base)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # zero at the start: an adapter that does nothing would prove nothing
             torch.nn.init.normal_(parameter, std=0.1)
@@ -167,17 +171,17 @@ def test_adapter_loads_in_plain_peft_bit_for_bit_and_carries_no_base_weight(base
     assert all(".lora_A." in name or ".lora_B." in name for name in names)
     assert any("lm_head" in name for name in names)
 
-    plain = PeftModel.from_pretrained(load_quantized_base(base_dir, CPU), tmp_path / "adapter").eval()
+    plain = PeftModel.from_pretrained(load_quantized_base(small_base_dir, CPU), tmp_path / "adapter").eval()
     with torch.no_grad():
         assert torch.equal(plain(input_ids).logits, model(input_ids).logits)
         with plain.disable_adapter():
             assert not torch.equal(plain(input_ids).logits, model(input_ids).logits)
 
 
-def test_adapter_names_its_base_without_a_path_of_this_machine(base_dir, tmp_path):
+def test_adapter_names_its_base_without_a_path_of_this_machine(small_base_dir, tmp_path):
     for base, name, revision in [
-        (BaseModel(f"../{base_dir.name}", base_dir), base_dir.name, None),
-        (BaseModel("owner/name", base_dir, "0123"), "owner/name", "0123"),
+        (BaseModel(f"../{small_base_dir.name}", small_base_dir), small_base_dir.name, None),
+        (BaseModel("owner/name", small_base_dir, "0123"), "owner/name", "0123"),
     ]:
         model = add_lora(on_meta(MistralConfig(**SMALL)), rank=4, alpha=8, dropout=0.0, base=base)
         settings = model.peft_config["default"]
@@ -187,10 +191,10 @@ def test_adapter_names_its_base_without_a_path_of_this_machine(base_dir, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_split_over_gpus_four_bits_travel_in_the_dtype_of_the_rest(base_dir, monkeypatch, dtype):
+def test_split_over_gpus_four_bits_travel_in_the_dtype_of_the_rest(small_base_dir, monkeypatch, dtype):
     """Sharding takes parameters of one float dtype only."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    model = load_quantized_base(base_dir, Device("cpu", dtype, is_quantized=True))
+    model = load_quantized_base(small_base_dir, Device("cpu", dtype, is_quantized=True))
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.quant_state.quant_type == "nf4"

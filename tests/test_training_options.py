@@ -1,9 +1,9 @@
-"""The command line of stage 2: a value that is typed counts from the current folder, even where the block says the same."""
+"""The command line of stage 2: from where paths count, wrong usage, and the commands that a run names."""
 
 from pathlib import Path
 
 import pytest
-from training_options import next_command, parse_options
+from training_options import how_to_resume, next_command, parse_options
 
 from common.script import PROJECT_ROOT
 
@@ -43,3 +43,28 @@ def test_a_percent_sign_in_the_block_does_not_break_the_help(capsys):
     with pytest.raises(SystemExit):
         parse_options("", BLOCK | {"saved_model_path": "100%"}, 0, ["--help"])
     assert "the folder to write (default: 100%)" in capsys.readouterr().out
+
+
+def test_a_stopped_run_names_the_command_that_resumes_it_where_it_is_known(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["fine_tuning_model.py", "--overwrite", "--epochs", "2"])
+    assert how_to_resume().endswith("fine_tuning_model.py --epochs 2 --resume")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "--nproc-per-node 2 fine_tuning_model.py" in how_to_resume()
+    monkeypatch.setenv("WORLD_SIZE", "4")  # two machines
+    assert how_to_resume() == "To resume, start all processes as before, with --resume"
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (["--seed", "-1"], "whole number from 0 to 4294967295"),
+        (["--max-length", "63"], "whole number from 64"),
+        (["--resume", "--overwrite"], "not allowed with"),
+    ],
+)
+def test_wrong_usage_is_refused(capsys, wrong, said):
+    with pytest.raises(SystemExit) as exit_status:
+        parse(*wrong)
+    assert exit_status.value.code == 2
+    assert said in capsys.readouterr().err

@@ -234,13 +234,13 @@ def refuse_what_takes_days(
     if device.kind != "cpu":
         return
     operations_per_second = operations_per_second or measure_rate(device)
-    seconds = _estimate_seconds(config, device, work, operations_per_second)
+    seconds = estimate_training_seconds(config, device, work, operations_per_second)
     if seconds <= MAX_CPU_SECONDS:
         return
     feasible = [
         known
         for known in known_bases()
-        if _estimate_seconds(known.config, device, work, operations_per_second) <= MAX_CPU_SECONDS
+        if estimate_training_seconds(known.config, device, work, operations_per_second) <= MAX_CPU_SECONDS
     ]
     if feasible:
         # The last --base-model-id counts.
@@ -288,12 +288,10 @@ def measure_rate(device: Device) -> float:
     return 2 * RATE_SIZE**3 * num_products / seconds
 
 
-def estimate_training_seconds(config: PreTrainedConfig, device: Device, work: Work) -> float:
-    """Estimate how long all epochs take on this machine."""
-    return _estimate_seconds(config, device, work, measure_rate(device))
-
-
-def _estimate_seconds(config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float) -> float:
+def estimate_training_seconds(
+    config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float
+) -> float:
+    """Estimate how long all epochs take."""
     in_layers, in_head = _count_multiplied_weights(config)
     operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_tokens + in_head * work.epoch_supervised_tokens)
     return work.num_epochs * operations / (operations_per_second * REACHED_SHARE[device.kind])
@@ -316,7 +314,7 @@ def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> 
     if work is None:
         return ["  tokens      not known (needs the data, and the base's tokenizer on disk)"]
     supervised_percent = 100 * work.epoch_supervised_tokens / work.epoch_tokens
-    seconds = estimate_training_seconds(config, device, work)
+    seconds = estimate_training_seconds(config, device, work, measure_rate(device))
     return [
         f"  tokens      {work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
         f"({supervised_percent:.0f} %); rows are {100 * work.fill:.0f} % full",
