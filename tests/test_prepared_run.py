@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
+from datetime import date
 
 import pytest
 import torch
+from checkpoints import complete_checkpoint
 from held_out_sets import HeldOut
 from make_small_base import make_model
 from prepared_run import load_tokenizer, prepare_material, prepare_run
@@ -105,6 +107,20 @@ class TestFacts:
             "template_sha256"
         }
 
+    def test_a_resume_on_another_day_keeps_the_date_of_the_template(self, prepare, base_copy_dir, tmp_path):
+        dated = "{{ strftime_now('%d.%m.%Y') }}" + PERSON_TEMPLATE
+        (base_copy_dir / "chat_template.jinja").write_text(dated)
+        begun = prepare()
+        assert begun.facts["template_day"] == date.today().isoformat()
+        for step, day in ((1, "2024-03-02"), (2, None)):  # the newer one was cut
+            checkpoint_dir = tmp_path / "m" / "checkpoints" / f"checkpoint-{step}"
+            checkpoint_dir.mkdir(parents=True)
+            if day is not None:
+                complete_checkpoint(checkpoint_dir, begun.facts | {"template_day": day}, {})
+        resumed = prepare("--resume")
+        assert resumed.facts["template_day"] == "2024-03-02"
+        assert "02.03.2024" in resumed.tokenizer.decode(resumed.material.chunks[0]["input_ids"])
+
     @pytest.mark.parametrize(
         ("flags", "names"),
         [
@@ -195,7 +211,7 @@ class TestMaterial:
     @pytest.fixture
     def prepare_rows(self, tiny_base_dir, sample_conversations):
         """A function that encodes and packs the forty conversations, or others."""
-        tokenizer = load_tokenizer(tiny_base_dir, "tiny")
+        tokenizer = load_tokenizer(tiny_base_dir, "tiny", date(2026, 11, 27))
         talks = [Conversation(number, messages, "") for number, messages in enumerate(sample_conversations)]
 
         def prepare_rows(recipe, talks=talks):

@@ -88,6 +88,11 @@ def encode_conversation(
     return EncodedConversation(input_ids, is_supervised, turn_ends)
 
 
+def asks_for_date(template: str) -> bool:
+    """Tell whether this chat template writes the date."""
+    return DATE_CALL_RE.search(template) is not None
+
+
 def fix_template(tokenizer: Any, day: date) -> None:
     """Fix in the chat template of `tokenizer` what else would change from day to day or from tool to tool.
 

@@ -9,7 +9,9 @@ import argparse
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from checkpoints import (
     FORMER_FACTS,
     find_newest_complete,
     library_versions,
+    list_checkpoints,
     list_differences,
     read_run_facts,
     read_versions,
@@ -37,8 +40,10 @@ from common.chat_format import (
     PERSON_TEMPLATE,
     ChatFormatError,
     EncodedConversation,
+    asks_for_date,
     encode_conversation,
     find_end_of_turn_id,
+    fix_template,
 )
 from common.compute_device import Device, choose_training_device
 from common.conversation_data import Conversation, TrainingData
@@ -97,7 +102,8 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     use_threads(options.threads)
     device = choose_training_device(options.device)
     assert base.folder is not None
-    tokenizer = load_tokenizer(base.folder, base.name)
+    day = choose_template_day(options)
+    tokenizer = load_tokenizer(base.folder, base.name, day)
     recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
@@ -105,6 +111,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
         "template_sha256": _sha256(tokenizer.chat_template),
+        "template_day": day.isoformat() if asks_for_date(tokenizer.chat_template) else None,
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
         "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
@@ -144,8 +151,20 @@ def find_checkpoint(run: Run) -> Path | None:
     return checkpoint
 
 
-def load_tokenizer(folder: Any, name: str) -> Any:
-    """Load the tokenizer of the base in `folder`; without a chat template it gets the published one."""
+def choose_template_day(options: argparse.Namespace) -> date:
+    """Return the day that a template which asks for the date gets: of the training that is resumed, else today."""
+    if options.resume:
+        for checkpoint in reversed(list_checkpoints(options.model_dir / CHECKPOINTS_NAME)):
+            with suppress(OSError, ValueError):  # damaged, or of a template that does not ask
+                return date.fromisoformat(str(read_run_facts(checkpoint).get("template_day")))
+    return date.today()
+
+
+def load_tokenizer(folder: Any, name: str, day: date) -> Any:
+    """Load the tokenizer of the base in `folder`; without a chat template it gets the published one.
+
+    A template that asks for the date gets `day`.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -157,6 +176,7 @@ def load_tokenizer(folder: Any, name: str) -> Any:
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PERSON_TEMPLATE
     try:
+        fix_template(tokenizer, day)
         find_end_of_turn_id(tokenizer)
     except ChatFormatError as error:
         raise ScriptError(f"{name}: {error}") from None
