@@ -36,6 +36,8 @@ NAME_MARGIN = (
 
 MAX_CACHED = 10_000  # distinct days, minutes or names; more than any chat has
 
+MIN_TIMES_OF_A_DAY = 40  # different ones, all between 1:00 and 12:59, as on a 12-hour clock
+
 Value = TypeVar("Value")
 
 
@@ -151,7 +153,7 @@ class Export:
         if not num_messages:
             raise ExportError(f"none of its dates and times exists (such as 99/99/2022, 25:61); {EXPORT_AGAIN}")
         self.num_messages = num_messages
-        self._warn(days)
+        self._warn(days, times)
 
     def _line_of(self, block: str, number: int) -> str:
         if block is not self._latest_split[0]:
@@ -171,12 +173,13 @@ class Export:
         if header is None:
             return None
         day, time = self._format.to_date(header.date_text), self._format.to_time(header.time_text)
-        if header.shape != self._format.shape or day is None or time is None:
+        is_short = header.has_short_numbers and not self._format.has_short_numbers
+        if header.shape != self._format.shape or day is None or time is None or is_short:
             self.num_foreign_header_lines += 1
             return None
         return datetime.datetime.combine(day, time), line[len(header.text) :]
 
-    def _warn(self, days: dict[str, datetime.date]) -> None:
+    def _warn(self, days: dict[str, datetime.date], times: dict[str, datetime.time]) -> None:
         self.num_bad_bytes = self._source.num_bad_bytes
         if self.num_bad_bytes:
             lines = ", ".join(map(str, self._source.bad_lines))
@@ -192,6 +195,17 @@ class Export:
         if years and (min(years) < FIRST_YEAR or max(years) > datetime.date.today().year + 1):
             self.warnings.append(
                 f"dates from {min(years)} to {max(years)}: the phone's clock or the order of dates is wrong"
+            )
+        hours = {time.hour for time in times.values() if time is not None}
+        if (
+            self._format.is_pm is None
+            and len(times) >= MIN_TIMES_OF_A_DAY
+            and 12 in hours
+            and hours <= set(range(1, 13))
+        ):
+            self.warnings.append(
+                "no time is after 12:59 or before 1:00: if the phone has a 12-hour clock, morning and evening cannot be told "
+                "apart; export the chat again with a 24-hour clock"
             )
         if self.has_changed():
             self.warnings.append("the file changed while it was read; run again")
