@@ -70,10 +70,10 @@ class ExportFile:
                 shapes = "\n  its first lines, letters shown as x and digits as 0:" + shapes
             raise ScriptError(f"{shown_path(self.path)}: {error}{shapes}") from error
 
-    def read(self, messages: Iterable[Message] | None = None) -> Iterator[Message]:
-        """Yield the messages, from `messages` when it is open already; an ExportError becomes a ScriptError."""
+    def read(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Yield the messages of this file; an ExportError becomes a ScriptError."""
         try:
-            yield from self.open() if messages is None else messages
+            yield from messages
         except ExportError as error:
             raise ScriptError(f"{shown_path(self.path)}: {error}") from error
 
@@ -108,6 +108,10 @@ class ExportSurvey:
     participants: dict[str, Participant] = field(default_factory=dict)
     placeholder_senders: dict[str, Counter[str]] = field(default_factory=dict)  # an unknown `<...>` -> who sent it
     number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
+
+    def read(self) -> Iterator[Message]:
+        """Yield the messages once more."""
+        return self.file.read(self.export.again())
 
     @property
     def first(self) -> datetime:

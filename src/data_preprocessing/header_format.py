@@ -9,7 +9,7 @@ import datetime
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from date_order import DateOrder, date_numbers, find_order
@@ -41,7 +41,7 @@ class HeaderFormat(NamedTuple):
     header_re: re.Pattern[str]  # groups date, time and rest
     is_pm: dict[str, bool] | None  # by the word beside a 12-hour clock; None: a 24-hour clock
     tail_chars: int  # length of `:42 PM` in a time; read separately, so that times of one minute share a cache entry
-    has_short_numbers: bool  # 9:5:7
+    short_numbers: frozenset[str]  # what is written without a zero: minutes and seconds in 9:5:7
     order: DateOrder
 
     def to_date(self, text: str) -> datetime.date | None:
@@ -82,8 +82,8 @@ class HeaderFormat(NamedTuple):
         return f"{phone}: {date}, {clock}{', time before date' if shape.is_time_first else ''}"
 
 
-def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFormat:
-    """Return the header format of an export from its lines, read only as far as needed.
+def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFormat | None:
+    """Return the header format of an export, None when headers of several occur; its lines are read only as far as needed.
 
     `day_first` decides the order of day and month where the year comes last. Raises ExportError when there is no header,
     when the dates have no year or are of another calendar, when the words of a 12-hour clock are unknown, or when
@@ -101,34 +101,37 @@ def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFo
             "no WhatsApp messages found: no line begins like `30/09/2022, 18:15 - ` (Android) or `[9/30/22, 6:15:42 PM] ` "
             f"(iPhone), nor in the form of any other language; {EXPORT_AGAIN}"
         )
-    shape = _choose_shape([header.shape for header in headers.values()])
-    headers = {number: header for number, header in headers.items() if header.shape == shape}
-    return make_format(headers, lines, day_first)
+    if len({header.shape for header in headers.values()}) > 1:
+        return None
+    return make_format(headers, day_first, later_lines=lines)
 
 
-def make_format(headers: dict[int, Header], later_lines: Iterable[str], day_first: bool | None) -> HeaderFormat:
+def make_format(
+    headers: dict[int, Header],
+    day_first: bool | None,
+    later_lines: Iterable[str] = (),
+    later_dates: Iterable[str] = (),
+) -> HeaderFormat:
     """Return the format of `headers`, by line number and all of one shape; raise ExportError as `find_format` does.
 
-    `later_lines` are read only as far as the order of their dates needs.
+    `later_lines` and the texts of `later_dates` are read only as far as the order of their dates needs.
     """
     for number, header in headers.items():
         if not header.has_year:
             raise ExportError(f"line {number}: dates without a year cannot be told apart; {EXPORT_AGAIN}")
-    voters = list(headers.values())
-    tail_chars = _tail_chars(voters)
-    header_re = _header_re_of(voters, tail_chars > 0)
+    short = _short_numbers_of(headers.values())
+    voters = [header for header in headers.values() if header.short_numbers <= short] or list(headers.values())
+    header_re = header_re_of(voters)
     is_pm = _find_half_days(voters[0].shape, headers)
-    later_dates = (match["date"] for match in map(header_re.match, later_lines) if match)
-    order = find_order(voters, later_dates, day_first)
-    has_short_numbers = any(header.has_short_numbers for header in voters)
-    return HeaderFormat(voters[0].shape, header_re, is_pm, tail_chars, has_short_numbers, order)
+    dates_of_lines = (match["date"] for match in map(header_re.match, later_lines) if match)
+    order = find_order(voters, itertools.chain(dates_of_lines, later_dates), day_first)
+    return HeaderFormat(voters[0].shape, header_re, is_pm, _tail_chars(voters), short, order)
 
 
-def _choose_shape(shapes: list[HeaderShape]) -> HeaderShape:
-    """Return the shape of the file's own headers; those of other shapes were pasted into a message."""
-    if shapes[0] == shapes[-1]:  # the others lie in between, however many were pasted
-        return shapes[0]
-    return Counter(shapes).most_common(1)[0][0]
+def _short_numbers_of(headers: Collection[Header]) -> frozenset[str]:
+    """Return which of minute and second the phone writes without a zero; a single such line may have been pasted."""
+    short = frozenset[str]().union(*(header.short_numbers for header in headers))
+    return short.difference(*(header.padded_numbers for header in headers))
 
 
 def _find_half_days(shape: HeaderShape, headers: dict[int, Header]) -> dict[str, bool] | None:
@@ -175,32 +178,31 @@ def _num_steps_back(headers: list[Header], is_pm: dict[str, bool]) -> int:
     return sum(one[0] == other[0] and one[1:] > other[1:] for one, other in itertools.pairwise(moments))
 
 
-def _header_re_of(headers: list[Header], has_fixed_tail: bool) -> re.Pattern[str]:
+def header_re_of(headers: list[Header]) -> re.Pattern[str]:
     """Return a pattern of the commonest spelling of the headers in this file.
-
-    `has_fixed_tail`: its seconds have two digits always.
 
     It takes half the time of a pattern for all formats. Headers in another spelling are left to `read_header`.
     """
     words = {header.word for header in headers} - {""}
-    patterns = Counter(_pattern_of(header, words, has_fixed_tail) for header in headers)
+    short = _short_numbers_of(headers)
+    patterns = Counter(_pattern_of(header, words, short) for header in headers)
     return re.compile(patterns.most_common(1)[0][0] + "(?P<rest>.*)")
 
 
-def _pattern_of(header: Header, words: set[str], has_fixed_tail: bool) -> str:
+def _pattern_of(header: Header, words: set[str], short: frozenset[str]) -> str:
     text = header.text
     parts = {"date": header.date_span, "time": header.time_span}
     pattern, position = "\u200e?", header.match.end("lead")
     for name in sorted(parts, key=lambda name: parts[name]):
         start, end = parts[name]
-        opened = _open(text[start:end], header, words, has_fixed_tail and name == "time")
+        opened = _open(text[start:end], header, words, short if name == "time" else None)
         pattern += re.escape(text[position:start]) + f"(?P<{name}>{opened})"
         position = end
     return pattern + re.escape(text[position:])
 
 
-def _open(text: str, header: Header, words: set[str], has_fixed_tail: bool) -> str:
-    """Return a pattern for `text`, a date or a time, in which numbers and words may vary; those of a fixed tail may not.
+def _open(text: str, header: Header, words: set[str], short: frozenset[str] | None) -> str:
+    """Return a pattern for `text` in which numbers and words may vary: a date, or a time with `short` numbers.
 
     `9/30/22` becomes `[0-9]{1,2}/[0-9]{1,2}/[0-9]{1,2}`.
     """
@@ -210,8 +212,9 @@ def _open(text: str, header: Header, words: set[str], has_fixed_tail: bool) -> s
     for piece in re.findall(r"\d+|\D+", text):
         if piece.isdigit():
             num_numbers += 1
-            is_fixed = has_fixed_tail and num_numbers == 3  # 19:05:1 would be taken for 19:0 and a tail of 5:1
-            pieces.append(digit + ("{4}" if len(piece) == 4 else f"{{{len(piece)}}}" if is_fixed else "{1,2}"))
+            name = {2: "minute", 3: "second_of_minute"}.get(num_numbers)
+            is_fixed = short is not None and name and name not in short  # else 19:05:1 were 19:0 and a tail of 5:1
+            pieces.append(digit + ("{4}" if len(piece) == 4 else "{2}" if is_fixed else "{1,2}"))
         elif piece in words:
             pieces.append(f"(?:{'|'.join(map(re.escape, sorted(words)))})")
         elif header.shape.date_kind == "name" and any(character.isalpha() for character in piece):

@@ -253,7 +253,7 @@ def write_outputs(
         writer = ConversationWriter(data_file, ledger, redact, settings)
         for chat in chats:
             messages = [
-                with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
+                with_progress(survey.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
                 for survey in chat.surveys
             ]
             names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}

@@ -47,7 +47,7 @@ def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
     @cache
     def hashes_of(number: int) -> array[int]:
         """Return a hash of 8 bytes for each message; it needs another reading, so only exports that may overlap get it."""
-        return array("q", (hash(message) for message in surveys[number].file.read()))
+        return array("q", (hash(message) for message in surveys[number].read()))
 
     groups: list[list[int]] = []
     for number, survey in enumerate(surveys):

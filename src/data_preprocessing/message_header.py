@@ -152,9 +152,14 @@ class Header(NamedTuple):
         return self.text[slice(*self.time_span)]
 
     @property
-    def has_short_numbers(self) -> bool:
-        """Tell whether its minute or second is one digit: 9:5:7."""
-        return len(self.match["minute"]) == 1 or len(self.match["second_of_minute"] or "00") == 1
+    def short_numbers(self) -> frozenset[str]:
+        """Return which of minute and second has one digit: both in 9:5:7."""
+        return frozenset(name for name in ("minute", "second_of_minute") if len(self.match[name] or "00") == 1)
+
+    @property
+    def padded_numbers(self) -> frozenset[str]:
+        """Return which of minute and second has a zero before it: both in 9:05:07."""
+        return frozenset(name for name in ("minute", "second_of_minute") if (self.match[name] or "")[:-1] == "0")
 
     @property
     def word(self) -> str:

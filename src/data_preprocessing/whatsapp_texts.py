@@ -14,6 +14,8 @@ from pathlib import Path
 
 LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
+ASSISTANTS = frozenset({"Meta AI"})  # WhatsApp's own; no person
+
 PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
     kind: texts
     for kind, texts in json.loads(Path(__file__).with_name("placeholders.json").read_text(encoding="utf-8")).items()
@@ -271,6 +273,11 @@ def _is_notice(text: str, attributed_to: str) -> bool:
     if _STANDS_FOR_MEDIA_RE.match(text):
         return False
     return text.startswith(f"{attributed_to} ") or bool(_ENCRYPTION_RE.match(text) or _EVENT_RE.search(text))
+
+
+def is_event(text: str) -> bool:
+    """Tell whether `text` holds the words of a notice about the group; a person's sentence may hold them too."""
+    return _EVENT_RE.search(text[:MAX_NOTICE_CHARS]) is not None
 
 
 def is_encryption_notice(text: str) -> bool:
