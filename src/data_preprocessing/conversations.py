@@ -22,9 +22,9 @@ from preprocessing_report import (
     NO_REPLY_IN_CONVERSATION,
     OUTSIDE_DATES,
     OVER_CAP,
-    UNKNOWN_PLACEHOLDER,
     Ledger,
 )
+from text_facts import TextFacts
 from whatsapp_export import Message
 
 USER = "user"
@@ -117,7 +117,7 @@ class Settings:
     """How conversations are made from messages."""
 
     imitated: Collection[str]  # every sender name of the imitated person
-    unknown_placeholders: Mapping[str, int]  # whole bodies that WhatsApp wrote, and how often
+    facts: TextFacts  # of all exports
     turn_gap_seconds: int
     conversation_gap_seconds: int
     max_messages_per_chat: int | None = None  # the latest are kept
@@ -180,7 +180,7 @@ class ConversationWriter:
         self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str]
     ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
-        unknown_placeholders = settings.unknown_placeholders
+        facts = settings.facts
         new = tuple.__new__  # takes half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
         for (sent_at, sender, text), is_duplicate in merge_exports(exports):
@@ -189,10 +189,8 @@ class ConversationWriter:
                 reason = DUPLICATE
             elif has_dates and not settings.since <= sent_at.date() <= settings.until:
                 reason = OUTSIDE_DATES
-            elif unknown_placeholders and text.strip() in unknown_placeholders:
-                reason = UNKNOWN_PLACEHOLDER
             else:
-                words, reason = filter_text(text, sender)
+                words, reason = filter_text(text, sender, facts)
             if words is not None:
                 yield new(KeptMessage, (sent_at, sender, redact(words)))
             elif reason is not None:

@@ -23,6 +23,8 @@ from message_header import Header, HeaderShape, read_header
 MIN_HEADERS_OF_STRANGERS = 3  # fewer, by people who write nowhere else in the file, may be a pasted note or log
 MAX_NAMES = 1_000
 
+MAX_UNCLEAR_DAYS = 400  # between the last day that only one order allows and the first that only the other does
+
 SPLIT_FILE = "give each part as a file of its own"
 
 
@@ -194,19 +196,23 @@ def _split_at_new_order(first_line: int, run: _Run, its_format: HeaderFormat) ->
 
     Raises ExportError when they change more than once.
     """
-    bad_lines = [number for number, text in run.dates if its_format.to_date(text) is None]
     orders = [its_format.order.name, _swapped(its_format.order.name)]
-    if len(bad_lines) < MIN_FAILURES or orders[1] == orders[0]:
+    swapped = its_format._replace(order=DateOrder(orders[1], is_proven=True))
+    dates = [  # without those that exist in neither order: somebody pasted them
+        (number, text) for number, text in run.dates if its_format.to_date(text) or swapped.to_date(text)
+    ]
+    bad_lines = [number for number, text in dates if its_format.to_date(text) is None]
+    if len(bad_lines) < MIN_FAILURES:
         yield Section(first_line, its_format)
         return
-    numbers = [date_numbers(text) or (0, 0, 0) for _, text in run.dates]
+    numbers = [date_numbers(text) or (0, 0, 0) for _, text in dates]
     best: tuple[int, int, str] | None = None  # jumps in days, place, first order
     for one, other in (orders, orders[::-1]):
         before = [DateOrder(one, is_proven=True).to_date(three) for three in numbers]
         after = [DateOrder(other, is_proven=True).to_date(three) for three in numbers]
         first_impossible = next((place for place, day in enumerate(before) if day is None), len(before))
         last_impossible = max((place for place, day in enumerate(after) if day is None), default=-1)
-        for place in range(last_impossible + 1, first_impossible + 1):
+        for place in range(last_impossible + 1, min(first_impossible, last_impossible + MAX_UNCLEAR_DAYS) + 1):
             if 0 < place < len(numbers):
                 gap = after[place] - before[place - 1]  # type: ignore[operator]
                 within = _jumps(before[last_impossible + 1 : place]) + _jumps(after[place : first_impossible + 1])
@@ -218,7 +224,7 @@ def _split_at_new_order(first_line: int, run: _Run, its_format: HeaderFormat) ->
         )
     _, place, one = best
     yield Section(first_line, its_format._replace(order=DateOrder(one, is_proven=True)))
-    yield Section(run.dates[place][0], its_format._replace(order=DateOrder(_swapped(one), is_proven=True)))
+    yield Section(dates[place][0], its_format._replace(order=DateOrder(_swapped(one), is_proven=True)))
 
 
 def _swapped(order: str) -> str:

@@ -33,12 +33,13 @@ class Chat:
 
     @property
     def senders(self) -> set[str]:
-        """Everybody who wrote."""
-        return {sender for survey in self.surveys for sender in survey.participants}
+        """Everybody who wrote, also an assistant that is no person."""
+        return {sender for survey in self.surveys for sender in (*survey.participants, *survey.assistants)}
 
     def is_group(self, imitated: Collection[str]) -> bool:
         """Tell whether more than one person besides the imitated one writes here."""
-        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
+        senders = {sender for survey in self.surveys for sender in survey.participants}
+        return len({readable_name(sender) for sender in senders if sender not in imitated}) > 1
 
 
 def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
