@@ -155,14 +155,20 @@ class ConversationWriter:
         }
 
     def write_chat(
-        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str], is_group: bool
+        self,
+        title: str,
+        exports: list[Iterable[Message]],
+        names: Mapping[str, str],
+        is_group: bool,
+        is_exact: bool = True,
     ) -> None:
         """Write the conversations of one chat, merged from its `exports`.
 
-        `names` holds the shown name of each sender; in a group it stands before the words of the others.
+        `names` holds the shown name of each sender; in a group it stands before the words of the others. Unless `is_exact`,
+        the copies of one message in several exports may differ.
         """
         settings = self._settings
-        messages = self._keep_messages(title, exports, names)
+        messages = self._keep_messages(title, merge_exports(exports, is_exact), names)
         if settings.max_messages_per_chat is not None:
             messages = self._keep_latest(title, messages, names, settings.max_messages_per_chat)
         for conversation in split_at_silence(messages, settings.conversation_gap_seconds):
@@ -177,13 +183,13 @@ class ConversationWriter:
                 self._ledger.keep(len(answered))
 
     def _keep_messages(
-        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str]
+        self, title: str, messages: Iterable[tuple[Message, bool]], names: Mapping[str, str]
     ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
         facts = settings.facts
         new = tuple.__new__  # takes half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
-        for (sent_at, sender, text), is_duplicate in merge_exports(exports):
+        for (sent_at, sender, text), is_duplicate in messages:
             words, reason = None, None
             if is_duplicate:
                 reason = DUPLICATE

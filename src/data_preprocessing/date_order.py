@@ -25,6 +25,13 @@ FIRST_BUDDHIST_YEAR = 2400
 # Years of other calendars: 1401 is 2022 in the Persian one, 1444 in the Islamic one.
 OTHER_CALENDAR_YEARS = range(1300, 1600)
 
+SWAPPED = {
+    "day/month/year": "month/day/year",
+    "month/day/year": "day/month/year",
+    "day/year/month": "month/year/day",
+    "month/year/day": "day/year/month",
+}
+
 # The positions of year, month and day among the three numbers.
 ORDERS = {
     "day/month/year": (2, 1, 0),
@@ -55,6 +62,10 @@ class DateOrder(NamedTuple):
 
     name: str
     is_proven: bool
+
+    def swapped(self) -> DateOrder:
+        """Return the order with day and month in each other's place; the same where no country writes the other."""
+        return self._replace(name=SWAPPED.get(self.name, self.name))
 
     def to_date(self, numbers: tuple[int, int, int]) -> datetime.date | None:
         """Return the day, None when no such day exists; two-digit years are 20yy, Buddhist years are converted.

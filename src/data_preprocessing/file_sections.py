@@ -13,11 +13,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from date_order import MIN_FAILURES, DateOrder, date_numbers
 from export_file import ExportError
-from header_format import NUM_VOTING_HEADERS, HeaderFormat, header_re_of, make_format
+from header_format import NUM_VOTING_HEADERS, HeaderFormat, Section, header_re_of, make_format
 from message_header import Header, HeaderShape, read_header
 
 MIN_HEADERS_OF_STRANGERS = 3  # fewer, by people who write nowhere else in the file, may be a pasted note or log
@@ -26,13 +25,6 @@ MAX_NAMES = 1_000
 MAX_UNCLEAR_DAYS = 400  # between the last day that only one order allows and the first that only the other does
 
 SPLIT_FILE = "give each part as a file of its own"
-
-
-class Section(NamedTuple):
-    """Lines of one format, from `first_line` (counted from 1) to the next section."""
-
-    first_line: int
-    format: HeaderFormat
 
 
 @dataclass
@@ -180,7 +172,7 @@ def _is_web_copy(shape: HeaderShape) -> bool:
 def _nearest_order(order: DateOrder, first_date: str, previous_day: datetime.date) -> DateOrder:
     """Return `order`, or where it is a guess the order whose first day is nearest to the last one of another section."""
     numbers = date_numbers(first_date)
-    other = DateOrder(_swapped(order.name), is_proven=False)
+    other = order.swapped()
     if order.is_proven or numbers is None or other.name == order.name:
         return order
     days = [one.to_date(numbers) for one in (order, other)]
@@ -196,8 +188,8 @@ def _split_at_new_order(first_line: int, run: _Run, its_format: HeaderFormat) ->
 
     Raises ExportError when they change more than once.
     """
-    orders = [its_format.order.name, _swapped(its_format.order.name)]
-    swapped = its_format._replace(order=DateOrder(orders[1], is_proven=True))
+    swapped = its_format._replace(order=its_format.order.swapped())
+    orders = [its_format.order.name, swapped.order.name]
     dates = [  # without those that exist in neither order: somebody pasted them
         (number, text) for number, text in run.dates if its_format.to_date(text) or swapped.to_date(text)
     ]
@@ -224,16 +216,7 @@ def _split_at_new_order(first_line: int, run: _Run, its_format: HeaderFormat) ->
         )
     _, place, one = best
     yield Section(first_line, its_format._replace(order=DateOrder(one, is_proven=True)))
-    yield Section(dates[place][0], its_format._replace(order=DateOrder(_swapped(one), is_proven=True)))
-
-
-def _swapped(order: str) -> str:
-    return {
-        "day/month/year": "month/day/year",
-        "month/day/year": "day/month/year",
-        "day/year/month": "month/year/day",
-        "month/year/day": "day/year/month",
-    }.get(order, order)
+    yield Section(dates[place][0], its_format._replace(order=DateOrder(one, is_proven=True).swapped()))
 
 
 def _jumps(days: list[datetime.date | None]) -> int:

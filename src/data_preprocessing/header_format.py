@@ -82,6 +82,13 @@ class HeaderFormat(NamedTuple):
         return f"{phone}: {date}, {clock}{', time before date' if shape.is_time_first else ''}"
 
 
+class Section(NamedTuple):
+    """Lines of one format, from `first_line` (counted from 1) to the next section."""
+
+    first_line: int
+    format: HeaderFormat
+
+
 def find_format(lines: Iterable[str], day_first: bool | None = None) -> HeaderFormat | None:
     """Return the header format of an export, None when headers of several occur; its lines are read only as far as needed.
 

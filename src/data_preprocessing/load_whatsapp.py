@@ -239,7 +239,9 @@ def write_outputs(
         since=arguments.since,
         until=arguments.until,
     )
-    chats = group_by_chat(surveys)
+    chats, doubts = group_by_chat(surveys, imitated)
+    for doubt in doubts:
+        print(f"warning: {printable(doubt)}", file=sys.stderr)
     folder = data_path.parent
     with (
         exclusive_use(folder, "preprocessing"),
@@ -253,11 +255,13 @@ def write_outputs(
         writer = ConversationWriter(data_file, ledger, redact, settings)
         for chat in chats:
             messages = [
-                with_progress(survey.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
-                for survey in chat.surveys
+                view.apply(
+                    with_progress(survey.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
+                )
+                for survey, view in zip(chat.surveys, chat.views, strict=True)
             ]
             names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
-            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
+            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated), chat.is_exact)
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
             surveys, chats, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from whatsapp_texts import ASSISTANTS, LEFT_TO_RIGHT_MARK, is_encryption_notice, is_event, is_notice, is_quoting_notice
 
@@ -90,14 +90,13 @@ def is_placeholder_of_iphone(text: str) -> bool:
     return drop_reason(text, "") not in ("system_text", "notice", None)
 
 
-@dataclass(frozen=True)
-class SenderNames:
+class SenderNames(NamedTuple):
     """The names of one export."""
 
-    counts: Mapping[str, int] = field(default_factory=dict)  # messages by what stands before the first `: `
+    counts: Mapping[str, int] = {}  # messages by what stands before the first `: `
     known: frozenset[str] = frozenset()  # clean names
-    with_colon: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # first part: second parts
-    with_line_break: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # first line: second lines
+    with_colon: Mapping[str, tuple[str, ...]] = {}  # first part: second parts
+    with_line_break: Mapping[str, tuple[str, ...]] = {}  # first line: second lines
     groups: frozenset[str] = frozenset()  # the names of the group itself: it never writes
     repeated_notices: frozenset[str] = frozenset()  # what several senders "say" after their own names
 

@@ -22,16 +22,16 @@ from typing import NamedTuple, TypeVar, cast
 from date_order import FIRST_YEAR
 from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
-from file_sections import Section, find_sections
-from header_format import HeaderFormat, find_format
+from header_format import HeaderFormat, Section, find_format
 from message_header import read_header
-from sender_names import SenderNames, find_names, is_doubtful, split_sender
+from sender_names import SenderNames, is_doubtful, split_sender
 from whatsapp_texts import LEFT_TO_RIGHT_MARK
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
 
 MAX_CACHED = 10_000  # distinct days, minutes or names; more than any chat has
 
+MAX_SILENCE = datetime.timedelta(days=10)  # of a busy chat, whose next day was not read in the wrong order
 MIN_TIMES_OF_A_DAY = 40  # different ones, all between 1:00 and 12:59, as on a 12-hour clock
 
 Value = TypeVar("Value")
@@ -133,9 +133,12 @@ class Export:
 
     def _gather_facts(self) -> None:
         """Read the whole file: for its sections, then for its names."""
+        from file_sections import find_sections  # here, because few files need them
+        from sender_names import find_names
+
         with closing(self._source.lines()) as lines:
             self._sections = find_sections(lines, self._day_first)
-        self._names = _UNSPLIT
+        self._names = _Unsplit()
         has_marks = any(section.format.shape.end != "-" for section in self._sections)
         self._forget_counts()
         self._names = find_names((message.text for message in self._read_sections()), has_marks)
@@ -182,70 +185,77 @@ class Export:
         num_messages = num_more_chars = 0
         all_days: list[_Cache[datetime.date]] = []  # of each section
         all_times: list[_Cache[datetime.time]] = []
-        with closing(self._parts()) as parts:
-            for block, block_format in parts:
-                if block_format is not its_format:
-                    its_format = block_format
-                    take_lines_apart = re.compile(rf"(?:{its_format.header_re.pattern}|(?P<other>.*))\n").findall
-                    is_time_first = its_format.shape.is_time_first
-                    tail_chars, has_marks = its_format.tail_chars, its_format.shape.end != "-"  # iPhones mark notices
-                    days, times = _Cache(its_format.to_date), _Cache(its_format.to_time)
-                    tails = _Cache(its_format.to_tail)
-                    all_days.append(days)
-                    all_times.append(times)
-                for number, (date_text, time_text, rest, line) in enumerate(take_lines_apart(block)):
-                    sent_at = None
-                    if date_text:
-                        if is_time_first:
-                            date_text, time_text = time_text, date_text
-                        try:
-                            if tail_chars:
-                                minute, tail = times[time_text[:-tail_chars]], tails[time_text[-tail_chars:]]
-                                sent_at = combine(days[date_text], minute) + tail
+        try:
+            with closing(self._parts()) as parts:
+                for block, block_format in parts:
+                    if block_format is not its_format:
+                        its_format = block_format
+                        take_lines_apart = re.compile(rf"(?:{its_format.header_re.pattern}|(?P<other>.*))\n").findall
+                        is_time_first = its_format.shape.is_time_first
+                        tail_chars, has_marks = (
+                            its_format.tail_chars,
+                            its_format.shape.end != "-",
+                        )  # iPhones mark notices
+                        days = _Cache(self._checked_to_date(its_format) if names is None else its_format.to_date)
+                        times = _Cache(its_format.to_time)
+                        tails = _Cache(its_format.to_tail)
+                        all_days.append(days)
+                        all_times.append(times)
+                    for number, (date_text, time_text, rest, line) in enumerate(take_lines_apart(block)):
+                        sent_at = None
+                        if date_text:
+                            if is_time_first:
+                                date_text, time_text = time_text, date_text
+                            try:
+                                if tail_chars:
+                                    minute, tail = times[time_text[:-tail_chars]], tails[time_text[-tail_chars:]]
+                                    sent_at = combine(days[date_text], minute) + tail
+                                else:
+                                    sent_at = combine(days[date_text], times[time_text])
+                            except TypeError:  # one of them is None: no such day or time
+                                line = self._line_of(block, number)
+                        if sent_at is None:
+                            header = self._read_unusual_header(line, its_format)
+                            if header is None and waiting is None:
+                                self.num_orphan_lines += 1
+                                continue
+                            if header is None:
+                                more_lines.append(line)
+                                num_more_chars += len(line)
+                                if num_more_chars > MAX_TEXT_CHARS:
+                                    raise ExportError(
+                                        f"a message is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}"
+                                    )
+                                continue
+                            sent_at, rest = header
+                        if waiting is not None:
+                            if more_lines:
+                                waiting = self._with_lines(waiting, more_lines)
+                                num_more_chars = 0
+                            yield waiting
+                            num_messages += 1
+                        raw_sender, colon, text = rest.partition(": ")
+                        sender = find_sender(raw_sender)
+                        if sender is None or not colon or text[:1] == mark:
+                            is_new = sender is None
+                            if names is None:
+                                sender, text = split_sender(rest, has_marks)
+                                if is_new and is_doubtful(rest, sender, text, has_marks):
+                                    raise _NeedsFacts
                             else:
-                                sent_at = combine(days[date_text], times[time_text])
-                        except TypeError:  # one of them is None: no such day or time
-                            line = self._line_of(block, number)
-                    if sent_at is None:
-                        header = self._read_unusual_header(line, its_format)
-                        if header is None and waiting is None:
-                            self.num_orphan_lines += 1
-                            continue
-                        if header is None:
-                            more_lines.append(line)
-                            num_more_chars += len(line)
-                            if num_more_chars > MAX_TEXT_CHARS:
-                                raise ExportError(
-                                    f"a message is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}"
-                                )
-                            continue
-                        sent_at, rest = header
-                    if waiting is not None:
-                        if more_lines:
-                            waiting = self._with_lines(waiting, more_lines)
-                            num_more_chars = 0
-                        yield waiting
-                        self._num_yielded = num_messages = num_messages + 1
-                    raw_sender, colon, text = rest.partition(": ")
-                    sender = find_sender(raw_sender)
-                    if sender is None or not colon or text[:1] == mark:
-                        is_new = sender is None
-                        if names is None:
-                            sender, text = split_sender(rest, has_marks)
-                            if is_new and is_doubtful(rest, sender, text, has_marks):
-                                raise _NeedsFacts
-                        else:
-                            sender, text = names.split(rest, has_marks)
-                        if (
-                            sender is not None
-                            and len(senders) < MAX_CACHED
-                            and (names is None or names.may_be_cached(raw_sender, sender))
-                        ):
-                            senders[raw_sender] = sender
-                    waiting = new_tuple(Message, (sent_at, sender, text))
-            if waiting is not None:
-                yield self._with_lines(waiting, more_lines)
-                num_messages += 1
+                                sender, text = names.split(rest, has_marks)
+                            if (
+                                sender is not None
+                                and len(senders) < MAX_CACHED
+                                and (names is None or names.may_be_cached(raw_sender, sender))
+                            ):
+                                senders[raw_sender] = sender
+                        waiting = new_tuple(Message, (sent_at, sender, text))
+                if waiting is not None:
+                    yield self._with_lines(waiting, more_lines)
+                    num_messages += 1
+        finally:
+            self._num_yielded = num_messages  # where a reading with the facts of the file goes on
         if not num_messages:
             raise ExportError(f"none of its dates and times exists (such as 99/99/2022, 25:61); {EXPORT_AGAIN}")
         self.num_messages = num_messages
@@ -253,6 +263,24 @@ class Export:
             {day.year for days in all_days for day in days.values() if day is not None},
             {time for times in all_times for time in times.values() if time is not None},
         )
+
+    def _checked_to_date(self, its_format: HeaderFormat) -> Callable[[str], datetime.date | None]:
+        """Return `to_date` that doubts a day when the other order of day and month gives one nearer to the day before it."""
+        other = its_format._replace(order=its_format.order.swapped())
+        previous: datetime.date | None = None
+
+        def to_date(text: str) -> datetime.date | None:
+            nonlocal previous
+            day, other_day = its_format.to_date(text), other.to_date(text)
+            if day is None or other_day is None:
+                previous = day or previous
+                return day
+            if previous is not None and abs(other_day - previous) < abs(day - previous) > MAX_SILENCE:
+                raise _NeedsFacts
+            previous = day
+            return day
+
+        return to_date
 
     def _line_of(self, block: str, number: int) -> str:
         if block is not self._latest_split[0]:
@@ -292,6 +320,8 @@ class Export:
         if self.num_bad_bytes:
             lines = ", ".join(map(str, self._source.bad_lines))
             self.warnings.append(f"{self.num_bad_bytes:,} bytes that are no text were left out, first in line {lines}")
+        for repair in self._source.repairs:
+            self.warnings.append(f"its text had been read as {repair.name} and saved again; it was repaired")
         if self.num_foreign_header_lines:
             self.warnings.append(
                 f"{self.num_foreign_header_lines:,} lines look like messages of another format; kept as text of the message "
@@ -341,6 +371,3 @@ class _Unsplit(SenderNames):
 
     def split(self, rest: str, has_marks: bool) -> tuple[str | None, str]:
         return None, rest
-
-
-_UNSPLIT = _Unsplit()
