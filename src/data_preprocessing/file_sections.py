@@ -72,15 +72,44 @@ def find_sections(lines: Iterable[str], day_first: bool | None) -> list[Section]
 
     Raises ExportError as `find_format` does, and for a part that can be neither a section nor pasted text.
     """
-    sections: list[Section] = []
-    previous_day: datetime.date | None = None
-    for run in _choose_sections(_find_runs(lines), day_first):
-        its_format = run.make_format(day_first)
-        if previous_day is not None and day_first is None:
-            its_format = its_format._replace(order=_nearest_order(its_format.order, run.dates[0][1], previous_day))
-        sections += _split_at_new_order(min(run.headers), run, its_format)
-        previous_day = sections[-1].format.to_date(run.last[0])
-    return sections
+    runs = _choose_sections(_find_runs(lines), day_first)
+    formats = [_options(run, day_first) for run in runs]
+    chosen = _nearest_orders(runs, formats) if len(runs) > 1 else [options[0] for options in formats]
+    return [
+        section
+        for run, its_format in zip(runs, chosen, strict=True)
+        for section in _split_at_new_order(min(run.headers), run, its_format)
+    ]
+
+
+def _options(run: _Run, day_first: bool | None) -> list[HeaderFormat]:
+    """Return the formats that `run` may have, the likely one first: several when the order of its dates is a guess."""
+    its_format = run.make_format(day_first)
+    other = its_format._replace(order=its_format.order.swapped())
+    is_only = its_format.order.is_proven or other == its_format or any(not other.to_date(text) for _, text in run.dates)
+    return [its_format] if is_only else [its_format, other]
+
+
+def _nearest_orders(runs: list[_Run], formats: list[list[HeaderFormat]]) -> list[HeaderFormat]:
+    """Return for each run the format with which the days of all runs follow each other most closely."""
+    best: list[tuple[int, list[HeaderFormat]]] = [(0, [one]) for one in formats[0]]
+    for number, options in enumerate(formats[1:], 1):
+        best = [
+            min(
+                (
+                    (cost + _num_days_between(runs[number - 1], chosen[-1], runs[number], one), [*chosen, one])
+                    for cost, chosen in best
+                ),
+                key=lambda item: item[0],
+            )
+            for one in options
+        ]
+    return min(best, key=lambda item: item[0])[1]
+
+
+def _num_days_between(before: _Run, format_before: HeaderFormat, after: _Run, format_after: HeaderFormat) -> int:
+    one, other = format_before.to_date(before.last[0]), format_after.to_date(after.first[0])
+    return abs((other - one).days) if one and other else 0
 
 
 def _find_runs(lines: Iterable[str]) -> list[_Run]:
@@ -141,21 +170,16 @@ def _is_between(before: _Run, run: _Run, after: _Run | None, day_first: bool | N
     if _is_web_copy(run.shape):
         return False
     try:
-        its_format, other_format = run.make_format(day_first), before.make_format(day_first)
-        after_format = after.make_format(day_first) if after else None
+        options, options_before = _options(run, day_first), _options(before, day_first)
     except ExportError:
         return False
-    previous_day = other_format.to_date(before.last[0])
-    if day_first is None and previous_day is not None:
-        its_format = its_format._replace(order=_nearest_order(its_format.order, run.dates[0][1], previous_day))
-    first, last = _moment(its_format, run.first), _moment(its_format, run.last)
-    previous = _moment(other_format, before.last)
-    if first is None or last is None or previous is None or first < previous or last == previous:
-        return False
-    following = (
-        _moment(after_format._replace(order=other_format.order), after.first) if after and after_format else None
-    )
-    return following is None or last <= following
+    for one, other in itertools.product(options, options_before):
+        first, last, previous = _moment(one, run.first), _moment(one, run.last), _moment(other, before.last)
+        following = _moment(other, after.first) if after else None
+        is_later = first and last and previous and previous <= first <= last != previous
+        if is_later and last and (following is None or last <= following):
+            return True
+    return False
 
 
 def _moment(its_format: HeaderFormat, texts: tuple[str, str]) -> datetime.datetime | None:
@@ -167,17 +191,6 @@ def _moment(its_format: HeaderFormat, texts: tuple[str, str]) -> datetime.dateti
 def _is_web_copy(shape: HeaderShape) -> bool:
     """Tell whether it is what WhatsApp Web copies, [18:15, 30/9/2022], and no export has."""
     return shape.is_time_first and shape.has_bracket and not shape.has_seconds
-
-
-def _nearest_order(order: DateOrder, first_date: str, previous_day: datetime.date) -> DateOrder:
-    """Return `order`, or where it is a guess the order whose first day is nearest to the last one of another section."""
-    numbers = date_numbers(first_date)
-    other = order.swapped()
-    if order.is_proven or numbers is None or other.name == order.name:
-        return order
-    days = [one.to_date(numbers) for one in (order, other)]
-    gaps = [abs((day - previous_day).days) if day else float("inf") for day in days]
-    return other if gaps[1] < gaps[0] else order
 
 
 # ---- Another order of day and month from some line on ------------------------------------------------------------------

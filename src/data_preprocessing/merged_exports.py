@@ -17,7 +17,7 @@ from itertools import repeat
 
 from export_survey import ExportSurvey
 from participants import readable_name
-from same_chat import Fingerprint, View, find_view, fingerprints, same_words
+from same_chat import Fingerprints, View, find_view, fingerprints, same_words
 from whatsapp_export import Message
 
 # Fewer may have been forwarded to two chats within a minute; and a few duplicates do no harm.
@@ -69,7 +69,7 @@ def group_by_chat(surveys: list[ExportSurvey], imitated: Collection[str]) -> tup
         return array("q", (hash(message) for message in surveys[number].read()))
 
     @cache
-    def prints_of(number: int) -> list[Fingerprint]:
+    def prints_of(number: int) -> Fingerprints:
         return fingerprints(surveys[number].read())
 
     groups: list[list[tuple[int, View]]] = []

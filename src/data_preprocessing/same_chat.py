@@ -6,6 +6,7 @@ name. What both have in common are the words. Exact copies are left to `merged_e
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from message_filters import filter_text
 from whatsapp_export import Message
+from whatsapp_texts import LEFT_TO_RIGHT_MARK
 
 MIN_COMMON_MESSAGES = 10
 MIN_COMMON_SHARE = 0.5  # of the messages between the first and the last common one
@@ -24,6 +26,7 @@ TIME_ZONE_MINUTES = 15  # time zones differ by multiples
 MAX_SHIFT_MINUTES = 26 * 60
 
 START = datetime(2000, 1, 1)
+MARGIN = " \t\n\u200e\u200f"
 
 
 class View(NamedTuple):
@@ -47,12 +50,13 @@ class View(NamedTuple):
         return View(self.shift + other.shift, {**other.names, **names}, self.is_exact and other.is_exact)
 
 
-class Fingerprint(NamedTuple):
-    """A message that both phones write alike, but for a constant difference of `minute` and for the name."""
+class Fingerprints(NamedTuple):
+    """The messages of an export that people wrote in words; other phones write them alike, but for hours and names."""
 
-    minute: int
-    sender: str
-    words: int  # a hash
+    names: list[str]  # of the senders
+    senders: array[int]  # places in `names`
+    minutes: array[int]
+    words: array[int]  # hashes
 
 
 def same_words(text: str, sender: str | None) -> str:
@@ -61,37 +65,43 @@ def same_words(text: str, sender: str | None) -> str:
     return words if words is not None else f"\0{reason}"
 
 
-def fingerprints(messages: Iterable[Message]) -> list[Fingerprint]:
-    """Return one for each message that a person wrote in words."""
-    found = []
+def fingerprints(messages: Iterable[Message]) -> Fingerprints:
+    """Return what is compared of an export: 20 bytes for each message."""
+    places: dict[str, int] = {}
+    prints = Fingerprints([], array("l"), array("l"), array("q"))
     for sent_at, sender, text in messages:
-        words = same_words(text, sender)
-        if sender is not None and len(words) >= MIN_TEXT_CHARS and words[0] != "\0":
-            found.append(Fingerprint(int((sent_at - START).total_seconds() // 60), sender, hash(words)))
-    return found
+        words = text.strip(MARGIN)
+        if sender is not None and len(words) >= MIN_TEXT_CHARS and words[0] != "<" and text[0] != LEFT_TO_RIGHT_MARK:
+            prints.senders.append(places.setdefault(sender, len(places)))
+            prints.minutes.append(int((sent_at - START).total_seconds() // 60))
+            prints.words.append(hash(words))
+    prints.names.extend(places)
+    return prints
 
 
-def find_view(prints: list[Fingerprint], others: list[Fingerprint]) -> tuple[View | None, int]:
+def find_view(prints: Fingerprints, others: Fingerprints) -> tuple[View | None, int]:
     """Return how to see the export of `prints` as that of `others`, None when they are of two chats.
 
     The number is that of the messages in both when this cannot be decided, else 0.
     """
-    unique, unique_others = _once(prints), _once(others)
+    unique, unique_others = _once(prints.words), _once(others.words)
     pairs = [(unique[words], unique_others[words]) for words in unique.keys() & unique_others.keys()]
-    shifts = Counter(
-        one.minute - other.minute for one, other in pairs if abs(one.minute - other.minute) <= MAX_SHIFT_MINUTES
-    )
+    shifts = Counter(prints.minutes[one] - others.minutes[other] for one, other in pairs)
+    shifts = Counter({shift: number for shift, number in shifts.items() if abs(shift) <= MAX_SHIFT_MINUTES})
     if not shifts:
         return None, 0
     shift = max(shifts, key=lambda minutes: (shifts[minutes], -abs(minutes)))
-    pairs = [(one, other) for one, other in pairs if one.minute - other.minute == shift]
-    by_sender = Counter((one.sender, other.sender) for one, other in pairs)
+    by_sender = Counter(
+        (prints.names[prints.senders[one]], others.names[others.senders[other]])
+        for one, other in pairs
+        if prints.minutes[one] - others.minutes[other] == shift
+    )
     writers = [senders for senders, number in by_sender.items() if number >= MIN_MESSAGES_OF_SENDER]
     if len({one for one, _ in writers}) < 2 or len({other for _, other in writers}) < 2:
         return None, 0
     names = _find_names(by_sender)
-    keys = [(one.minute - shift, names.get(one.sender, one.sender), one.words) for one in prints]
-    other_keys = [tuple(other) for other in others]
+    keys = _keys(prints, shift, names)
+    other_keys = _keys(others, 0, {})
     common = set(keys) & set(other_keys)
     shares = [_share_between(common, side) for side in (keys, other_keys)]
     is_same = len(common) >= MIN_COMMON_MESSAGES and min(shares) >= MIN_COMMON_SHARE
@@ -100,10 +110,17 @@ def find_view(prints: list[Fingerprint], others: list[Fingerprint]) -> tuple[Vie
     return None, len(common) if len(common) >= MIN_DOUBTFUL_MESSAGES else 0
 
 
-def _once(prints: Iterable[Fingerprint]) -> dict[int, Fingerprint]:
-    """Return the messages whose words occur once, by their words."""
-    counts = Counter(one.words for one in prints)
-    return {one.words: one for one in prints if counts[one.words] == 1}
+def _once(words: array[int]) -> dict[int, int]:
+    """Return the places of the words that occur once."""
+    counts = Counter(words)
+    return {one: place for place, one in enumerate(words) if counts[one] == 1}
+
+
+def _keys(prints: Fingerprints, shift: int, names: Mapping[str, str]) -> array[int]:
+    """Return one for each message, equal for copies of it in both exports."""
+    senders = [names.get(name, name) for name in prints.names]
+    rows = zip(prints.minutes, prints.senders, prints.words, strict=True)
+    return array("q", (hash((minute - shift, senders[sender], words)) for minute, sender, words in rows))
 
 
 def _find_names(by_sender: Mapping[tuple[str, str], int]) -> dict[str, str]:

@@ -26,9 +26,11 @@ NAME_MARGIN = (
     "\u2066\u2067\u2068\u2069\ufeff"  # isolates, around names; byte order mark
 )
 
-# A quote that opens behind a space, not the one in 5" or in a Hebrew abbreviation; then text without a closing one.
-OPEN_QUOTE_RE = re.compile(r"""(?:^|[\s(]|(?<=[„«“「『]))["“”„«「『][^"“”„»」』]*\Z""")
-CLOSING_QUOTES = '"“”»」』'
+QUOTES = '"“”„«»「『״'
+# A quote that opens, then text without a closing one. Some signs open and close; they open behind a space or a bracket, and
+# not in 5" or in a Hebrew abbreviation.
+OPEN_QUOTE_RE = re.compile(r"""(?:(?:^|[\s(])["”»״]|[“„«「『])[^"“”„«»「」『』״]*\Z""")
+CLOSING_QUOTES = '"“”«»」』״'
 
 
 def clean_sender(text: str) -> str:
@@ -72,7 +74,7 @@ def is_doubtful(rest: str, sender: str | None, text: str, has_marks: bool) -> bo
     if sender is None:
         return f": {LEFT_TO_RIGHT_MARK}" not in rest and ":" in rest
     raw_sender = rest[: len(rest) - len(text)].rstrip(" ").removesuffix(":")
-    if ":" in raw_sender or any(quote in raw_sender for quote in '"“„«「『'):
+    if ":" in raw_sender or any(quote in raw_sender for quote in QUOTES):
         return True
     if ":" in text[: MAX_PART_CHARS + 2]:
         return True
@@ -191,6 +193,10 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         if seconds.total() == bare_counts[first] and min(seconds.values()) >= MIN_REPEATS
     }
     known = {clean_sender(head) for head, count in counts.items() if ":" not in head or count >= MIN_REPEATS}
+    for head, count in counts.items():  # `NAME:text with a colon: in it`
+        name, _, body = head.partition(":")
+        if name in tight_counts and body[:1] not in ("", " ") and count < MIN_REPEATS:
+            tight_counts[name] += count
     known |= {
         clean_sender(head)
         for head, count in tight_counts.items()
@@ -247,7 +253,7 @@ def _find_groups(texts: Mapping[str, list[str]], counts: Mapping[str, int]) -> f
 
 def _is_quoting(text: str, name: str) -> bool:
     """Tell whether `name` stands in quotes in `text`."""
-    return re.search(rf"""["“”„«「『]{re.escape(name)}["“”»」』]""", text) is not None
+    return re.search(rf"""["“”„«»「『״]{re.escape(name)}["“”«»」』״]""", text) is not None
 
 
 def _begins_with_name(text: str, names: Iterable[str]) -> bool:

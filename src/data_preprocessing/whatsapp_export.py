@@ -24,13 +24,14 @@ from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
 from header_format import HeaderFormat, Section, find_format
 from message_header import read_header
-from sender_names import SenderNames, is_doubtful, split_sender
+from sender_names import SenderNames, clean_sender, is_doubtful, split_sender
 from whatsapp_texts import LEFT_TO_RIGHT_MARK
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
 
 MAX_CACHED = 10_000  # distinct days, minutes or names; more than any chat has
 
+NUM_FIRST_LINES = 300  # among which a group is created
 MAX_SILENCE = datetime.timedelta(days=10)  # of a busy chat, whose next day was not read in the wrong order
 MIN_TIMES_OF_A_DAY = 40  # different ones, all between 1:00 and 12:59, as on a 12-hour clock
 
@@ -73,8 +74,19 @@ class Export:
             its_format = find_format(lines, day_first)
         self._sections = [] if its_format is None else [Section(1, its_format)]
         self._start()
-        if its_format is None:
+        if its_format is None or self._is_group_of_iphone(its_format):
             self._gather_facts()
+
+    def _is_group_of_iphone(self, its_format: HeaderFormat) -> bool:
+        """Tell whether the first lines hold a notice behind its actor's name: then the group may "say" the first ones."""
+        if its_format.shape.end == "-":
+            return False
+        with closing(self._source.lines()) as lines:
+            for match in map(its_format.header_re.match, itertools.islice(lines, NUM_FIRST_LINES)):
+                raw_sender, colon, text = match["rest"].partition(": ") if match else ("", "", "")
+                if colon and text.startswith(f"{clean_sender(raw_sender)} "):
+                    return True
+        return False
 
     def again(self) -> Export:
         """Return an iterator over the same messages from the first one on, which finds out nothing anew."""
