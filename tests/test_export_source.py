@@ -162,7 +162,7 @@ def test_warns_when_the_file_changes_while_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     "name", ["_chat.txt", "WhatsApp Chat with Rut.txt", "צ'אט WhatsApp עם רות.TXT", "a/b/_chat.txt", "../../x.txt"]
 )
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_the_export_in_a_zip(tmp_path, name, method):
     path = write_zip(
         tmp_path / "chat.ZIP",
@@ -248,7 +248,7 @@ def test_damage_anywhere_in_a_zip_is_an_error_of_ours(tmp_path):
 def test_unreadable_compression(tmp_path):
     content = bytearray(write_zip(tmp_path / "a.zip", {"_chat.txt": CHAT}).read_bytes())
     content[8] = content[content.rindex(b"PK\x01\x02") + 10] = 99
-    with pytest.raises(ExportError, match="damaged"):
+    with pytest.raises(ExportError, match="packed as no phone packs it"):
         parse_export(write(tmp_path / "b.zip", bytes(content)))
 
 

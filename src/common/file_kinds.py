@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 FIRST_BYTES = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",
@@ -13,10 +15,17 @@ FIRST_BYTES = {
     b"%PDF": "a PDF document",
     b"SQLite format 3\0": "a database of a phone's backup",
     b"\xd0\xcf\x11\xe0": "an Office document",
+    b"{\\rtf": "an RTF document",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }
-LONGEST_START = max(map(len, FIRST_BYTES))
+LONGEST_START = 256  # bytes; spaces, comments and an XML declaration may stand before the first tag of HTML
+
+# <!DOCTYPE html>   <html lang="he">   <head>   <?xml version="1.0"?><html>
+HTML_RE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^<>]*>\s*)?(?:<!--.{0,200}?-->\s*)?<(?:!doctype\s+html|html|head|body|meta|table|div)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def name_file_kind(start: bytes) -> str | None:
@@ -25,4 +34,14 @@ def name_file_kind(start: bytes) -> str | None:
     >>> name_file_kind(b"%PDF-1.7"), name_file_kind(b'{"messages": []}')
     ('a PDF document', None)
     """
-    return next((kind for beginning, kind in FIRST_BYTES.items() if start.startswith(beginning)), None)
+    if HTML_RE.match(start):
+        return "an HTML page"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return next(
+        (
+            kind
+            for first, kind in FIRST_BYTES.items()
+            if start.startswith(first) or (first == b"{\\rtf" and text.startswith(first))
+        ),
+        None,
+    )

@@ -22,9 +22,9 @@ from preprocessing_report import (
     NO_REPLY_IN_CONVERSATION,
     OUTSIDE_DATES,
     OVER_CAP,
-    UNKNOWN_PLACEHOLDER,
     Ledger,
 )
+from text_facts import TextFacts
 from whatsapp_export import Message
 
 USER = "user"
@@ -117,7 +117,7 @@ class Settings:
     """How conversations are made from messages."""
 
     imitated: Collection[str]  # every sender name of the imitated person
-    unknown_placeholders: Mapping[str, int]  # whole bodies that WhatsApp wrote, and how often
+    facts: TextFacts  # of all exports
     turn_gap_seconds: int
     conversation_gap_seconds: int
     max_messages_per_chat: int | None = None  # the latest are kept
@@ -155,14 +155,20 @@ class ConversationWriter:
         }
 
     def write_chat(
-        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str], is_group: bool
+        self,
+        title: str,
+        exports: list[Iterable[Message]],
+        names: Mapping[str, str],
+        is_group: bool,
+        is_exact: bool = True,
     ) -> None:
         """Write the conversations of one chat, merged from its `exports`.
 
-        `names` holds the shown name of each sender; in a group it stands before the words of the others.
+        `names` holds the shown name of each sender; in a group it stands before the words of the others. Unless `is_exact`,
+        the copies of one message in several exports may differ.
         """
         settings = self._settings
-        messages = self._keep_messages(title, exports, names)
+        messages = self._keep_messages(title, merge_exports(exports, is_exact), names)
         if settings.max_messages_per_chat is not None:
             messages = self._keep_latest(title, messages, names, settings.max_messages_per_chat)
         for conversation in split_at_silence(messages, settings.conversation_gap_seconds):
@@ -177,22 +183,20 @@ class ConversationWriter:
                 self._ledger.keep(len(answered))
 
     def _keep_messages(
-        self, title: str, exports: list[Iterable[Message]], names: Mapping[str, str]
+        self, title: str, messages: Iterable[tuple[Message, bool]], names: Mapping[str, str]
     ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
-        unknown_placeholders = settings.unknown_placeholders
+        facts = settings.facts
         new = tuple.__new__  # takes half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
-        for (sent_at, sender, text), is_duplicate in merge_exports(exports):
+        for (sent_at, sender, text), is_duplicate in messages:
             words, reason = None, None
             if is_duplicate:
                 reason = DUPLICATE
             elif has_dates and not settings.since <= sent_at.date() <= settings.until:
                 reason = OUTSIDE_DATES
-            elif unknown_placeholders and text.strip() in unknown_placeholders:
-                reason = UNKNOWN_PLACEHOLDER
             else:
-                words, reason = filter_text(text, sender)
+                words, reason = filter_text(text, sender, facts)
             if words is not None:
                 yield new(KeptMessage, (sent_at, sender, redact(words)))
             elif reason is not None:

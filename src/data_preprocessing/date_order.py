@@ -25,12 +25,21 @@ FIRST_BUDDHIST_YEAR = 2400
 # Years of other calendars: 1401 is 2022 in the Persian one, 1444 in the Islamic one.
 OTHER_CALENDAR_YEARS = range(1300, 1600)
 
+SWAPPED = {
+    "day/month/year": "month/day/year",
+    "month/day/year": "day/month/year",
+    "day/year/month": "month/year/day",
+    "month/year/day": "day/year/month",
+}
+
 # The positions of year, month and day among the three numbers.
 ORDERS = {
     "day/month/year": (2, 1, 0),
     "month/day/year": (2, 0, 1),
     "year/month/day": (0, 1, 2),
     "year/day/month": (0, 2, 1),
+    "day/year/month": (1, 2, 0),
+    "month/year/day": (1, 0, 2),
 }
 
 
@@ -53,6 +62,10 @@ class DateOrder(NamedTuple):
 
     name: str
     is_proven: bool
+
+    def swapped(self) -> DateOrder:
+        """Return the order with day and month in each other's place; the same where no country writes the other."""
+        return self._replace(name=SWAPPED.get(self.name, self.name))
 
     def to_date(self, numbers: tuple[int, int, int]) -> datetime.date | None:
         """Return the day, None when no such day exists; two-digit years are 20yy, Buddhist years are converted.
@@ -82,6 +95,7 @@ def find_order(headers: list[Header], later_dates: Iterable[str], day_first: boo
         return DateOrder("day/month/year", is_proven=True)
     candidates = {
         "first": ("year/month/day", "year/day/month"),
+        "middle": ("day/year/month", "month/year/day"),
         "last": ("day/month/year", "month/day/year"),
         "short": ("day/month/year", "month/day/year", "year/month/day"),
     }[shape.year_place]
@@ -91,7 +105,8 @@ def find_order(headers: list[Header], later_dates: Iterable[str], day_first: boo
     if shape.year_place == "first" and order.name == "year/month/day":
         order = DateOrder(order.name, is_proven=True)  # no country writes year, day, month
     if day_first is not None and shape.year_place != "first":
-        wanted = "day/month/year" if day_first else "month/day/year"
+        day_or_month_first = candidates[:2]  # in this order, where the year does not come first
+        wanted = day_or_month_first[0 if day_first else 1]
         if num_impossible[wanted] > num_impossible[order.name]:
             raise ExportError(f"its dates cannot be {wanted}; leave the order of day and month to be found")
         order = DateOrder(wanted, is_proven=True)

@@ -52,7 +52,10 @@ ENCRYPTED_FLAG = 1
 PASSWORD_PROBLEM = "is protected by a password; unpack it and give the .txt inside"
 
 
+UNPACK_ONCE = "unpack it once"
+
 READABLE_KINDS = (None, "a zip archive", "UTF-16 text")
+READABLE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of phones; other ones unpack a few bytes to a gigabyte
 
 
 @contextmanager
@@ -89,23 +92,26 @@ def read_up_to(file: BinaryIO, num_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def refuse_other_kinds(file: BinaryIO) -> None:
-    """Raise ExportError when the first bytes of `file` are those of a picture, a document or an archive that is no zip."""
-    kind = name_file_kind(_start_of(file))
+def refuse_other_kinds(start: bytes, is_inside_zip: bool = False) -> None:
+    """Raise ExportError when a file that begins with `start` is a picture, a document or an archive that is no zip."""
+    kind = name_file_kind(start)
+    if is_inside_zip and kind == "a zip archive":
+        raise ExportError(f"holds a zip; {UNPACK_ONCE} and give that one")
     if kind not in READABLE_KINDS:
         raise ExportError(f"is {kind}, not an export; {EXPORT_AGAIN}")
 
 
 def is_zip(path: Path, file: BinaryIO) -> bool:
     """Tell whether `file` is a zip: by its first bytes, or by its name and its directory when other bytes come first."""
-    if _start_of(file).startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if start_of(file).startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return True
     has_directory = path.suffix.lower() == ".zip" and zipfile.is_zipfile(file)
     file.seek(0)
     return has_directory
 
 
-def _start_of(file: BinaryIO) -> bytes:
+def start_of(file: BinaryIO) -> bytes:
+    """Return the first bytes of `file`, which is then read from its start again."""
     start = file.read(LONGEST_START)
     file.seek(0)
     return start
@@ -122,10 +128,13 @@ def _own_errors() -> Iterator[None]:
         raise ExportError(PASSWORD_PROBLEM if is_locked else f"is a damaged zip; {EXPORT_AGAIN}") from error
 
 
-def entry_names(file: BinaryIO) -> list[str]:
-    """Return the names of all entries."""
-    with _own_errors(), zipfile.ZipFile(file) as archive:
-        return archive.namelist()
+@contextmanager
+def open_zip(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Open a zip; raise ExportError when it is damaged."""
+    with _own_errors():
+        archive = zipfile.ZipFile(file)
+    with archive:
+        yield archive
 
 
 def text_names(names: list[str]) -> list[str]:
@@ -147,15 +156,16 @@ def base_name(name: str) -> str:
 
 
 @contextmanager
-def open_entry(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+def open_entry(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
     """Open one entry for reading; raise ExportError, also while it is read, when it is encrypted, damaged or a bomb."""
     with _own_errors():
-        archive = zipfile.ZipFile(file)
         info = archive.getinfo(name)
         if info.flag_bits & ENCRYPTED_FLAG:
             raise ExportError(PASSWORD_PROBLEM)
+        if info.compress_type not in READABLE_METHODS:
+            raise ExportError(f"is packed as no phone packs it; {UNPACK_ONCE} and give the .txt inside")
         entry = archive.open(info)
-    with archive, entry, io.BufferedReader(_MeteredEntry(cast(BinaryIO, entry), info.compress_size)) as reader:
+    with entry, io.BufferedReader(_MeteredEntry(cast(BinaryIO, entry), info.compress_size)) as reader:
         yield reader
 
 

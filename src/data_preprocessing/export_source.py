@@ -7,6 +7,7 @@ is left to `export_file`, encodings to `text_encoding`, what the lines mean to `
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,18 +15,21 @@ from typing import BinaryIO
 
 from export_file import (
     EXPORT_AGAIN,
+    UNPACK_ONCE,
     ExportError,
     base_name,
-    entry_names,
     file_state,
     is_zip,
     open_entry,
     open_file,
+    open_zip,
     read_up_to,
     refuse_other_kinds,
+    start_of,
     text_names,
 )
 from message_header import read_header
+from mojibake import find_repairs
 from text_encoding import BAD_BYTES, TextDecoder, checked_encoding, guess_encoding
 
 __all__ = ["ExportError", "ExportSource", "find_exports", "is_export"]
@@ -56,16 +60,20 @@ class ExportSource:
         self._state = file_state(path)
         self._entry_name: str | None = None
         with open_file(path) as file:
-            refuse_other_kinds(file)
+            refuse_other_kinds(start_of(file))
             if is_zip(path, file):
-                self._entry_name = _choose_entry(file, chat)
+                with open_zip(file) as archive:
+                    self._entry_name = _choose_entry(archive, chat)
         with self._open() as file:
             sample = read_up_to(file, SNIFFED_BYTES)
+        if self._entry_name is not None:
+            refuse_other_kinds(sample, is_inside_zip=True)
         self._encoding = checked_encoding(encoding) if encoding else guess_encoding(sample)
         start = TextDecoder(self._encoding).decode(sample, is_last=False)[0]
         if not start.strip(" \t\r\n\0\ufeff"):
             raise ExportError(f"is empty; {EXPORT_AGAIN}")
         self._has_bare_returns = "\r" in start and "\n" not in start
+        self.repairs = find_repairs(start.replace("\r", "\n") if self._has_bare_returns else start)
 
     def lines(self) -> Generator[str, None, None]:
         """Yield the lines without their ends (LF or CRLF); each call starts at the first line.
@@ -99,7 +107,7 @@ class ExportSource:
                     complete = "".join([*open_parts, complete, line_feed])
                     open_parts, num_open_chars = [], 0
                     num_lines += complete.count("\n")
-                    yield complete.replace("\r\n", "\n")
+                    yield self._repaired(complete.replace("\r\n", "\n"))
                 open_parts.append(rest)
                 num_open_chars += len(rest)
                 if num_open_chars > MAX_TEXT_CHARS:
@@ -107,7 +115,12 @@ class ExportSource:
                         f"line {num_lines + 1} is longer than {MAX_TEXT_CHARS:,} characters; {EXPORT_AGAIN}"
                     )
         if last_line := "".join(open_parts):
-            yield last_line.removesuffix("\r") + "\n"
+            yield self._repaired(last_line.removesuffix("\r") + "\n")
+
+    def _repaired(self, text: str) -> str:
+        for repair in self.repairs:
+            text = repair.apply(text)
+        return text
 
     def has_changed(self) -> bool:
         """Tell whether the file grew, shrank or was replaced since this object was made."""
@@ -122,7 +135,7 @@ class ExportSource:
             if self._entry_name is None:
                 yield file
             else:
-                with open_entry(file, self._entry_name) as entry:
+                with open_zip(file) as archive, open_entry(archive, self._entry_name) as entry:
                     yield entry
 
 
@@ -150,20 +163,43 @@ def is_export(path: Path) -> bool:
     try:
         with open_file(path) as file:
             if is_zip(path, file):
-                return any(_is_export_entry(file, name) for name in text_names(entry_names(file)))
+                with open_zip(file) as archive:
+                    names = text_names(archive.namelist())
+                    # one that may hold exports in zips is refused later, and not passed over
+                    return any(_is_export_entry(archive, name) for name in names) or _has_zips_of_chats(archive, path)
             return _has_header(file)
     except ExportError:
         return False
 
 
-def _choose_entry(file: BinaryIO, chat: str | None) -> str:
+def _has_zips_of_chats(archive: zipfile.ZipFile, path: Path) -> bool:
+    """Tell whether a zip holds no text, but zips that are chats by a name."""
+    names = archive.namelist()
+    zips = [name for name in names if name.lower().endswith(".zip")]
+    return not text_names(names) and any("whatsapp" in name.casefold() for name in (path.name, *zips) if zips)
+
+
+def _choose_entry(archive: zipfile.ZipFile, chat: str | None) -> str:
     """Return the name of the zip's entry that is the export."""
-    all_names = entry_names(file)
+    name = _choose_name(archive, chat)
+    entries = [info for info in archive.infolist() if info.filename == name]
+    if len({(info.CRC, info.file_size) for info in entries}) > 1:
+        raise ExportError(
+            f"holds {len(entries)} different files called {base_name(name)!r}; {UNPACK_ONCE} and give the right one"
+        )
+    return name
+
+
+def _choose_name(archive: zipfile.ZipFile, chat: str | None) -> str:
+    all_names = archive.namelist()
     names = text_names(all_names)
+    zips = [name for name in all_names if name.lower().endswith(".zip")]
+    if not names and zips:
+        raise ExportError(f"holds no .txt but {len(zips):,} zips; {UNPACK_ONCE} and give them{_listed(zips)}")
     if not names:
         raise ExportError(f"holds no .txt; {EXPORT_AGAIN}{_listed(all_names)}")
     exports = [name for name in names if base_name(name).lower() == CHAT_OF_IPHONE]
-    exports = exports or [name for name in names if _is_export_entry(file, name)]
+    exports = exports or [name for name in names if _is_export_entry(archive, name)]
     if chat is not None:
         chosen = [name for name in names if chat in (name, base_name(name), base_name(name)[: -len(".txt")])]
         chosen = chosen or [name for name in exports if chat.casefold() in name.casefold()]
@@ -186,8 +222,8 @@ def _listed(names: list[str]) -> str:
     return "".join(lines) + (f"\n  and {num_more:,} more" if num_more else "")
 
 
-def _is_export_entry(file: BinaryIO, name: str) -> bool:
-    with open_entry(file, name) as entry:
+def _is_export_entry(archive: zipfile.ZipFile, name: str) -> bool:
+    with open_entry(archive, name) as entry:
         return _has_header(entry)
 
 

@@ -15,9 +15,16 @@ from pathlib import Path
 
 from export_file import ExportError
 from export_source import ExportSource
-from message_filters import filter_text, is_unknown_placeholder
+from message_filters import (
+    filter_text,
+    is_unknown_placeholder,
+    remove_invisible,
+)
+from old_emoji import PRIVATE_USE_RE, num_unknown
 from participants import Participant, readable_name
+from text_facts import TextCounts, TextFacts, mark_at_end
 from whatsapp_export import Export, Message, parse_export
+from whatsapp_texts import ASSISTANTS
 
 from common.script import ScriptError, shown_path
 
@@ -35,8 +42,6 @@ NUM_SHAPE_CHARS = 60
 # Texts with such numbers tell the country of the chat's phone numbers; those of the first messages are enough.
 NUMBER_LIKE_RE = re.compile(r"\d[\d ().\u2011-]{6,}\d")
 NUM_SAMPLED_MESSAGES = 10_000
-
-MIN_PLACEHOLDER_REPEATS = 3  # fewer may be a joke of two people
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ class ExportFile:
                 shapes = "\n  its first lines, letters shown as x and digits as 0:" + shapes
             raise ScriptError(f"{shown_path(self.path)}: {error}{shapes}") from error
 
-    def read(self, messages: Iterable[Message] | None = None) -> Iterator[Message]:
-        """Yield the messages, from `messages` when it is open already; an ExportError becomes a ScriptError."""
+    def read(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Yield the messages of this file; an ExportError becomes a ScriptError."""
         try:
-            yield from self.open() if messages is None else messages
+            yield from messages
         except ExportError as error:
             raise ScriptError(f"{shown_path(self.path)}: {error}") from error
 
@@ -106,8 +111,13 @@ class ExportSurvey:
     export: Export
     num_messages: int = 0
     participants: dict[str, Participant] = field(default_factory=dict)
-    placeholder_senders: dict[str, Counter[str]] = field(default_factory=dict)  # an unknown `<...>` -> who sent it
+    assistants: dict[str, Participant] = field(default_factory=dict)  # no people; in a chat of other people
+    text_counts: TextCounts = field(default_factory=TextCounts)
     number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
+
+    def read(self) -> Iterator[Message]:
+        """Yield the messages once more."""
+        return self.file.read(self.export.again())
 
     @property
     def first(self) -> datetime:
@@ -124,7 +134,8 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     """Read the `messages` of `export` once; raise ScriptError when all are notices."""
     survey = ExportSurvey(file, export)
     participants, samples = survey.participants, survey.number_samples
-    num_notices = num_looked_at = 0
+    counts = survey.text_counts
+    num_notices = num_looked_at = num_lost = 0
     for sent_at, sender, text in messages:
         if sender is None:
             num_notices += 1
@@ -134,28 +145,35 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
             participant = participants[sender] = Participant(sent_at, sent_at)
         participant.num_messages += 1
         participant.last = sent_at
-        if text[:1] == "<" and is_unknown_placeholder(text) and filter_text(text, sender)[0] is not None:
-            survey.placeholder_senders.setdefault(text.strip(), Counter())[sender] += 1
+        if ">" in text:
+            if text[:1] == "<" and is_unknown_placeholder(text) and filter_text(text, sender)[0] is not None:
+                counts.placeholder_senders.setdefault(remove_invisible(text).strip(), Counter())[sender] += 1
+            elif mark := mark_at_end(remove_invisible(text).strip()):
+                counts.marks[mark.casefold()] += 1
+        if PRIVATE_USE_RE.search(text) is not None:
+            num_lost += num_unknown(text)
         if num_looked_at < NUM_SAMPLED_MESSAGES:
             num_looked_at += 1
             if NUMBER_LIKE_RE.search(text):
                 samples.append(text)
+    if num_lost:
+        export.warnings.append(f"{num_lost:,} characters for private use stand for no known emoji and were left out")
     survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
     if not participants:
         raise ScriptError(
             f"{shown_path(file.path)}: holds only WhatsApp's own notices, nobody wrote; export another chat"
         )
+    people = {readable_name(sender) for sender in participants} - ASSISTANTS
+    if len(people) > 1:
+        for sender in [sender for sender in participants if readable_name(sender) in ASSISTANTS]:
+            survey.assistants[sender] = participants.pop(sender)
     return survey
 
 
-def find_unknown_placeholders(surveys: list[ExportSurvey]) -> dict[str, int]:
-    """Return how often each unknown `<...>` was sent, of those that several people sent and often enough."""
-    counts: dict[str, Counter[str]] = {}
+def find_text_facts(surveys: list[ExportSurvey]) -> TextFacts:
+    """Return what recurs in the texts of all exports, and who is no person."""
+    counts = TextCounts()
     for survey in surveys:
-        for body, senders in survey.placeholder_senders.items():
-            counts.setdefault(body, Counter()).update(senders)
-    return {
-        body: senders.total()
-        for body, senders in counts.items()
-        if len(senders) >= 2 and senders.total() >= MIN_PLACEHOLDER_REPEATS
-    }
+        counts.add(survey.text_counts)
+    assistants = frozenset(sender for survey in surveys for sender in survey.assistants)
+    return TextFacts(counts.find_placeholders(), counts.find_edited_marks(), assistants)

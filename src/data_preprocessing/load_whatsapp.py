@@ -225,21 +225,23 @@ def write_outputs(
 ) -> "tuple[Ledger, dict[str, Any]]":
     """Write the data, the dropped messages and the report, all or none; return the ledger and the report."""
     from conversations import ConversationWriter, Settings
-    from export_survey import find_unknown_placeholders
+    from export_survey import find_text_facts
     from merged_exports import group_by_chat
     from preprocessing_report import Ledger, make_report
 
     redact = redactor.redact if redactor else str
     settings = Settings(
         imitated=imitated,
-        unknown_placeholders=find_unknown_placeholders(surveys),
+        facts=find_text_facts(surveys),
         turn_gap_seconds=arguments.turn_gap_seconds,
         conversation_gap_seconds=arguments.conversation_gap_seconds,
         max_messages_per_chat=arguments.max_messages_per_chat,
         since=arguments.since,
         until=arguments.until,
     )
-    chats = group_by_chat(surveys)
+    chats, doubts = group_by_chat(surveys, imitated)
+    for doubt in doubts:
+        print(f"warning: {printable(doubt)}", file=sys.stderr)
     folder = data_path.parent
     with (
         exclusive_use(folder, "preprocessing"),
@@ -253,14 +255,16 @@ def write_outputs(
         writer = ConversationWriter(data_file, ledger, redact, settings)
         for chat in chats:
             messages = [
-                with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
-                for survey in chat.surveys
+                view.apply(
+                    with_progress(survey.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
+                )
+                for survey, view in zip(chat.surveys, chat.views, strict=True)
             ]
             names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
-            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
+            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated), chat.is_exact)
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
-            surveys, chats, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
+            surveys, chats, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor
         ) | {"data_sha256": writer.data_sha256}
         json.dump(report, report_file, ensure_ascii=False, indent=2)
         for file in (data_file, dropped_file, report_file):  # a full disk is noticed before any file is replaced

@@ -1,7 +1,7 @@
 """Several exports -> their chats, and for each chat one stream of its messages without duplicates.
 
 Messages decide which exports are of one chat, never file names: they are when most messages between the first and the last
-common one are common.
+common one are common. Copies that differ, because two phones wrote them, are left to `same_chat`.
 """
 
 from __future__ import annotations
@@ -9,64 +9,128 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import repeat
 
 from export_survey import ExportSurvey
 from participants import readable_name
+from same_chat import Fingerprints, View, find_view, fingerprints, same_words
 from whatsapp_export import Message
 
 # Fewer may have been forwarded to two chats within a minute; and a few duplicates do no harm.
 MIN_COMMON_MESSAGES = 10
 MIN_COMMON_SHARE = 0.5  # of the messages between the first and the last common one; in one chat nearly all are common
 
+DAY = timedelta(days=1)
+
 
 @dataclass(frozen=True)
 class Chat:
-    """One chat: its export, or several that overlap."""
+    """One chat: its export, or several that overlap, each with the view that makes it one with the first."""
 
     title: str
     surveys: list[ExportSurvey]
+    views: list[View]
 
     @property
     def senders(self) -> set[str]:
-        """Everybody who wrote."""
-        return {sender for survey in self.surveys for sender in survey.participants}
+        """Everybody who wrote, also an assistant that is no person."""
+        return self._senders() | {sender for survey in self.surveys for sender in survey.assistants}
+
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether a message that stands in several exports is the same in all of them to the second."""
+        return all(view.is_exact for view in self.views)
 
     def is_group(self, imitated: Collection[str]) -> bool:
         """Tell whether more than one person besides the imitated one writes here."""
-        return len({readable_name(sender) for sender in self.senders if sender not in imitated}) > 1
+        return len({readable_name(sender) for sender in self._senders() if sender not in imitated}) > 1
+
+    def _senders(self) -> set[str]:
+        return {
+            view.names.get(sender, sender)
+            for survey, view in zip(self.surveys, self.views, strict=True)
+            for sender in survey.participants
+        }
 
 
-def group_by_chat(surveys: list[ExportSurvey]) -> list[Chat]:
-    """Group the exports by chat, in the order given."""
+def group_by_chat(surveys: list[ExportSurvey], imitated: Collection[str]) -> tuple[list[Chat], list[str]]:
+    """Group the exports by chat, in the order given; return also what could not be decided, in words.
+
+    A person with two names gets the one in `imitated`, if there is one.
+    """
 
     @cache
     def hashes_of(number: int) -> array[int]:
         """Return a hash of 8 bytes for each message; it needs another reading, so only exports that may overlap get it."""
-        return array("q", (hash(message) for message in surveys[number].file.read()))
+        return array("q", (hash(message) for message in surveys[number].read()))
 
-    groups: list[list[int]] = []
+    @cache
+    def prints_of(number: int) -> Fingerprints:
+        return fingerprints(surveys[number].read())
+
+    groups: list[list[tuple[int, View]]] = []
+    doubts = []
     for number, survey in enumerate(surveys):
         for group in groups:
-            candidates = [other for other in group if _may_be_same_chat(survey, surveys[other])]
-            if any(_is_same_chat(hashes_of(number), hashes_of(other)) for other in candidates):
-                group.append(number)
+            view = None
+            for other, view_of_other in group:
+                if _may_be_same_chat(survey, surveys[other]) and _is_same_chat(hashes_of(number), hashes_of(other)):
+                    view = View().through(view_of_other)
+                elif _may_overlap(survey, surveys[other]):
+                    found, num_common = find_view(prints_of(number), prints_of(other))
+                    view = found.through(view_of_other) if found else None
+                    if num_common:
+                        doubts.append(
+                            f"{survey.file.path.name} and {surveys[other].file.path.name} have {num_common:,} messages in "
+                            "common, too few to tell whether they are of one chat; they were not merged"
+                        )
+                if view is not None:
+                    break
+            if view is not None:
+                group.append((number, view))
                 break
         else:
-            groups.append([number])
+            groups.append([(number, View())])
     titles = Counter[str]()
     chats = []
     for group in groups:
-        title = surveys[group[0]].file.title
+        title = surveys[group[0][0]].file.title
         titles[title] += 1
         chats.append(
-            Chat(title if titles[title] == 1 else f"{title} ({titles[title]})", [surveys[number] for number in group])
+            Chat(
+                title if titles[title] == 1 else f"{title} ({titles[title]})",
+                [surveys[number] for number, _ in group],
+                _with_imitated([view for _, view in group], imitated),
+            )
         )
-    return chats
+    return chats, doubts
+
+
+def _with_imitated(views: list[View], imitated: Collection[str]) -> list[View]:
+    """Return the views with the imitated name of a person who has two."""
+    better = {
+        name: sender
+        for view in views
+        for sender, name in view.names.items()
+        if sender in imitated and name not in imitated
+    }
+    if not better:
+        return views
+    return [
+        view._replace(names={**better, **{sender: better.get(name, name) for sender, name in view.names.items()}})
+        for view in views
+    ]
+
+
+def _may_overlap(survey: ExportSurvey, other: ExportSurvey) -> bool:
+    """Tell whether two exports have a person and days in common, in whatever time zones."""
+    if not survey.participants.keys() & other.participants.keys():
+        return False
+    return survey.first - DAY <= other.last and other.first - DAY <= survey.last
 
 
 def _may_be_same_chat(survey: ExportSurvey, other: ExportSurvey) -> bool:
@@ -91,20 +155,30 @@ def _share_between(common: set[int], hashes: array[int]) -> float:
     return len(positions) / (positions[-1] - positions[0] + 1)
 
 
-def merge_exports(exports: list[Iterable[Message]]) -> Iterator[tuple[Message, bool]]:
+def merge_exports(exports: list[Iterable[Message]], is_exact: bool = True) -> Iterator[tuple[Message, bool]]:
     """Yield (message, whether it is a duplicate) by time; the order inside each export stays.
 
-    A message that stands twice in one export is kept twice: only its copies in other exports are duplicates.
+    A message that stands twice in one export is kept twice: only its copies in other exports are duplicates. Unless
+    `is_exact`, copies may differ in their seconds and in the marks of the phones.
     """
-    return zip(exports[0], repeat(False)) if len(exports) == 1 else _merge_several(exports)  # noqa: B905 - endless
+    if len(exports) == 1:
+        return zip(exports[0], repeat(False))  # noqa: B905 - endless
+    return _merge_several(exports, hash if is_exact else _hash_of_words)
 
 
-def _merge_several(exports: list[Iterable[Message]]) -> Iterator[tuple[Message, bool]]:
+def _hash_of_words(message: Message) -> int:
+    sent_at, sender, text = message
+    return hash((sent_at.replace(second=0), sender, same_words(text, sender) if sender is not None else text))
+
+
+def _merge_several(
+    exports: list[Iterable[Message]], key_of: Callable[[Message], int]
+) -> Iterator[tuple[Message, bool]]:
     num_yielded: Counter[int] = Counter()
     num_in_export = [Counter[int]() for _ in exports]
     streams = [_with_time_so_far(number, export) for number, export in enumerate(exports)]
     for _, number, message in heapq.merge(*streams, key=lambda item: item[:2]):
-        key = hash(message)
+        key = key_of(message)
         num_in_export[number][key] += 1
         is_duplicate = num_in_export[number][key] <= num_yielded[key]
         if not is_duplicate:

@@ -1,15 +1,17 @@
 """A message -> the words a person wrote, or the reason why it is left out.
 
-WhatsApp's own texts are recognised as a whole body, never inside a sentence. Links are removed from sentences, a caption is
-kept without its attachment. Private data stays in: `redaction` hides it. Reasons that depend on other messages are left to
-`export_survey` and `conversations`.
+WhatsApp's own texts are recognised as a whole body, never inside a sentence: by their form, and with the facts of the whole
+export (`text_facts`) also in languages that no table has. Links are removed from sentences, a caption is kept without its
+attachment. Private data stays in: `redaction` hides it. Reasons that depend on other messages are left to `conversations`.
 """
 
 from __future__ import annotations
 
 import re
 
+from old_emoji import PRIVATE_USE, replace_old_emoji
 from program_code import is_code
+from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, mark_at_end
 from whatsapp_texts import (
     LEFT_TO_RIGHT_MARK,
     is_poll,
@@ -31,7 +33,8 @@ DROP_REASONS = {
     "link": "nothing but links",
     "code": "program code, a log or a stack trace",
     "empty": "no visible character",
-    "unknown_placeholder": "a text in <...> that several senders repeat",
+    "unknown_placeholder": "a text in <...> that recurs",
+    "assistant": "an answer of WhatsApp's own assistant",
 }
 
 BEFORE_THE_MARK = " \n\ufeff\u200f"
@@ -43,7 +46,10 @@ ESCAPE_SEQUENCE_RE = re.compile(
 )
 # Controls, direction marks and overrides, lone surrogates, the byte order mark, the replacement character U+FFFD.
 # Joiners and variation selectors stay.
-INVISIBLE = r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff"
+INVISIBLE = (
+    r"\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\ud800-\udfff"
+    + PRIVATE_USE
+)
 INVISIBLE_RE = re.compile(f"[{INVISIBLE}]")
 LINE_ENDS = r"\r\x0b\x0c\x85\u2028\u2029"
 LINE_END_RE = re.compile(rf"\r\n|[{LINE_ENDS}]")
@@ -54,10 +60,11 @@ MARKUP_RE = re.compile(rf"[(){{}}\[\];=<>|\"$_\-&.:•{INVISIBLE}{LINE_ENDS}]")
 NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e\ufe0f"
 
 
-def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
+def filter_text(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> tuple[str | None, str | None]:
     """Return the words of a message and None, or None and the reason (a key of DROP_REASONS) why it is left out.
 
-    `text` is as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E.
+    `text` is as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E. `facts` tell
+    what the whole export tells; without them the text is judged by its form alone.
 
     >>> filter_text("look https://example.com/a at this", "Rut")
     ('look at this', None)
@@ -66,6 +73,8 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     """
     if sender is None:
         return None, "notice"
+    if sender in facts.assistants:
+        return None, "assistant"
     if MARKUP_RE.search(text) is None:
         body = text.strip()
         if not body.strip(NOTHING_VISIBLE):
@@ -78,7 +87,13 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     if not body.strip(NOTHING_VISIBLE):
         return None, "empty"
     if body[-1] == ">":
-        body = strip_edited_mark(body)
+        if facts.placeholders and body in facts.placeholders:
+            return None, "unknown_placeholder"
+        mark = mark_at_end(body)
+        if mark and (mark.casefold() in facts.edited_marks or has_marked_end(text)):
+            body = body.removesuffix(mark).rstrip()
+        else:
+            body = strip_edited_mark(body)
         if not body:
             return None, "empty"
     is_marked = text.lstrip(BEFORE_THE_MARK).startswith(LEFT_TO_RIGHT_MARK)
@@ -109,14 +124,14 @@ def filter_text(text: str, sender: str | None) -> tuple[str | None, str | None]:
     return body, None
 
 
-def clean_text(text: str, sender: str | None) -> str | None:
+def clean_text(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> str | None:
     """Return what a person wrote in this message, None when it is left out."""
-    return filter_text(text, sender)[0]
+    return filter_text(text, sender, facts)[0]
 
 
-def drop_reason(text: str, sender: str | None) -> str | None:
+def drop_reason(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> str | None:
     """Return why this message is left out (a key of DROP_REASONS), None when it is kept."""
-    return filter_text(text, sender)[1]
+    return filter_text(text, sender, facts)[1]
 
 
 def is_unknown_placeholder(text: str) -> bool:
@@ -125,21 +140,18 @@ def is_unknown_placeholder(text: str) -> bool:
     >>> is_unknown_placeholder("<Media mellőzve>"), is_unknown_placeholder("I <3 you"), is_unknown_placeholder("<3>")
     (True, False, False)
     """
-    body = remove_invisible(text).strip()
-    if not (5 <= len(body) <= 80 and body[0] == "<" and body[-1] == ">"):
-        return False
-    inside = body[1:-1]
-    return not any(character in inside for character in "<>\n") and sum(map(str.isalpha, inside)) >= 3
+    return is_bracketed(remove_invisible(text).strip())
 
 
 def remove_invisible(text: str) -> str:
     """Remove control characters, terminal escapes and direction marks; every end of line becomes `\\n`.
 
+    Emoji in code points for private use become the emoji they stand for, others of these code points are removed.
     Zero-width joiners and variation selectors stay, so emoji and words keep their bytes.
     """
     if UNCLEAN_RE.search(text) is None:  # 10 % of the time of the rest
         return text
-    text = ESCAPE_SEQUENCE_RE.sub("", text)
+    text = ESCAPE_SEQUENCE_RE.sub("", replace_old_emoji(text))
     return LINE_END_RE.sub("\n", INVISIBLE_RE.sub("", text))
 
 

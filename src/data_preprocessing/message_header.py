@@ -33,9 +33,12 @@ _GAP = r"[ ]{0,4}"
 _NAME = r"[^\W\d_]{2,12}"
 _DATE = rf"""
     (?P<date>
-      # 30/09/2022   30.9.22   2022. 9. 30.   30.09.2022 г.   30 /9 /2565 BE
-      (?P<first>\d{{1,4}}) {_GAP} (?P<separator>[./-]) {_GAP} (?P<second>\d{{1,2}}) {_GAP} (?P=separator) {_GAP}
+      # 30/09/2022   30.9.22   2022. 9. 30.   30.09.2022 г.   30 /9 /2565 BE   30/09 2022   30/2022/09
+      (?P<first>\d{{1,4}}) {_GAP} (?P<separator>[./-]) {_GAP} (?P<second>\d{{1,4}})
+      (?: {_GAP} (?P=separator) {_GAP} | [ ](?=\d{{4}}) )
       (?P<third>\d{{1,4}}) (?:\.(?!\d))? (?:{_GAP} (?:г\.? | BE | พ\.ศ\.))?
+      # 2022年9月30日
+    | (?P<year_0>\d{{2,4}}) {_GAP} (?P<east_asian>年) {_GAP} \d{{1,2}} {_GAP} 月 {_GAP} \d{{1,2}} {_GAP} 日?
       # 30 Sep 2013   30. September 2013   30 de set. de 2013   30 Sep (older phones left the current year out)
     | \d{{1,2}} \.? {_GAP} (?:de{_GAP})? (?P<month_after>{_NAME}) [.׳']? (?:{_GAP} (?:de{_GAP})? (?P<year_1>\d{{4}}))?
       # Sep 30, 2013   Sep 30
@@ -44,11 +47,11 @@ _DATE = rf"""
     | \d{{1,2}} (?P<lone_separator>[./-]) \d{{1,2}} \.?
     )
 """
-# 18:15   6:15:42   18.15   18 h 15 min 42 s
+# 18:15   6:15:42   18.15   18 h 15 min 42 s   9:5:7
 _CLOCK = rf"""
     (?P<clock>
-      (?P<hour>\d{{1,2}}) (?P<colon>[:.] | {_GAP}h{_GAP}) (?P<minute>\d{{2}})
-      (?: (?:[:.] | {_GAP}min{_GAP}) (?P<second_of_minute>\d{{2}}) (?:{_GAP}s\b)? )? (?!\d)
+      (?P<hour>\d{{1,2}}) (?P<colon>[:.] | {_GAP}h{_GAP}) (?P<minute>\d{{2}} | (?<=:)\d)
+      (?: (?:[:.] | {_GAP}min{_GAP}) (?P<second_of_minute>\d{{2}} | (?<=:)\d) (?:{_GAP}s\b)? )? (?!\d)
     )
 """
 # A word before or after the clock: PM   p. m.   오후   klo   ч.
@@ -94,6 +97,9 @@ HALF_DAY_WORDS = AM_WORDS | PM_WORDS
 # Words of a 24-hour clock: `30.9.2022 klo 18.15`, `30/09/2022 às 18:15`, `18:15 ч.`
 CLOCK_WORDS = frozenset("a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v в г о ч".split())  # noqa: SIM905
 
+# After the clock, `a` is no word for "at" but the morning: 9:05 a., 6:15 p.
+CLOCK_WORDS_AFTER = CLOCK_WORDS - {"a", "à"}
+
 _MONTH_NAMES = """
     jan january januar janvier janv gennaio gen enero ene janeiro januari янв января ocak oca ינו ינואר يناير
     feb february februar février févr febbraio febrero fevereiro fev februari фев февр февраля şubat şub פבר פברואר فبراير
@@ -117,7 +123,7 @@ class HeaderShape(NamedTuple):
     has_bracket: bool
     is_time_first: bool
     date_kind: str  # the separator of its numbers, or "name" of a month
-    year_place: str  # "first", "last", "short" (two digits, place unknown) or "none"
+    year_place: str  # "first", "middle", "last", "short" (two digits, place unknown) or "none"
     has_comma: bool
     colon: str
     has_seconds: bool
@@ -144,6 +150,16 @@ class Header(NamedTuple):
     def time_text(self) -> str:
         """Return the time as written, with the word beside it."""
         return self.text[slice(*self.time_span)]
+
+    @property
+    def short_numbers(self) -> frozenset[str]:
+        """Return which of minute and second has one digit: both in 9:5:7."""
+        return frozenset(name for name in ("minute", "second_of_minute") if len(self.match[name] or "00") == 1)
+
+    @property
+    def padded_numbers(self) -> frozenset[str]:
+        """Return which of minute and second has a zero before it: both in 9:05:07."""
+        return frozenset(name for name in ("minute", "second_of_minute") if (self.match[name] or "")[:-1] == "0")
 
     @property
     def word(self) -> str:
@@ -175,16 +191,23 @@ def _describe(line: str, match: re.Match[str]) -> Header | None:
         date_kind, year_place = "name", "last"
         has_year = bool(groups["year_1"] or groups["year_2"])
     elif groups["third"]:
-        num_first, num_third = len(groups["first"]), len(groups["third"])
-        if {num_first, num_third} not in ({2}, {1, 2}, {1, 4}, {2, 4}):
+        num_first, num_second, num_third = (len(groups[name]) for name in ("first", "second", "third"))
+        if num_second > 2:
+            if num_second == 3 or max(num_first, num_third) > 2:
+                return None
+        elif {num_first, num_third} not in ({2}, {1, 2}, {1, 4}, {2, 4}):
             return None
         date_kind, has_year = groups["separator"], True
-        year_place = "first" if num_first == 4 else "last" if num_third == 4 else "short"
+        year_place = (
+            "first" if num_first == 4 else "last" if num_third == 4 else "middle" if num_second == 4 else "short"
+        )
+    elif groups["east_asian"]:
+        date_kind, has_year, year_place = groups["east_asian"], True, "first"
     else:
         date_kind, has_year, year_place = groups["lone_separator"], False, "none"
     before, after = plain_word(groups["before"]), plain_word(groups["after"])
     word_place = "before" if before and before not in CLOCK_WORDS else ""
-    if after and after not in CLOCK_WORDS:
+    if after and after not in CLOCK_WORDS_AFTER:
         word_place = "after"
     shape = HeaderShape(
         has_bracket=bool(groups["bracket"]),

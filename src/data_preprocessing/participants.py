@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from old_emoji import replace_old_emoji
+
 from common.script import ScriptError, printable, shown_path, shown_python
 
 WHITESPACE_RE = re.compile(r"\s+")
@@ -44,8 +46,10 @@ def readable_name(name: str) -> str:
     """
     visible = "".join(
         character
-        for character in WHITESPACE_RE.sub(" ", unicodedata.normalize("NFC", name).translate(HYPHENS))
-        if character in JOINERS or unicodedata.category(character) not in {"Cc", "Cf", "Cs"}
+        for character in WHITESPACE_RE.sub(
+            " ", unicodedata.normalize("NFC", replace_old_emoji(name)).translate(HYPHENS)
+        )
+        if character in JOINERS or unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"}
     )
     return visible.strip().removeprefix("~").strip()
 

@@ -37,7 +37,6 @@ NUM_EXAMPLE_CHARS = 100
 # Reasons that depend on other messages or on flags. Those that depend on the text alone are in message_filters.
 DUPLICATE = "duplicate"
 OUTSIDE_DATES = "outside_dates"
-UNKNOWN_PLACEHOLDER = "unknown_placeholder"  # described with the reasons of message_filters
 OVER_CAP = "over_cap"
 NO_REPLY_IN_CONVERSATION = "no_reply_in_conversation"
 AFTER_LAST_REPLY = "after_last_reply"
@@ -142,6 +141,7 @@ def _describe_export(
     """Return the part of the report about one export."""
     export = survey.export
     people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
+    everybody = [*survey.participants.values(), *survey.assistants.values()]
     return {
         "file": survey.file.path.name,
         "chat": chat,
@@ -149,7 +149,7 @@ def _describe_export(
         "date_order": export.date_order,
         "is_order_proven": export.is_order_proven,
         "num_messages": survey.num_messages,
-        "num_notices": survey.num_messages - sum(person.num_messages for _, person in people),
+        "num_notices": survey.num_messages - sum(person.num_messages for person in everybody),
         "num_continuation_lines": export.num_continuation_lines,
         "num_lines_before_the_first_message": export.num_orphan_lines,
         "num_lines_like_headers_of_another_format": export.num_foreign_header_lines,

@@ -14,6 +14,8 @@ from pathlib import Path
 
 LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
+ASSISTANTS = frozenset({"Meta AI"})  # WhatsApp's own; no person
+
 PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
     kind: texts
     for kind, texts in json.loads(Path(__file__).with_name("placeholders.json").read_text(encoding="utf-8")).items()
@@ -22,6 +24,8 @@ PLACEHOLDERS: dict[str, dict[str, list[str]]] = {
 WHOLE_BODY_REASONS = ("media", "contact", "deleted", "call", "location", "system_text", "notice")
 IGNORED_AROUND = " .。<>"  # final period and brackets differ between versions of WhatsApp
 MAX_PLACEHOLDER_CHARS = 400  # the longest, the encryption notice, has about 200
+SEPARATOR = r"\s*[.,;·•–—‑-]\s*"
+FOLDED_RE = re.compile(r"[\s.,;:!·•–—‑\-<>]+")
 INDEX_CHARS = 3  # at the start or the end; a body with other characters there is compared with no text
 
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
@@ -33,6 +37,8 @@ FILE_THEN_WORD_RE = re.compile(
 WORD_THEN_FILE_RE = re.compile(r"<(?P<word>[^<>:\n]{2,30}): ?(?P<file>[^<>\n]{1,255})>")
 # report.pdf, or report.pdf • 2 pages: what iPhones write before a document
 FILE_TITLE_RE = re.compile(r"[^\n]{1,255}\.\w{2,5}(?: • [^\n]{1,40})?\Z")
+# report.pdf • 2 pages, and in any language that something was left out or where it lies
+DOCUMENT_LINE_RE = re.compile(r"[^\n•]{1,255}\.\w{2,5} • [^\n]{1,400}\Z")
 # location: https://maps.google.com/?q=32.08,34.78; Cafe (Main street 5): https://foursquare.com/v/4b05
 MAP_LINK_RE = re.compile(
     r"(?P<label>[^\n]{0,200}?):?\s{0,2}https?://(?P<host>maps\.google\.[a-z.]{2,6}/\?q=|foursquare\.com/|maps\.apple\.com/|"
@@ -47,6 +53,11 @@ def _texts_of(*kinds: str) -> frozenset[str]:
 def _edges(text: str) -> tuple[str, str]:
     core = text.strip(IGNORED_AROUND)
     return core[:INDEX_CHARS], core[-INDEX_CHARS:]
+
+
+def _fold(text: str) -> str:
+    """Return a text in lower case whose punctuation is spaces: versions of WhatsApp differ in it."""
+    return FOLDED_RE.sub(" ", text.casefold()).strip()
 
 
 def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str, dict[str, str]]]:
@@ -67,6 +78,11 @@ def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str
 
 
 EXACT_REASONS, TEMPLATES_BY_START, TEMPLATES_BY_END = _build_tables()
+FOLDED_REASONS = {  # of texts in which punctuation varies
+    _fold(text): reason
+    for text, reason in EXACT_REASONS.items()
+    if " " in text and (reason == "call" or "view once" in text)
+}
 STARTS = {_edges(text)[0] for text in EXACT_REASONS} | TEMPLATES_BY_START.keys()
 MEDIA_ENDINGS = tuple(key for key, reason in EXACT_REASONS.items() if reason == "media")
 EDITED_MARKS = _texts_of("edited")
@@ -89,6 +105,9 @@ def _is_end(characters: str) -> bool:
 @cache
 def _template_re(template: str) -> re.Pattern[str]:
     pattern = re.escape(template).replace(r"\*", ".{0,300}").replace(r"\#", r"\d{1,4}")
+    pattern = re.sub(
+        r"(?:\\\.|,)\\ ", lambda _: SEPARATOR, pattern
+    )  # Missed voice call. Tap ...   Missed voice call - tap ...
     return re.compile(pattern + r"\.?", re.DOTALL)
 
 
@@ -104,7 +123,7 @@ def placeholder_reason(body: str) -> str | None:
     if not _is_start(core[:INDEX_CHARS]) and not _is_end(core[-INDEX_CHARS:]):
         return None
     lowered = body.casefold()
-    reason = EXACT_REASONS.get(lowered.strip(IGNORED_AROUND))
+    reason = EXACT_REASONS.get(lowered.strip(IGNORED_AROUND)) or FOLDED_REASONS.get(_fold(body))
     if reason is not None:
         return reason
     start, end = _edges(lowered)
@@ -147,16 +166,21 @@ def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] |
     if "<" in body:
         for match in WORD_THEN_FILE_RE.finditer(body):
             is_at_edge = match.start() == 0 or match.end() == len(body)
-            if is_at_edge and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
+            is_known = match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])
+            if is_at_edge and (is_known or f"{LEFT_TO_RIGHT_MARK}{match[0]}" in text):
                 before, after = body[: match.start()].strip(), body[match.end() :].strip()
                 title = before if is_marked or FILE_TITLE_RE.match(before) else ""
                 return _attachment(match["file"], before[len(title) :] or after)
+    if following_lines:  # a caption under a document
+        alone = split_attachment(text.lstrip().partition("\n")[0], first_line, is_marked)
+        if alone is not None and not alone[1]:
+            return alone[0], following_lines.strip()
     for marked_part in text.split(LEFT_TO_RIGHT_MARK)[1:]:  # iPhones: a caption, then U+200E and "image omitted"
         part = marked_part.strip()
         reason = placeholder_reason(part)
         if reason in ("media", "contact"):
             return reason, "" if is_marked else body.rpartition(part)[0].strip()
-    if " • " in body and body.casefold().endswith(MEDIA_ENDINGS) and "\n" not in body:
+    if " • " in body and "\n" not in body and (body.casefold().endswith(MEDIA_ENDINGS) or DOCUMENT_LINE_RE.match(body)):
         return "media", ""
     return None
 
@@ -271,6 +295,11 @@ def _is_notice(text: str, attributed_to: str) -> bool:
     if _STANDS_FOR_MEDIA_RE.match(text):
         return False
     return text.startswith(f"{attributed_to} ") or bool(_ENCRYPTION_RE.match(text) or _EVENT_RE.search(text))
+
+
+def is_event(text: str) -> bool:
+    """Tell whether `text` holds the words of a notice about the group; a person's sentence may hold them too."""
+    return _EVENT_RE.search(text[:MAX_NOTICE_CHARS]) is not None
 
 
 def is_encryption_notice(text: str) -> bool:

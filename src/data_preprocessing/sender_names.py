@@ -1,0 +1,260 @@
+"""Who writes in an export, from all of its messages: names that one line alone would split in the wrong place.
+
+A line is `NAME: text`, and a name may hold a colon or a line break. Some lines have no space after the colon. An iPhone
+puts a group's name before the notices of the group. The whole file tells what one line does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from whatsapp_texts import ASSISTANTS, LEFT_TO_RIGHT_MARK, is_encryption_notice, is_event, is_notice, is_quoting_notice
+
+MIN_REPEATS = 3  # of the second part of a name; fewer may be words that a person likes to begin with
+MAX_PART_CHARS = 40  # of a name
+MAX_NAMES = 10_000
+NUM_KEPT_TEXTS = 30  # of each name
+
+# Characters, mostly invisible, that may stand around a name.
+NAME_MARGIN = (
+    " \u00a0\u2009\u202f"  # space, no-break, thin, narrow no-break
+    "\u061c\u200e\u200f"  # Arabic letter mark, left-to-right mark, right-to-left mark
+    "\u202a\u202b\u202c\u202d\u202e"  # embeddings and overrides, around phone numbers
+    "\u2066\u2067\u2068\u2069\ufeff"  # isolates, around names; byte order mark
+)
+
+QUOTES = '"“”„«»「『״'
+# A quote that opens, then text without a closing one. Some signs open and close; they open behind a space or a bracket, and
+# not in 5" or in a Hebrew abbreviation.
+OPEN_QUOTE_RE = re.compile(r"""(?:(?:^|[\s(])["”»״]|[“„«「『])[^"“”„«»「」『』״]*\Z""")
+CLOSING_QUOTES = '"“”«»」』״'
+
+
+def clean_sender(text: str) -> str:
+    """Return a sender's name without the `~` of an unsaved contact and the invisible characters around it.
+
+    >>> clean_sender("~\\u202fRut")
+    'Rut'
+    """
+    name = text.strip(NAME_MARGIN)
+    return name[1:].strip(NAME_MARGIN) if name.startswith("~") else name
+
+
+def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
+    """Split what follows a header into sender and text by its form alone; the sender of a notice is None.
+
+    `has_marks`: an iPhone wrote it, which puts a group or person and U+200E before notices.
+
+    >>> split_sender("Rut: hi: you")
+    ('Rut', 'hi: you')
+    >>> split_sender('Rut changed the subject from "A: B" to "C"')
+    (None, 'Rut changed the subject from "A: B" to "C"')
+    """
+    if has_marks:  # `Trip: Eilat: <U+200E>Dan left`: a group's name may hold a colon
+        attributed_to, mark, notice = rest.partition(f": {LEFT_TO_RIGHT_MARK}")
+        if mark and is_notice(notice, clean_sender(attributed_to)):
+            return None, LEFT_TO_RIGHT_MARK + notice
+    raw_sender, colon, text = rest.partition(": ")
+    if not colon:
+        if not rest.endswith(":"):
+            return None, rest
+        raw_sender = rest[:-1]
+    if is_quoting_notice(raw_sender, text):
+        return None, rest
+    if is_encryption_notice(text):  # some iPhones write it without the mark
+        return None, text
+    return clean_sender(raw_sender), text
+
+
+def is_doubtful(rest: str, sender: str | None, text: str, has_marks: bool) -> bool:
+    """Tell whether the rest of the file may split `rest` otherwise; asked about the first message of each sender."""
+    if sender is None:
+        return f": {LEFT_TO_RIGHT_MARK}" not in rest and ":" in rest
+    raw_sender = rest[: len(rest) - len(text)].rstrip(" ").removesuffix(":")
+    if ":" in raw_sender or any(quote in raw_sender for quote in QUOTES):
+        return True
+    if ":" in text[: MAX_PART_CHARS + 2]:
+        return True
+    if not has_marks:
+        return False
+    if text.startswith(LEFT_TO_RIGHT_MARK):
+        return not is_placeholder_of_iphone(text)
+    return text.startswith(f"{sender} ") or "WhatsApp" in text or is_event(text)
+
+
+def is_placeholder_of_iphone(text: str) -> bool:
+    """Tell whether a text that begins with U+200E stands for something that a person sent."""
+    from message_filters import drop_reason
+
+    return drop_reason(text, "") not in ("system_text", "notice", None)
+
+
+class SenderNames(NamedTuple):
+    """The names of one export."""
+
+    counts: Mapping[str, int] = {}  # messages by what stands before the first `: `
+    known: frozenset[str] = frozenset()  # clean names
+    with_colon: Mapping[str, tuple[str, ...]] = {}  # first part: second parts
+    with_line_break: Mapping[str, tuple[str, ...]] = {}  # first line: second lines
+    groups: frozenset[str] = frozenset()  # the names of the group itself: it never writes
+    repeated_notices: frozenset[str] = frozenset()  # what several senders "say" after their own names
+
+    def may_be_cached(self, raw_sender: str, sender: str) -> bool:
+        """Tell whether each `raw_sender: text` is split at this colon, whatever the text."""
+        return not self.groups and raw_sender not in self.with_colon and sender == clean_sender(raw_sender)
+
+    def split(self, rest: str, has_marks: bool) -> tuple[str | None, str]:
+        """Split what follows a header into sender and text; the sender of a notice is None."""
+        head, colon, body = rest.partition(": ")
+        sender, text = self._split_at_second_colon(head, body) if head in self.with_colon else (None, rest)
+        if sender is None:
+            tight_head, tight_colon, tight_body = rest.partition(":")
+            is_tight = tight_colon and tight_body[:1] not in ("", " ") and self.counts.get(head, 0) < MIN_REPEATS
+            if is_tight and clean_sender(tight_head) in self.known:
+                return clean_sender(tight_head), tight_body
+            if colon and self._is_quoted(head, body):
+                return None, rest
+            sender, text = split_sender(rest, has_marks)
+        if sender is None or sender in self.groups or self._is_own_notice(sender, text, has_marks):
+            return None, text
+        return sender, text
+
+    def join_line_break(self, first_line: str, more_lines: list[str]) -> tuple[str, str] | None:
+        """Return the sender and the first line of the text when the name goes on in the line after its header."""
+        for second in self.with_line_break.get(first_line, ()):
+            if more_lines[0].startswith(f"{second}: ") or more_lines[0] == f"{second}:":
+                return f"{clean_sender(first_line)}\n{clean_sender(second)}", more_lines[0][len(second) + 2 :]
+        return None
+
+    def _split_at_second_colon(self, head: str, body: str) -> tuple[str | None, str]:
+        for second in self.with_colon[head]:
+            if body.startswith(f"{second}: ") or body == f"{second}:":
+                return clean_sender(f"{head}: {second}"), body[len(second) + 2 :]
+        return None, body
+
+    def _is_quoted(self, head: str, body: str) -> bool:
+        """Tell whether the colon between `head` and `body` stands in the quoted name of a group."""
+        if not OPEN_QUOTE_RE.search(head) or not any(quote in body for quote in CLOSING_QUOTES):
+            return False
+        return self.counts.get(head, 0) < MIN_REPEATS or _begins_with_name(head, self.known)
+
+    def _is_own_notice(self, sender: str, text: str, has_marks: bool) -> bool:
+        """Tell whether it is a notice that a phone put behind its actor: `Dan: Dan added Rut`, in a group."""
+        text = text.removeprefix(LEFT_TO_RIGHT_MARK)
+        if not (has_marks and self.groups and text.startswith(f"{sender} ")):
+            return False
+        is_naming_group = any(_is_quoting(text, group) for group in self.groups)
+        return is_naming_group or is_event(text) or text[len(sender) + 1 :] in self.repeated_notices
+
+
+def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
+    """Return the names of a file from what follows its headers: `NAME: text`, with the lines up to the next header."""
+    counts: Counter[str] = Counter()
+    tight_counts: Counter[str] = Counter()  # `NAME:text`
+    second_parts: dict[str, Counter[str]] = defaultdict(Counter)
+    second_lines: dict[str, Counter[str]] = defaultdict(Counter)
+    bare_counts: Counter[str] = Counter()  # lines without a colon
+    texts: dict[str, list[str]] = defaultdict(list)
+    for rest in rests:
+        line, _, more = rest.partition("\n")
+        head, colon, body = line.partition(": ")
+        if not colon and line.endswith(":"):
+            head, colon, body = line[:-1], ":", ""
+        if colon:
+            if head not in counts and len(counts) >= MAX_NAMES:
+                continue
+            counts[head] += 1
+            second, second_colon, _ = f"{body} ".partition(": ")
+            if second_colon and 0 < len(second) <= MAX_PART_CHARS:
+                second_parts[head][second] += 1
+            if len(texts[head]) < NUM_KEPT_TEXTS:
+                texts[head].append(body)
+        elif ":" in line:
+            head, _, body = line.partition(":")
+            if not body.startswith("//") and len(tight_counts) < MAX_NAMES:
+                tight_counts[head] += 1
+        elif len(bare_counts) < MAX_NAMES:
+            bare_counts[line] += 1
+            second, second_colon, _ = f"{more.partition(chr(10))[0]} ".partition(": ")
+            if second_colon and 0 < len(second) <= MAX_PART_CHARS:
+                second_lines[line][second] += 1
+
+    with_colon = {
+        head: tuple(seconds)
+        for head, seconds in second_parts.items()
+        if seconds.total() == counts[head] and min(seconds.values()) >= MIN_REPEATS and not OPEN_QUOTE_RE.search(head)
+    }
+    with_line_break = {
+        first: tuple(seconds)
+        for first, seconds in second_lines.items()
+        if seconds.total() == bare_counts[first] and min(seconds.values()) >= MIN_REPEATS
+    }
+    known = {clean_sender(head) for head, count in counts.items() if ":" not in head or count >= MIN_REPEATS}
+    for head, count in counts.items():  # `NAME:text with a colon: in it`
+        name, _, body = head.partition(":")
+        if name in tight_counts and body[:1] not in ("", " ") and count < MIN_REPEATS:
+            tight_counts[name] += count
+    known |= {
+        clean_sender(head)
+        for head, count in tight_counts.items()
+        if count >= MIN_REPEATS and not _begins_with_name(head, known)
+    }
+    groups = _find_groups(texts, counts) if has_marks else frozenset()
+    endings = defaultdict(set)
+    for head, its_texts in texts.items():
+        sender = clean_sender(head)
+        for text in its_texts if groups else ():
+            text = text.removeprefix(LEFT_TO_RIGHT_MARK)
+            if text.startswith(f"{sender} "):
+                endings[text[len(sender) + 1 :]].add(sender)
+    return SenderNames(
+        counts,
+        frozenset(known - groups),
+        with_colon,
+        with_line_break,
+        groups,
+        frozenset(ending for ending, senders in endings.items() if len(senders) > 1),
+    )
+
+
+def _find_groups(texts: Mapping[str, list[str]], counts: Mapping[str, int]) -> frozenset[str]:
+    """Return the names that are the group's: it "says" that messages are encrypted, or is quoted in a notice.
+
+    In a chat of two, the contact is the one who "says" it; then nobody but the owner is left.
+    """
+    own_notices = [
+        text
+        for head, its_texts in texts.items()
+        for text in its_texts
+        if text.removeprefix(LEFT_TO_RIGHT_MARK).startswith(f"{clean_sender(head)} ")
+    ]
+    groups = set()
+    for number, (head, its_texts) in enumerate(texts.items()):
+        name = clean_sender(head)
+        first_text = its_texts[0]
+        is_encryption = any(map(is_encryption_notice, its_texts))
+        # in a language that no table has: the first message of the file, which names WhatsApp
+        is_encryption = is_encryption or (number == 0 and "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS)
+        num_others = sum(clean_sender(other) not in {name, *ASSISTANTS} for other in texts)
+        is_quoted = any(_is_quoting(text, name) for text in own_notices)
+        only_notices = all(
+            is_encryption_notice(text) or is_event(text.removeprefix(LEFT_TO_RIGHT_MARK)) for text in its_texts
+        )
+        if counts[head] and (
+            (is_encryption and (num_others > 1 or (only_notices and len(its_texts) > 1)))
+            or (is_quoted and num_others > 0)
+        ):
+            groups.add(name)
+    return frozenset(groups)
+
+
+def _is_quoting(text: str, name: str) -> bool:
+    """Tell whether `name` stands in quotes in `text`."""
+    return re.search(rf"""["“”„«»「『״]{re.escape(name)}["“”«»」』״]""", text) is not None
+
+
+def _begins_with_name(text: str, names: Iterable[str]) -> bool:
+    return any(text.startswith(f"{name} ") for name in names)
