@@ -359,11 +359,80 @@ def test_in_a_group_the_others_names_stand_before_their_words(tmp_path):
     (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(group), encoding="utf-8")
     (conversation,), *_ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
     assert words(conversation) == [
-        ("user", "Dan: hi\n[PHONE]: who is this?"),
+        ("user", "Dan: hi\n[PHONE 1]: who is this?"),
         ("assistant", "me"),
         ("user", "Dan: ok"),
         ("assistant", "bye"),
     ]
+
+
+NUMBERS = ("+972 50-765-4321", "\u202a+44\xa020\xa07946\xa00958\u202c")
+TWO_NUMBERS = [
+    (0, "Rut", "hi"),
+    (1, NUMBERS[1], "who is this?"),
+    (2, NUMBERS[0], "ask +972 54-111-2222"),
+    (3, "Rut", "me"),
+    (4, NUMBERS[1], "ok"),
+    (5, "Rut", "bye"),
+    (6, NUMBERS[0], "..."),
+]
+
+
+def test_two_unsaved_numbers_stay_two_people(tmp_path):
+    (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    (conversation,), report, dropped, _ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
+    assert words(conversation)[1:4] == [
+        ("user", "[PHONE 1]: who is this?\n[PHONE 2]: ask [PHONE]"),
+        ("assistant", "me"),
+        ("user", "[PHONE 1]: ok"),
+    ]
+    assert [message["sender"] for message in dropped] == ["[PHONE 2]"]
+    people = {person["name"]: person["num_messages"] for person in report["exports"][0]["participants"]}
+    assert people == {"Rut": 3, "[PHONE 1]": 2, "[PHONE 2]": 2}
+    assert report["redactions"] == {"PHONE": 3}
+    written = "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
+    assert not any(part in written for part in ("7946", "765-4321", "111-2222"))
+
+
+@pytest.mark.parametrize("typed", ["[PHONE 2]", "[phone 2]", "+972 50-765-4321", "+972507654321"])
+def test_one_of_two_unsaved_numbers_can_be_imitated(tmp_path, typed):
+    (tmp_path / "chat.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    (conversation,), report, *_, result = convert(tmp_path, "chat.txt", imitate=typed)
+    assert report["person"] == ["[PHONE 2]"]
+    assert "Imitating [PHONE 2] +972 50-765-4321 (2 messages) of chat.txt" in result.stdout
+    assert words(conversation)[0] == ("user", "Rut: hi\n[PHONE 1]: who is this?")
+    assert words(conversation)[1] == ("assistant", "ask [PHONE]")
+
+
+def test_the_list_of_whom_to_imitate_tells_unsaved_numbers_apart(tmp_path):
+    (tmp_path / "chat.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    result = call(tmp_path, "chat.txt")
+    error_of(result)
+    assert "2 messages  [PHONE 1] +44 20 7946 0958\n        2 messages  [PHONE 2] +972 50-765-4321\n" in result.stderr
+    assert "nobody is called" in error_of(call(tmp_path, "chat.txt", "--imitate", "[PHONE 3]"))
+
+
+def test_numbers_count_by_first_appearance_over_all_exports(tmp_path):
+    (tmp_path / "new.txt").write_text(android([(900, NUMBERS[0], "a"), (901, "Rut", "b")]), encoding="utf-8")
+    (tmp_path / "old.txt").write_text(android([(0, NUMBERS[1], "c"), (1, "Rut", "d")]), encoding="utf-8")
+    _, report, *_ = convert(tmp_path, "new.txt", "old.txt", imitate="Rut")
+    names = [[person["name"] for person in export["participants"]] for export in report["exports"]]
+    assert names == [["[PHONE 2]", "Rut"], ["[PHONE 1]", "Rut"]]
+
+
+def test_a_chat_called_by_the_number_of_its_writer_has_its_placeholder(tmp_path):
+    name = "WhatsApp Chat with +972 50-765-4321.txt"
+    (tmp_path / name).write_text(android([(0, NUMBERS[0], "a"), (1, "Rut", "b")]), encoding="utf-8")
+    (conversation,), *_ = convert(tmp_path, name, imitate="Rut")
+    assert conversation["chat"] == "[PHONE 1]"
+
+
+def test_people_whose_names_are_hidden_stay_two_people(tmp_path):
+    group = [(0, "Dan", "a"), (1, "Noa", "b"), (2, "Rut", "c")]
+    (tmp_path / "chat.txt").write_text(android(group), encoding="utf-8")
+    (tmp_path / "hide.txt").write_text("Dan\nNoa\n", encoding="utf-8")
+    (conversation,), *_ = convert(tmp_path, "chat.txt", "--hide", "hide.txt", imitate="Rut")
+    assert words(conversation)[0] == ("user", "[HIDDEN 1]: a\n[HIDDEN 2]: b")
 
 
 def test_overlapping_exports_of_one_chat_are_merged_without_duplicates(tmp_path):

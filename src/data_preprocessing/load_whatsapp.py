@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from participants import choose_imitated, readable_name, shown_exports
+from participants import choose_imitated, hide_private_names, number_unsaved, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
 from common.script import (
@@ -216,6 +216,17 @@ def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) 
     return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
+def write_names(surveys: "list[ExportSurvey]", redactor: "Redactor | None") -> dict[str, str]:
+    """Return the name under which each sender is written; two unsaved numbers stay two people."""
+    exports = {survey.file.path: survey.participants for survey in surveys}
+    senders = list(dict.fromkeys(sender for participants in exports.values() for sender in participants))
+    if redactor is None:
+        return {sender: readable_name(sender) for sender in senders}
+    placeholders = number_unsaved(exports)
+    redactor.counts.update({"PHONE": len(placeholders)} if placeholders else {})
+    return hide_private_names(senders, placeholders, redactor.redact)
+
+
 def write_outputs(
     data_path: Path,
     surveys: "list[ExportSurvey]",
@@ -240,6 +251,9 @@ def write_outputs(
         until=arguments.until,
     )
     chats = group_by_chat(surveys)
+    names = write_names(surveys, redactor)
+    by_readable_name = {readable_name(sender): name for sender, name in names.items()}
+    titles = {chat.title: by_readable_name.get(chat.title) or redact(chat.title) for chat in chats}
     folder = data_path.parent
     with (
         exclusive_use(folder, "preprocessing"),
@@ -256,11 +270,10 @@ def write_outputs(
                 with_progress(survey.file.read(), f"Writing {printable(survey.file.path.name)}", survey.num_messages)
                 for survey in chat.surveys
             ]
-            names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
-            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated))
+            writer.write_chat(titles[chat.title], messages, names, chat.is_group(imitated))
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
-            surveys, chats, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
+            chats, names, titles, imitated, settings.unknown_placeholders, ledger, writer.totals(), redactor
         ) | {"data_sha256": writer.data_sha256}
         json.dump(report, report_file, ensure_ascii=False, indent=2)
         for file in (data_file, dropped_file, report_file):  # a full disk is noticed before any file is replaced

@@ -7,7 +7,7 @@ to `conversations`, where the files lie to the script.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 from typing import IO, Any
@@ -15,7 +15,6 @@ from typing import IO, Any
 from export_survey import ExportSurvey
 from merged_exports import Chat
 from message_filters import DROP_REASONS
-from participants import readable_name
 from redaction import Redactor
 
 from common.script import printable
@@ -108,8 +107,9 @@ class Ledger:
 
 
 def make_report(
-    surveys: Sequence[ExportSurvey],
     chats: Sequence[Chat],
+    names: Mapping[str, str],
+    titles: Mapping[str, str],
     imitated: Collection[str],
     unknown_placeholders: Mapping[str, int],
     ledger: Ledger,
@@ -118,26 +118,28 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the report: what became of the messages, what was found in each export, and advice.
 
-    `conversations` are the totals of the writer.
+    `names` and `titles` hold what is written for each sender and each chat's title; `conversations` are the totals of the
+    writer.
     """
     redact = redactor.redact if redactor else str
+    surveys = [survey for chat in chats for survey in chat.surveys]
     capped_exports = [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
     return {
         "format": REPORT_FORMAT,
-        "person": sorted({redact(readable_name(sender)) for sender in imitated}),
+        "person": sorted({names[sender] for sender in imitated}),
         "messages": ledger.totals(),
         "conversations": conversations,
         "redactions": dict(redactor.counts) if redactor else None,
         "unknown_placeholders": {redact(body): number for body, number in unknown_placeholders.items()},
         "exports": [
-            _describe_export(redact(chat.title), survey, imitated, redact) for chat in chats for survey in chat.surveys
+            _describe_export(titles[chat.title], survey, imitated, names) for chat in chats for survey in chat.surveys
         ],
         "advice": advise(conversations["num_replies"], capped_exports),
     }
 
 
 def _describe_export(
-    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
+    chat: str, survey: ExportSurvey, imitated: Collection[str], names: Mapping[str, str]
 ) -> dict[str, object]:
     """Return the part of the report about one export."""
     export = survey.export
@@ -157,7 +159,7 @@ def _describe_export(
         "warnings": export.warnings,
         "participants": [
             {
-                "name": redact(readable_name(sender)),
+                "name": names[sender],
                 "is_imitated": sender in imitated,
                 "num_messages": person.num_messages,
                 "first": person.first.isoformat(),
