@@ -793,6 +793,53 @@ def test_the_starter_passes_errors_on(project_copy):
     assert "WhatsappChatOriginal.txt: not found" in error_of(result)
 
 
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("", "bash preprocess_start.sh"),
+        ("", "sh preprocess_start.sh"),
+        ("", "./preprocess_start.sh"),
+        ("src/data_preprocessing", "python3 preprocess_start.sh"),
+        ("src/data_preprocessing", "bash preprocess_start.sh"),
+        ("src/data_preprocessing", "./preprocess_start.sh"),
+        ("src", "python3 ../preprocess_start.sh"),
+        ("src", "sh data_preprocessing/../../preprocess_start.sh"),
+    ],
+)
+def test_the_published_steps_work_and_errors_recommend_what_was_typed(project_copy, run_command, folder, command):
+    (project_copy / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    result = run_command(command, project_copy / folder)
+    error_of(result)
+    recommended = result.stderr.rstrip("\n").rpartition("as in: ")[2]
+    assert recommended in (f"{command} --imitate Dan", f"{command.removeprefix('sh ')} --imitate Dan")
+    result = run_command(f"{command} --imitate 'Rut Levi'", project_copy / folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(read_outputs(project_copy / "src/data_preprocessing/final_outputs")[0]) == 2
+
+
+def test_a_command_is_recommended_in_a_form_that_can_be_pasted(project_copy, tmp_path, run_command):
+    project = project_copy.rename(tmp_path / "a project")
+    result = run_command(f"bash '{project}/preprocess_start.sh' 'my chat.txt'", tmp_path)
+    assert "not found; check the path" in error_of(result)
+    (project / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    result = run_command(f"bash '{project}/preprocess_start.sh'", tmp_path)
+    assert f"as in: bash '{project}/preprocess_start.sh' --imitate Dan" in result.stderr
+
+
+def test_a_misspelled_export_is_answered_with_the_nearest(chat_dir):
+    error = error_of(run(chat_dir, "chatt.txt", "--imitate", "Rut"))
+    assert error == "load_whatsapp: chatt.txt: not found; check the path, or did you mean chat.txt?"
+
+
+@pytest.mark.parametrize(
+    "name", ["WhatsAppChatOriginal.txt", "WhatsappChatOriginal.txt.txt", "whatsappChatOriginal.TXT"]
+)
+def test_a_misspelled_default_export_is_named(project_copy, name):
+    (project_copy / "src/data_preprocessing" / name).write_text(android(CHAT), encoding="utf-8")
+    result = run(project_copy, script="src/data_preprocessing/load_whatsapp.py")
+    assert f"or did you mean src/data_preprocessing/{name}?" in error_of(result)
+
+
 def test_missing_packages_are_named_with_the_cure(chat_dir):
     result = subprocess.run(
         [sys.executable, "-S", str(SCRIPT), "chat.txt"], cwd=chat_dir, capture_output=True, text=True

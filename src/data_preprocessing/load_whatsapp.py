@@ -30,14 +30,18 @@ from preprocessing_options import parse_arguments
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
+    block_path,
+    check_blocks,
+    did_you_mean,
     exclusive_use,
     printable,
+    read_description,
     remove_abandoned_files,
     replacing,
     run_script,
+    shown_command,
     shown_path,
     shown_python,
-    warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
@@ -62,9 +66,9 @@ T = TypeVar("T")
 
 def main(typed: list[str] | None = None) -> None:
     """Read the exports twice: to learn who wrote and which placeholders are unknown, then to write the outputs."""
-    arguments = parse_arguments(__doc__, path_to_data, typed)
-    warn_of_other_blocks(OWN_PATH)
-    data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
+    arguments = parse_arguments(read_description(OWN_PATH), path_to_data, typed)
+    check_blocks(OWN_PATH)
+    data_path = arguments.path_to_data or block_path(path_to_data)  # typed ones count from the current folder
     check_reason(arguments.show_dropped)
     export_paths = find_export_paths(arguments.exports)
     check_outputs(data_path, export_paths)
@@ -90,7 +94,8 @@ def find_export_paths(given: list[Path]) -> list[Path]:
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or give its path: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
+                f"More > Export chat > Without media), or give its path: {shown_command(OWN_PATH)} EXPORT"
+                f"{did_you_mean(DEFAULT_EXPORT_PATHS[0])}"
             )
     found: dict[tuple[int, int], Path] = {}
     for path in given:

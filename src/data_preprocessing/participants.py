@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from common.script import ScriptError, printable, shown_path, shown_python
+from common.script import ScriptError, printable, shown_command, shown_path
 
 WHITESPACE_RE = re.compile(r"\s+")
 JOINERS = "\u200c\u200d"  # ZERO WIDTH NON-JOINER and JOINER: parts of words and of emoji
@@ -187,8 +187,8 @@ def _ask_whom_to_imitate(exports: Exports, placeholders: Mapping[str, str]) -> s
     """Ask at the terminal until a number or a name of the list is typed; without a terminal raise ScriptError."""
     names = list(_count_by_name(exports, placeholders))
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        script = shown_path(Path(__file__).resolve().with_name("load_whatsapp.py"))
-        command = shlex.join([shown_python(), script, *sys.argv[1:], "--imitate", names[0]])
+        script = Path(__file__).resolve().with_name("load_whatsapp.py")
+        command = f"{shown_command(script)} {shlex.join([*sys.argv[1:], '--imitate', names[0]])}"
         raise ScriptError(
             f"{shown_exports(exports)}: --imitate NAME is missing; name one of the participants"
             f"{_listed_participants(exports, placeholders)}\n  as in: {command}"

@@ -59,12 +59,14 @@ from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, HELD_OUT_NAME, LOG
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
+    check_blocks,
+    did_you_mean,
     exclusive_use,
     printable,
+    read_description,
     run_script,
     shown_path,
     shown_python,
-    warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ SEED = 0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, or go on training, and return the exit status; `arguments` stand for those of the command line."""
     block = {"base_model_id": base_model_id, "path_to_data": path_to_data, "saved_model_path": saved_model_path}
-    options = parse_options(__doc__, block, SEED, arguments)
-    warn_of_other_blocks(Path(__file__))
+    options = parse_options(read_description(Path(__file__)), block, SEED, arguments)
+    check_blocks(Path(__file__))
     check_launch()
     prepare_environment()
     if options.check:
@@ -107,7 +109,7 @@ def read_data(options: argparse.Namespace) -> TrainingData:
     """Read and check the conversations, and say what was left out."""
     path: Path = options.data_path
     if not path.exists():
-        raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first")
+        raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first{did_you_mean(path)}")
     if not path.is_file():
         raise ScriptError(f"{shown_path(path)}: is no file; give the formatted_data.jsonl of preprocess_start.sh")
     try:
