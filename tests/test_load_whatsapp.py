@@ -180,7 +180,13 @@ def test_the_ledger_says_what_was_found_and_what_it_means(chat_dir):
     assert (
         "\nPrivate data replaced, in kept messages, dropped messages and names: 1 [PHONE], 1 [LINK]\n" in result.stdout
     )
-    assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 56}
+    assert report["conversations"] == {
+        "num_conversations": 2,
+        "num_turns": 5,
+        "num_replies": 3,
+        "num_openers": 1,
+        "num_reply_chars": 56,
+    }
     assert "too few" in report["advice"][0]
     assert report["advice"][0] in result.stdout
 
@@ -328,6 +334,27 @@ def test_an_open_order_of_day_and_month_is_said_and_can_be_decided(tmp_path, fla
     assert "is a guess" in result.stderr
     conversations, *_ = convert(tmp_path, "chat.txt", flag, imitate="Rut")
     assert conversations[0]["started_at"].startswith(started)
+
+
+def test_a_short_israeli_chat_raises_no_warning_of_its_dates(tmp_path):
+    (tmp_path / "chat.txt").write_text("1.2.2024, 9:00 - דן: היי\n2.2.2024, 9:01 - רות: שלום\n", encoding="utf-8")
+    *_, result = convert(tmp_path, "chat.txt", imitate="רות")
+    assert "day/month/year (proven)" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("num_answers", "advice"), [(299, "299 answers are too few"), (300, "300 answers give a sketch")]
+)
+def test_what_opens_a_conversation_is_not_counted_as_an_answer(tmp_path, num_answers, advice):
+    messages = [message for n in range(num_answers) for message in ((200 * n, "Dan", "a"), (200 * n + 1, "Rut", "b"))]
+    messages += [(200 * n, "Rut", "hello?") for n in range(num_answers, num_answers + 50)]
+    (tmp_path / "chat.txt").write_text(android(messages), encoding="utf-8")
+    _, report, _, result = convert(tmp_path, "chat.txt", imitate="Rut")
+    assert report["conversations"]["num_replies"] == num_answers + 50
+    assert f"{num_answers + 50} replies of Rut" in result.stdout
+    assert "50 of which open a conversation" in result.stdout
+    assert report["advice"][0].startswith(advice)
 
 
 def test_unknown_placeholders_of_several_senders_are_dropped_and_listed(chat_dir):

@@ -312,7 +312,8 @@ def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> 
     made = report["conversations"]
     print(
         f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
-        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters"
+        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters, "
+        f"{made['num_openers']:,} of which open a conversation"
     )
     print(*report["advice"], sep="\n")
     print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
