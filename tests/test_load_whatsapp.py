@@ -452,6 +452,17 @@ def test_a_chat_called_by_the_number_of_its_writer_has_its_placeholder(tmp_path)
     (tmp_path / name).write_text(android([(0, NUMBERS[0], "a"), (1, "Rut", "b")]), encoding="utf-8")
     (conversation,), *_ = convert(tmp_path, name, imitate="Rut")
     assert conversation["chat"] == "[PHONE 1]"
+    assert "765" not in "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
+
+
+def test_values_in_the_name_of_a_group_and_in_its_notices_are_hidden(tmp_path):
+    name = "WhatsApp Chat with Trip 052-1234567.txt"
+    notice = '20/03/2023, 08:00 - Dan created group "Trip 052-1234567"\n'
+    (tmp_path / name).write_text(notice + android(CHAT), encoding="utf-8")
+    (conversation, _), report, dropped, _ = convert(tmp_path, name)
+    assert conversation["chat"] == report["exports"][0]["chat"] == "Trip [PHONE]"
+    assert dropped[0]["text"] == 'Dan created group "Trip [PHONE]"'
+    assert "1234567" not in "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
 
 
 def test_people_whose_names_are_hidden_stay_two_people(tmp_path):

@@ -124,7 +124,7 @@ def make_report(
     """
     redact = redactor.redact if redactor else str
     surveys = [survey for chat in chats for survey in chat.surveys]
-    capped_exports = [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
+    capped_exports = [redact(survey.file.path.name) for survey in surveys if is_at_cap(survey.num_messages)]
     return {
         "format": REPORT_FORMAT,
         "person": sorted({names[sender] for sender in imitated}),
@@ -133,7 +133,9 @@ def make_report(
         "redactions": dict(redactor.counts) if redactor else None,
         "unknown_placeholders": {redact(body): number for body, number in unknown_placeholders.items()},
         "exports": [
-            _describe_export(titles[chat.title], survey, imitated, names) for chat in chats for survey in chat.surveys
+            {"file": redact(survey.file.path.name)} | _describe_export(titles[chat.title], survey, imitated, names)
+            for chat in chats
+            for survey in chat.surveys
         ],
         "advice": advise(conversations["num_replies"] - conversations["num_openers"], capped_exports),
     }
@@ -146,7 +148,6 @@ def _describe_export(
     export = survey.export
     people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
     return {
-        "file": survey.file.path.name,
         "chat": chat,
         "format": export.format_description,
         "date_order": export.date_order,

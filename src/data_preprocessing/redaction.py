@@ -71,7 +71,7 @@ class Redactor:
         if "." in text or "/" in text:
             if "/" in text or "www." in text:
                 text = LINK_RE.sub(lambda match: match[0].replace(match[0].strip(), self._hide("LINK")), text)
-            if "@" in text:
+            if "@" in text or "＠" in text:
                 text = patterns.EMAIL_RE.sub(self._redact_email, without_joiners(text))
         if patterns.DIGIT_RE.search(text) is None:
             return self._redact_words(text) if _may_tell_in_words(text) else text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 # Cheap tests before the expressions below: a text without any of these, in lower case, matches none of them but STREET_RE.
 UNIT_WORDS = ("דיר", "קומה", "כניסה", "ד'", "ד׳", "כנ'", "כנ׳", "ap", "flat", "unit", "suite", "floor", "entrance")
@@ -39,13 +40,13 @@ _COUNTED_IN_HEBREW = (
 )
 # The first word of names of two: בן יהודה, דוד המלך. Other first words stay in the text: they may be no part of the name.
 _TWO_HEBREW_WORDS = rf"""(?:
-    (?:בן|אבן|אבא|אחד|קרן|המלך|קינג|עמק|דרך|הרב|רבי|נחלת|נווה|גבעת|שער|בעל|עולי|שבטי|אנשי|חובבי|יד|רמת)\s
-    (?!{_NO_HEBREW_NAME}(?!\w)){_HEBREW_LETTER}{{2,20}}
-  | יהודה\sהלוי | (?:דוד|שלמה|שאול)\sהמלך | משה\s(?:דיין|שרת|הס) | יצחק\s(?:רבין|שדה) | מנחם\sבגין | חנה\sסנש | שלום\sעליכם
+    (?:בן|אבן|אבא|קרן|המלך|קינג|עמק|דרך|הרב|רבי|נחלת|נווה|גבעת|שער|בעל|עולי|שבטי|אנשי|חובבי|יד|רמת)\s
+    (?!(?:דירה|קומה|כניסה|בניין)(?!\w)){_HEBREW_LETTER}{{2,20}}
+  | אחד\sהעם | יהודה\sהלוי | (?:דוד|שלמה|שאול)\sהמלך | משה\s(?:דיין|שרת|הס) | יצחק\s(?:רבין|שדה) | מנחם\sבגין | חנה\sסנש | שלום\sעליכם
   | לוי\sאשכול | גולדה\sמאיר | זלמן\sשזר | יגאל\sאלון | חיים\s(?:ויצמן|לבנון)
 )"""
-_HEBREW_WORD = rf"(?![בלמוהש]{{0,2}}{_NO_HEBREW_NAME}(?!\w))[א-ת]{_HEBREW_LETTER}{{1,19}}"
-_HEBREW_NAME = rf"(?:{_TWO_HEBREW_WORDS}|{_HEBREW_WORD})"
+_ANY_HEBREW_WORD = rf"[א-ת]{_HEBREW_LETTER}{{1,19}}"
+_HEBREW_WORD = rf"(?![בלמוהש]{{0,2}}{_NO_HEBREW_NAME}(?!\w)){_ANY_HEBREW_WORD}"
 # Streets that most towns have. A floor or an entrance tells an address only after one of them, for offices and shops have both.
 _KNOWN_STREETS = (
     "הרצל|ז['׳]בוטינסקי|ויצמן|רוטשילד|סוקולוב|ביאליק|בלפור|ארלוזורוב|הנביאים|אלנבי|דיזנגוף|קפלן|הירקון|שינקין|רמב[\"״]ם|בוגרשוב|פרישמן|בגין|"
@@ -53,9 +54,8 @@ _KNOWN_STREETS = (
     "herzl|jabotinsky|weizmann|rothschild|sokolov|bialik|balfour|arlozorov|allenby|dizengoff|kaplan|hayarkon|sheinkin|begin|rabin|nordau"
 )
 _KNOWN = rf"(?i:{_KNOWN_STREETS})(?!\w)"
-# The preposition stays: בהרצל 14 becomes ב[ADDRESS].
-_HEBREW_PREPOSITION = rf"(?P<before>[בלמ](?={_HEBREW_LETTER}{{3}}|{_TWO_HEBREW_WORDS}))?"
-_HEBREW_START = rf"(?<!\w)(?<![א-ת][\"'׳״])(?!(?![בלמ]?{_TWO_HEBREW_WORDS})[בלמוהש]{{0,2}}{_NO_HEBREW_NAME}(?!\w)){_HEBREW_PREPOSITION}"
+# The start of a name. The preposition stays: בהרצל 14 becomes ב[ADDRESS].
+_HEBREW_START = rf"(?<!\w)(?<![א-ת][\"'׳״])(?!(?![בלמ]?{_TWO_HEBREW_WORDS})[בלמוהש]{{0,2}}{_NO_HEBREW_NAME}(?!\w))(?P<before>[בלמ])?"
 _HOUSE = r"(?:מספר\s|מס['׳]\s)?\d{1,3}(?:\s?[א-ת]['׳]?(?!\w))?(?:/\d{1,3})?(?![\w/]|[.,:]\d)"
 _HEBREW_UNIT_NUMBER = rf"(?:\s(?:מספר|מס['׳]))?\s?(?:\d{{1,3}}|[א-ת]['׳]?)(?![\w/]|[.,:]\d)(?!\s{_COUNTED_IN_HEBREW})"
 _HEBREW_FLAT = rf"(?:דירה|דירת|ד['׳]){_HEBREW_UNIT_NUMBER}"
@@ -118,55 +118,54 @@ STREET_RE = re.compile(
     re.VERBOSE,
 )
 # Herzl 14 apartment 6, 14 Herzl apartment 6
-_NAME_HOUSE_UNIT_RES = (
-    re.compile(
-        rf"{_HEBREW_START}(?:{_HEBREW_NAME}\s{{1,2}}{_HOUSE}{_GAP}{_HEBREW_UNITS_WITH_FLAT}"
+_NAME_HOUSE_UNIT = (
+    (
+        rf"{_HEBREW_START}(?:(?:{_TWO_HEBREW_WORDS}|{_ANY_HEBREW_WORD})\s{{1,2}}{_HOUSE}{_GAP}{_HEBREW_UNITS_WITH_FLAT}"
         rf"|(?:{_TWO_HEBREW_WORDS}|{_KNOWN})\s{{1,2}}{_HOUSE}{_GAP}{_HEBREW_UNITS}"
-        rf"|(?<!\d\s){_HOUSE}\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN}){_GAP}{_HEBREW_UNITS})",
-        re.VERBOSE,
+        rf"|(?<!\d\s){_HOUSE}\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN}){_GAP}{_HEBREW_UNITS})"
     ),
-    re.compile(
+    (
         rf"(?<![\w.'-])(?:(?:{_CAPITAL_NAME}|{_ENGLISH_WORD})\s{{1,2}}{_ENGLISH_HOUSE}{_GAP}{_ENGLISH_UNITS_WITH_FLAT}"
-        rf"|{_KNOWN}\s{{1,2}}{_ENGLISH_HOUSE}{_GAP}{_ENGLISH_UNITS})",
-        re.VERBOSE,
+        rf"|{_KNOWN}\s{{1,2}}{_ENGLISH_HOUSE}{_GAP}{_ENGLISH_UNITS})"
     ),
-    re.compile(
+    (
         rf"(?<![\w.,:/-]){_ENGLISH_HOUSE}\s{{1,2}}(?:{_CAPITAL_NAME}{_GAP}{_ENGLISH_UNITS}"
-        rf"|{_ENGLISH_WORD}(?=,|[^\n]{{1,24}}{_ENDS_HERE}){_GAP}{_ENGLISH_UNITS_WITH_FLAT})",
-        re.VERBOSE,
+        rf"|{_ENGLISH_WORD}(?=,|[^\n]{{1,24}}{_ENDS_HERE}){_GAP}{_ENGLISH_UNITS_WITH_FLAT})"
     ),
 )
 # apartment 6, 14 Herzl
-_UNIT_NAME_HOUSE_RES = (
-    re.compile(
+_UNIT_NAME_HOUSE = (
+    (
         rf"(?<!\w)(?P<before>[בלמ])?{_HEBREW_UNITS}"
-        rf"(?:(?:,\s{{0,2}}[בל]?|\s{{1,2}}ב){_HEBREW_NAME}|\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN}))"
+        rf"(?:(?:,\s{{0,2}}[בל]?|\s{{1,2}}ב)(?:{_TWO_HEBREW_WORDS}|{_HEBREW_WORD})|\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN}))"
         rf"\s{{1,2}}{_HOUSE}(?!\s{_COUNTED_IN_HEBREW})"
-        rf"|(?<!\w){_HEBREW_UNITS}{_GAP}{_HOUSE}\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN})",
-        re.VERBOSE,
+        rf"|(?<!\w){_HEBREW_UNITS}{_GAP}{_HOUSE}\s{{1,2}}(?:{_TWO_HEBREW_WORDS}|{_KNOWN})"
     ),
-    re.compile(
+    (
         rf"(?<!\w){_ENGLISH_UNITS}(?:,\s{{0,2}}(?:(?:at|on|in)\s)?|\s(?:at|on|in)\s|\s(?={_KNOWN}|\d{{1,4}}\s))"
         rf"(?:{_CAPITAL_NAME}\s{{1,2}}{_ENGLISH_HOUSE}|{_KNOWN}\s{{1,2}}{_ENGLISH_HOUSE}|{_ENGLISH_HOUSE}\s{{1,2}}{_CAPITAL_NAME}"
-        rf"|{_ENGLISH_HOUSE}\s{{1,2}}{_ENGLISH_WORD}{_ENDS_HERE})(?!\s{_COUNTED_IN_ENGLISH})",
-        re.VERBOSE,
+        rf"|{_ENGLISH_HOUSE}\s{{1,2}}{_ENGLISH_WORD}{_ENDS_HERE})(?!\s{_COUNTED_IN_ENGLISH})"
     ),
 )
 # I live at 14 Herzl
-_SAID_RES = (
-    re.compile(
+_SAID = (
+    (
         rf"(?P<said>(?<!\w)(?:גרה?|גרים|גרות|מתגורר(?:ת|ים)?|ל?כתובת|הכתובת)(?:\s(?:שלי|שלנו|שלו|שלה|היא|זה))?[:\s]{{1,3}})"
-        rf"{_HEBREW_START}(?:{_TWO_HEBREW_WORDS}|{_HEBREW_WORD}(?:\s{_HEBREW_WORD}){{0,2}})"
-        rf"\s{{1,2}}{_HOUSE}(?!\s{{0,2}}{_COUNTED_IN_HEBREW}|\s[א-ת]{{2,12}}(?:ים|ות)(?!\w))",
-        re.VERBOSE,
+        rf"{_HEBREW_START}(?:{_TWO_HEBREW_WORDS}|{_ANY_HEBREW_WORD}(?:\s{_HEBREW_WORD}){{0,2}})"
+        rf"\s{{1,2}}{_HOUSE}(?!\s{{0,2}}{_COUNTED_IN_HEBREW}|\s[א-ת]{{2,12}}(?:ים|ות)(?!\w))"
     ),
-    re.compile(
+    (
         r"(?P<said>(?i:\b(?:liv(?:e|es|ed|ing)\s(?:at|on)|(?:my|our|the|his|her|their|new)\saddress(?:\sis)?:?|address:))\s{1,2})(?P<before>)"
         rf"(?:{_ENGLISH_HOUSE}\s{{1,2}}{_CAPITAL_NAME}|{_CAPITAL_NAME}\s{{1,2}}{_ENGLISH_HOUSE}"
-        rf"|{_ENGLISH_HOUSE}\s{{1,2}}{_ENGLISH_WORD}{_ENDS_HERE})(?!\s{{0,2}}{_COUNTED_IN_ENGLISH})",
-        re.VERBOSE,
+        rf"|{_ENGLISH_HOUSE}\s{{1,2}}{_ENGLISH_WORD}{_ENDS_HERE})(?!\s{{0,2}}{_COUNTED_IN_ENGLISH})"
     ),
 )
+
+
+@cache
+def _compiled(expressions: tuple[str, ...]) -> list[re.Pattern[str]]:
+    """Compile `expressions` when a text first needs them: all of them take 50 ms."""
+    return [re.compile(expression, re.VERBOSE) for expression in expressions]
 
 
 def hide_addresses(text: str, lowered: str, hide: Callable[[], str]) -> str:
@@ -183,12 +182,12 @@ def hide_addresses(text: str, lowered: str, hide: Callable[[], str]) -> str:
     text = STREET_RE.sub(replace, text)
     for word in UNIT_WORDS:  # any() with a generator takes three times as long
         if word in lowered:
-            for expression in _NAME_HOUSE_UNIT_RES + _UNIT_NAME_HOUSE_RES:
+            for expression in _compiled(_NAME_HOUSE_UNIT + _UNIT_NAME_HOUSE):
                 text = expression.sub(replace, text)
             break
     for word in SAYING_WORDS:
         if word in lowered:
-            for expression in _SAID_RES:
+            for expression in _compiled(_SAID):
                 text = expression.sub(replace, text)
             break
     return text
