@@ -13,11 +13,19 @@ if ! "$python" -c "import sys; sys.exit(sys.version_info < (3, 11))"; then
     echo "preprocess_start: $python: Python 3.11 or newer is needed; install it, or put it first on PATH" >&2
     exit 1
 fi
+case "${BASH##*/}:$0" in  # messages that show a command show the one that was typed
+    bash:*) typed="bash:$0" ;;
+    *:*/*) typed=":$0" ;;
+    *) typed="sh:$0" ;;
+esac
+PERSONALCHATBOT_STARTED_AS="${PERSONALCHATBOT_STARTED_AS:-$typed}"
+export PERSONALCHATBOT_STARTED_AS
 exec "$python" "$project/src/data_preprocessing/load_whatsapp.py" "$@"
 : <<'# end of the Python part'
 '''
 import os
 import sys
 
+os.environ.setdefault("PERSONALCHATBOT_STARTED_AS", "python3:" + sys.argv[0])
 os.execvp("sh", ["sh", __file__, *sys.argv[1:]])
 # end of the Python part

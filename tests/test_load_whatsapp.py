@@ -180,7 +180,13 @@ def test_the_ledger_says_what_was_found_and_what_it_means(chat_dir):
     assert (
         "\nPrivate data replaced, in kept messages, dropped messages and names: 1 [PHONE], 1 [LINK]\n" in result.stdout
     )
-    assert report["conversations"] == {"num_conversations": 2, "num_turns": 5, "num_replies": 3, "num_reply_chars": 56}
+    assert report["conversations"] == {
+        "num_conversations": 2,
+        "num_turns": 5,
+        "num_replies": 3,
+        "num_openers": 1,
+        "num_reply_chars": 56,
+    }
     assert "too few" in report["advice"][0]
     assert report["advice"][0] in result.stdout
 
@@ -330,6 +336,27 @@ def test_an_open_order_of_day_and_month_is_said_and_can_be_decided(tmp_path, fla
     assert conversations[0]["started_at"].startswith(started)
 
 
+def test_a_short_israeli_chat_raises_no_warning_of_its_dates(tmp_path):
+    (tmp_path / "chat.txt").write_text("1.2.2024, 9:00 - דן: היי\n2.2.2024, 9:01 - רות: שלום\n", encoding="utf-8")
+    *_, result = convert(tmp_path, "chat.txt", imitate="רות")
+    assert "day/month/year (proven)" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("num_answers", "advice"), [(299, "299 answers are too few"), (300, "300 answers give a sketch")]
+)
+def test_what_opens_a_conversation_is_not_counted_as_an_answer(tmp_path, num_answers, advice):
+    messages = [message for n in range(num_answers) for message in ((200 * n, "Dan", "a"), (200 * n + 1, "Rut", "b"))]
+    messages += [(200 * n, "Rut", "hello?") for n in range(num_answers, num_answers + 50)]
+    (tmp_path / "chat.txt").write_text(android(messages), encoding="utf-8")
+    _, report, _, result = convert(tmp_path, "chat.txt", imitate="Rut")
+    assert report["conversations"]["num_replies"] == num_answers + 50
+    assert f"{num_answers + 50} replies of Rut" in result.stdout
+    assert "50 of which open a conversation" in result.stdout
+    assert report["advice"][0].startswith(advice)
+
+
 def test_unknown_placeholders_of_several_senders_are_dropped_and_listed(chat_dir):
     unknown = [
         (10, "Dan", "<Média mellőzve>"),
@@ -359,11 +386,91 @@ def test_in_a_group_the_others_names_stand_before_their_words(tmp_path):
     (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(group), encoding="utf-8")
     (conversation,), *_ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
     assert words(conversation) == [
-        ("user", "Dan: hi\n[PHONE]: who is this?"),
+        ("user", "Dan: hi\n[PHONE 1]: who is this?"),
         ("assistant", "me"),
         ("user", "Dan: ok"),
         ("assistant", "bye"),
     ]
+
+
+NUMBERS = ("+972 50-765-4321", "\u202a+44\xa020\xa07946\xa00958\u202c")
+TWO_NUMBERS = [
+    (0, "Rut", "hi"),
+    (1, NUMBERS[1], "who is this?"),
+    (2, NUMBERS[0], "ask +972 54-111-2222"),
+    (3, "Rut", "me"),
+    (4, NUMBERS[1], "ok"),
+    (5, "Rut", "bye"),
+    (6, NUMBERS[0], "..."),
+]
+
+
+def test_two_unsaved_numbers_stay_two_people(tmp_path):
+    (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    (conversation,), report, dropped, _ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
+    assert words(conversation)[1:4] == [
+        ("user", "[PHONE 1]: who is this?\n[PHONE 2]: ask [PHONE]"),
+        ("assistant", "me"),
+        ("user", "[PHONE 1]: ok"),
+    ]
+    assert [message["sender"] for message in dropped] == ["[PHONE 2]"]
+    people = {person["name"]: person["num_messages"] for person in report["exports"][0]["participants"]}
+    assert people == {"Rut": 3, "[PHONE 1]": 2, "[PHONE 2]": 2}
+    assert report["redactions"] == {"PHONE": 3}
+    written = "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
+    assert not any(part in written for part in ("7946", "765-4321", "111-2222"))
+
+
+@pytest.mark.parametrize("typed", ["[PHONE 2]", "[phone 2]", "+972 50-765-4321", "+972507654321"])
+def test_one_of_two_unsaved_numbers_can_be_imitated(tmp_path, typed):
+    (tmp_path / "chat.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    (conversation,), report, *_, result = convert(tmp_path, "chat.txt", imitate=typed)
+    assert report["person"] == ["[PHONE 2]"]
+    assert "Imitating [PHONE 2] +972 50-765-4321 (2 messages) of chat.txt" in result.stdout
+    assert words(conversation)[0] == ("user", "Rut: hi\n[PHONE 1]: who is this?")
+    assert words(conversation)[1] == ("assistant", "ask [PHONE]")
+
+
+def test_the_list_of_whom_to_imitate_tells_unsaved_numbers_apart(tmp_path):
+    (tmp_path / "chat.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
+    result = call(tmp_path, "chat.txt")
+    error_of(result)
+    assert "2 messages  [PHONE 1] +44 20 7946 0958\n        2 messages  [PHONE 2] +972 50-765-4321\n" in result.stderr
+    assert "nobody is called" in error_of(call(tmp_path, "chat.txt", "--imitate", "[PHONE 3]"))
+
+
+def test_numbers_count_by_first_appearance_over_all_exports(tmp_path):
+    (tmp_path / "new.txt").write_text(android([(900, NUMBERS[0], "a"), (901, "Rut", "b")]), encoding="utf-8")
+    (tmp_path / "old.txt").write_text(android([(0, NUMBERS[1], "c"), (1, "Rut", "d")]), encoding="utf-8")
+    _, report, *_ = convert(tmp_path, "new.txt", "old.txt", imitate="Rut")
+    names = [[person["name"] for person in export["participants"]] for export in report["exports"]]
+    assert names == [["[PHONE 2]", "Rut"], ["[PHONE 1]", "Rut"]]
+
+
+def test_a_chat_called_by_the_number_of_its_writer_has_its_placeholder(tmp_path):
+    name = "WhatsApp Chat with +972 50-765-4321.txt"
+    (tmp_path / name).write_text(android([(0, NUMBERS[0], "a"), (1, "Rut", "b")]), encoding="utf-8")
+    (conversation,), *_ = convert(tmp_path, name, imitate="Rut")
+    assert conversation["chat"] == "[PHONE 1]"
+    assert "765" not in "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
+
+
+def test_values_in_the_name_of_a_group_and_in_its_notices_are_hidden(tmp_path):
+    name = "WhatsApp Chat with Trip 052-1234567.txt"
+    notice = '20/03/2023, 08:00 - Dan created group "Trip 052-1234567"\n'
+    (tmp_path / name).write_text(notice + android(CHAT), encoding="utf-8")
+    (conversation, _), report, dropped, _ = convert(tmp_path, name)
+    assert conversation["chat"] == report["exports"][0]["chat"] == "Trip [PHONE]"
+    assert dropped[0]["text"] == 'Dan created group "Trip [PHONE]"'
+    assert "1234567" not in "".join((tmp_path / "out" / name).read_text(encoding="utf-8") for name in OUTPUTS)
+
+
+def test_people_whose_names_are_hidden_stay_two_people(tmp_path):
+    group = [(0, "Dan", "a"), (1, "Noa", "b"), (2, "Rut", "c")]
+    (tmp_path / "chat.txt").write_text(android(group), encoding="utf-8")
+    (tmp_path / "hide.txt").write_text("Dan\nNoa\n", encoding="utf-8")
+    (conversation,), *_ = convert(tmp_path, "chat.txt", "--hide", "hide.txt", imitate="Rut")
+    assert words(conversation)[0] == ("user", "[HIDDEN 1]: a\n[HIDDEN 2]: b")
 
 
 def test_overlapping_exports_of_one_chat_are_merged_without_duplicates(tmp_path):
@@ -722,6 +829,53 @@ def test_the_starter_runs_from_any_folder_by_shell_and_by_python(project_copy, t
 def test_the_starter_passes_errors_on(project_copy):
     result = run(project_copy, "--imitate", "Rut", script="preprocess_start.sh")
     assert "WhatsappChatOriginal.txt: not found" in error_of(result)
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        ("", "bash preprocess_start.sh"),
+        ("", "sh preprocess_start.sh"),
+        ("", "./preprocess_start.sh"),
+        ("src/data_preprocessing", "python3 preprocess_start.sh"),
+        ("src/data_preprocessing", "bash preprocess_start.sh"),
+        ("src/data_preprocessing", "./preprocess_start.sh"),
+        ("src", "python3 ../preprocess_start.sh"),
+        ("src", "sh data_preprocessing/../../preprocess_start.sh"),
+    ],
+)
+def test_the_published_steps_work_and_errors_recommend_what_was_typed(project_copy, run_command, folder, command):
+    (project_copy / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    result = run_command(command, project_copy / folder)
+    error_of(result)
+    recommended = result.stderr.rstrip("\n").rpartition("as in: ")[2]
+    assert recommended in (f"{command} --imitate Dan", f"{command.removeprefix('sh ')} --imitate Dan")
+    result = run_command(f"{command} --imitate 'Rut Levi'", project_copy / folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(read_outputs(project_copy / "src/data_preprocessing/final_outputs")[0]) == 2
+
+
+def test_a_command_is_recommended_in_a_form_that_can_be_pasted(project_copy, tmp_path, run_command):
+    project = project_copy.rename(tmp_path / "a project")
+    result = run_command(f"bash '{project}/preprocess_start.sh' 'my chat.txt'", tmp_path)
+    assert "not found; check the path" in error_of(result)
+    (project / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    result = run_command(f"bash '{project}/preprocess_start.sh'", tmp_path)
+    assert f"as in: bash '{project}/preprocess_start.sh' --imitate Dan" in result.stderr
+
+
+def test_a_misspelled_export_is_answered_with_the_nearest(chat_dir):
+    error = error_of(run(chat_dir, "chatt.txt", "--imitate", "Rut"))
+    assert error == "load_whatsapp: chatt.txt: not found; check the path, or did you mean chat.txt?"
+
+
+@pytest.mark.parametrize(
+    "name", ["WhatsAppChatOriginal.txt", "WhatsappChatOriginal.txt.txt", "whatsappChatOriginal.TXT"]
+)
+def test_a_misspelled_default_export_is_named(project_copy, name):
+    (project_copy / "src/data_preprocessing" / name).write_text(android(CHAT), encoding="utf-8")
+    result = run(project_copy, script="src/data_preprocessing/load_whatsapp.py")
+    assert f"or did you mean src/data_preprocessing/{name}?" in error_of(result)
 
 
 def test_missing_packages_are_named_with_the_cure(chat_dir):

@@ -117,7 +117,17 @@ def test_every_script_answers_help_without_libraries(script):
     assert "usage:" in result.stdout
 
 
-@pytest.mark.parametrize("script", ["src/demo/run_demo.sh", "src/demo/set_up_venv.sh", "tests/run_tests.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "preprocess_start.sh",
+        "src/data_preprocessing/preprocess_start.sh",
+        "src/demo/run_demo.sh",
+        "src/demo/set_up_venv.sh",
+        "tests/run_tests.sh",
+        ".ci/run",
+    ],
+)
 def test_shell_scripts_can_be_run(script):
     assert (ROOT / script).stat().st_mode & 0o100
     assert subprocess.run(["bash", "-n", ROOT / script], check=False).returncode == 0

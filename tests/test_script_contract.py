@@ -1,12 +1,14 @@
 """What every script promises at its door (`common.script`): errors, exit codes, whole and private files."""
 
 import os
+import re
 import resource
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -199,11 +201,103 @@ def test_a_block_that_differs_is_named(tmp_path, capsys, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
     monkeypatch.setattr(contract, "PROJECT_ROOT", tmp_path)
-    contract.warn_of_other_blocks(tmp_path / "src/data_preprocessing/load_whatsapp.py")
+    contract.check_blocks(tmp_path / "src/data_preprocessing/load_whatsapp.py")
     assert capsys.readouterr().err == (
         'warning: saved_model_path is "saved_model" in load_whatsapp.py but "other" in src/chat/chat_bot.py; '
         "make them the same\n"
     )
+
+
+BLOCK = """################# FILL IN #################
+base_model_id = "/models/my base"  # on this disk
+path_to_data = '{folder}/new/folder/data.jsonl'
+saved_model_path = "{folder}/also new/model"
+###########################################
+"""
+SCRIPTS = contract.SCRIPTS_WITH_A_BLOCK
+OLD_BLOCK_RE = re.compile(
+    r"^# Fill in .*\nbase_model_id = .*\npath_to_data = .*\nsaved_model_path = .*\n", re.MULTILINE
+)
+
+
+@pytest.fixture
+def block_on_top(project_copy, tmp_path):
+    """A copy whose three scripts have the block, with absolute paths and lines of ####, above everything."""
+    for name in SCRIPTS:
+        source = (project_copy / name).read_text(encoding="utf-8")
+        assert len(OLD_BLOCK_RE.findall(source)) == 1
+        block = BLOCK.format(folder=tmp_path)
+        (project_copy / name).write_text(block + OLD_BLOCK_RE.sub("", source), encoding="utf-8")
+    return project_copy
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_is_the_same_with_the_block_above_the_docstring(block_on_top, name):
+    texts = []
+    for project in (contract.PROJECT_ROOT, block_on_top):
+        done = subprocess.run([sys.executable, project / name, "--help"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        texts.append(done.stdout.partition("\n\n")[2].partition("\n\n")[0])
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("Stage ")
+
+
+def test_the_block_may_stand_above_everything_and_hold_absolute_paths(block_on_top, tmp_path, run_command):
+    chat = "20/03/2023, 09:00 - Dan: hi\n20/03/2023, 09:01 - Rut: hey\n"
+    (block_on_top / "src/data_preprocessing/WhatsappChatOriginal.txt").write_text(chat, encoding="utf-8")
+    done = run_command("python3 src/data_preprocessing/load_whatsapp.py --imitate Rut", block_on_top)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "new/folder/data.jsonl").is_file()
+    done = run_command("python3 src/training/fine_tuning_model.py", block_on_top)
+    assert (done.returncode, "/models/my base: no such folder" in done.stderr) == (1, True), done.stderr
+    done = run_command("python3 src/chat/chat_bot.py", block_on_top)
+    assert f"{tmp_path}/also new/model: no trained model yet" in done.stderr
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_constant_assigned_twice_is_refused_with_both_lines(project_copy, run_command, name):
+    source = (project_copy / name).read_text(encoding="utf-8")
+    (project_copy / name).write_text('saved_model_path = "other"\n' + source, encoding="utf-8")
+    line = source.split("\n").index('saved_model_path = "saved_model"') + 2
+    done = run_command(f"python3 {name}", project_copy)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{Path(name).stem}: {name}: saved_model_path is assigned in line 1 and again in line {line}; delete one\n"
+    )
+
+
+@pytest.mark.parametrize("value", [r'r"C:\Users\dan\data.jsonl"', r'"C:\new\data.jsonl"', '"C:/Users/dan/data.jsonl"'])
+def test_a_windows_path_is_refused_with_the_cure(project_copy, run_command, value):
+    name = SCRIPTS[0]
+    source = re.sub("(?m)^path_to_data = .*", lambda _: f"path_to_data = {value}", (project_copy / name).read_text())
+    (project_copy / name).write_text(source, encoding="utf-8")
+    done = run_command(f"python3 {name}", project_copy)
+    assert done.returncode == 1
+    assert "path_to_data in line 11 is a Windows path; under WSL write C:\\Users as /mnt/c/Users" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_values_are_compared_not_their_spelling(project_copy, run_command):
+    name = "src/chat/chat_bot.py"
+    source = (project_copy / name).read_text(encoding="utf-8")
+    source = source.replace('saved_model_path = "saved_model"', "saved_model_path: str = 'saved_model'  # mine")
+    (project_copy / name).write_text(source, encoding="utf-8")
+    assert "warning" not in run_command(f"python3 {name}", project_copy).stderr
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/dan")
+    assert contract.block_path("~/data.jsonl") == Path("/home/dan/data.jsonl")
+    assert contract.block_path("data.jsonl") == contract.PROJECT_ROOT / "data.jsonl"
+
+
+def test_the_nearest_path_is_found_at_any_depth(tmp_path):
+    (tmp_path / "final_outputs").mkdir()
+    (tmp_path / "final_outputs/formatted_data.jsonl").touch()
+    assert contract.nearest_path(tmp_path / "final_output/formated_data.jsonl") == (
+        tmp_path / "final_outputs/formatted_data.jsonl"
+    )
+    assert contract.nearest_path(tmp_path / "final_outputs/other.txt") is None
 
 
 def test_it_loads_no_library(run_code):

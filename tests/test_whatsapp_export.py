@@ -263,6 +263,9 @@ def dates(tmp_path, texts, template="{}, 18:15 - Rut: hi\n", **options):
         (["02/01/2022", "02/02/2022", "02/03/2022"], "month/day/year", False),
         (["01/02/2022"], "day/month/year", False),
         (["2022/01/02"], "year/month/day", True),
+        (["1.2.2024", "2.1.2024"], "day/month/year", True),  # dots settle it, also where the clock was set back
+        (["1.2.24"], "day/month/year", True),
+        (["9.30.2022", "10.1.2022"], "month/day/year", False),  # no country writes so
         (["22-12-30", "22-12-31"], "year/month/day", True),
         (["22-09-30", "23-01-02"], "year/month/day", True),
         (["13/01/2022", "12/13/2022", "14/01/2022", "15/01/2022"], "day/month/year", True),  # one was pasted

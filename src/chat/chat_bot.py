@@ -40,7 +40,7 @@ from terminal import (
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
 from common.model_folder import RANGES, Sampling, range_of
-from common.script import PROJECT_ROOT, printable, run_script, shown_path, warn_of_other_blocks
+from common.script import PROJECT_ROOT, check_blocks, printable, read_description, run_script, shown_path
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
@@ -61,7 +61,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "nf4")
 def main() -> int:
     """Chat until the user leaves, and return the exit status."""
     options = parse_arguments()
-    warn_of_other_blocks(Path(__file__))
+    check_blocks(Path(__file__))
     prepare_environment()
     work_offline()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
@@ -73,7 +73,7 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line; typed paths count from the current folder, the block's from the project's."""
-    parser = make_parser(__doc__, f"in the chat:\n{help_text()}\n\n{EXAMPLES}")
+    parser = make_parser(read_description(Path(__file__)), f"in the chat:\n{help_text()}\n\n{EXAMPLES}")
     add_trained_model(parser, saved_model_path)
     parser.add_argument("--path-to-data", metavar="FILE", help="unused here; all three scripts accept it")
     parser.add_argument(

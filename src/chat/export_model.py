@@ -30,11 +30,11 @@ from common.script import (
     PROJECT_ROOT,
     TEMPORARY_PREFIX,
     ScriptError,
+    check_blocks,
     flush_folder,
     remove_abandoned_files,
     run_script,
     shown_path,
-    warn_of_other_blocks,
 )
 
 DEFAULT_EXPORT_PATH = "exported_model"
@@ -51,7 +51,7 @@ def main() -> int:
     """Check, write the merged model beside the target, verify it, rename it."""
     options = parse_arguments()
     export_dir: Path = options.export_path
-    warn_of_other_blocks(Path(chat_bot.__file__))
+    check_blocks(Path(chat_bot.__file__))
     prepare_environment()
     work_offline()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)

@@ -30,7 +30,7 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
-from common.script import PROJECT_ROOT, ScriptError, shown_path
+from common.script import PROJECT_ROOT, ScriptError, did_you_mean, shown_path
 
 MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
 
@@ -81,7 +81,8 @@ def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedMo
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     if not folder.exists():
-        raise ScriptError(f"{shown_path(folder)}: no trained model yet; run src/training/fine_tuning_model.py first")
+        cure = f"run src/training/fine_tuning_model.py first{did_you_mean(folder)}"
+        raise ScriptError(f"{shown_path(folder)}: no trained model yet; {cure}")
     if not folder.is_dir():
         raise ScriptError(f"{shown_path(folder)}: is a file, not the folder of a trained model; check the path")
     path = folder / SETTINGS_NAME

@@ -35,13 +35,14 @@ from common.model_folder import ADAPTER_NAME
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
+    block_path,
+    check_blocks,
     counted,
     exclusive_use,
     remove_abandoned_files,
     replacing,
     run_script,
     shown_path,
-    warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ EXAMPLES = """examples:
 def main() -> int:
     """Measure and report; return the exit status."""
     options = parse_arguments()
-    warn_of_other_blocks(Path(chat_bot.__file__))
+    check_blocks(Path(chat_bot.__file__))
     if options.score_quiz is not None:
         return score_quiz(options)
     if options.plant_canaries is not None:
@@ -385,7 +386,7 @@ def score_quiz(options: argparse.Namespace) -> int:
 
 def plant_canaries(options: argparse.Namespace) -> int:
     """Write a copy of the data with invented secrets, for a trial training that `--leak-probe` measures."""
-    source = options.path_to_data or PROJECT_ROOT / chat_bot.path_to_data
+    source = options.path_to_data or block_path(chat_bot.path_to_data)
     target = options.plant_canaries
     check_folder_of(target)
     num_planted = plant_into_file(source, target, options.seed)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from common.script import PROJECT_ROOT, ScriptError, shown_path
+from common.script import ScriptError, block_path, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_DIGITS = 18  # of a whole number: every random number generator accepts that many
@@ -35,7 +35,7 @@ def add_trained_model(parser: argparse.ArgumentParser, saved_model_path: str) ->
     model.add_argument(
         "--saved-model-path",
         type=typed_path,
-        default=PROJECT_ROOT / saved_model_path,
+        default=block_path(saved_model_path),
         metavar="DIR",
         help=f"the trained folder (default: {saved_model_path})",
     )

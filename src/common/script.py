@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -27,7 +28,11 @@ SCRIPTS_WITH_A_BLOCK = (
     "src/training/fine_tuning_model.py",
     "src/chat/chat_bot.py",
 )
-BLOCK_LINE_RE = re.compile(r"^(base_model_id|path_to_data|saved_model_path) *= *(.+?) *$", re.MULTILINE)
+BLOCK_NAMES = ("base_model_id", "path_to_data", "saved_model_path")
+DESCRIPTION_RE = re.compile(r'^"""(.*?)"""', re.DOTALL | re.MULTILINE)
+WINDOWS_PATH_RE = re.compile(r"[A-Za-z]:[\\/]|[\x00-\x1f]")  # "C:\new" holds a line break
+STARTED_AS = "PERSONALCHATBOT_STARTED_AS"  # bash:preprocess_start.sh, as typed; set by that file
+MIN_LIKENESS = 0.7  # of two names, to offer one for the other
 
 TEMPORARY_PREFIX = ".unfinished-"  # then the process number, so that a later run knows which are abandoned
 TEMPORARY_RE = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)-")
@@ -96,23 +101,112 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
-def warn_of_other_blocks(own_script: Path) -> None:
-    """Print a warning for each value of `own_script`'s fill-in block that differs in another script.
+def shown_command(own_script: Path) -> str:
+    """Return the command, without its arguments, that started `own_script`: as typed where a starter says it."""
+    program, _, path = os.environ.get(STARTED_AS, "").partition(":")
+    command = [program, path] if path else [shown_python(), shown_path(own_script)]
+    return printable(shlex.join(part for part in command if part))
 
-    A script without a block passes the script whose block it uses.
+
+def nearest_path(path: Path) -> Path | None:
+    """Return the path that exists and is spelled most like `path`, which does not exist; None when none is like it."""
+    import difflib
+
+    existing = path.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    missing, *rest = path.absolute().relative_to(existing).parts or ("",)
+    try:
+        by_folded = {name.casefold(): name for name in sorted(os.listdir(existing))}
+    except OSError:
+        return None
+    alike = difflib.get_close_matches(missing.casefold(), by_folded, 1, MIN_LIKENESS)
+    if not alike:
+        return None
+    nearest = existing / by_folded[alike[0]]
+    if not rest:
+        return nearest
+    below = nearest.joinpath(*rest)
+    return below if below.exists() else nearest_path(below)
+
+
+def did_you_mean(path: Path) -> str:
+    """Return `, or did you mean ...?` for a path that does not exist, "" when nothing there is like it."""
+    nearest = nearest_path(path)
+    return f", or did you mean {shown_path(nearest)}?" if nearest else ""
+
+
+# ---- The fill-in block -----------------------------------------------------------------------------------------------
+
+
+def block_path(value: str) -> Path:
+    """Return the path that a value of the fill-in block means: relative ones count from the project, `~` is the home."""
+    return PROJECT_ROOT / os.path.expanduser(value)
+
+
+def read_description(own_script: Path) -> str:
+    """Return the docstring of `own_script`, which is no `__doc__` when the fill-in block stands above it."""
+    match = DESCRIPTION_RE.search(own_script.read_text(encoding="utf-8"))
+    return match[1] if match else ""
+
+
+def check_blocks(own_script: Path) -> None:
+    """Check the fill-in block of `own_script`, and print a warning for each value that another script's block sets differently.
+
+    Raises ScriptError when a value is assigned twice or is a Windows path. A script without a block of its own gives the one
+    it takes its values from.
     """
-    own_values = dict(BLOCK_LINE_RE.findall(own_script.read_text(encoding="utf-8")))
+    own = _read_block(own_script)
+    for name, assignments in own.items():
+        lines = [line for line, _, _ in assignments]
+        if len(lines) > 1:
+            raise ScriptError(
+                f"{shown_path(own_script)}: {name} is assigned in line {lines[0]} and again in line {lines[1]}; delete one"
+            )
+        line, _, value = assignments[0]
+        if isinstance(value, str) and WINDOWS_PATH_RE.search(value):
+            raise ScriptError(
+                f"{shown_path(own_script)}: {name} in line {line} is a Windows path; under WSL write C:\\Users as /mnt/c/Users, "
+                "with forward slashes"
+            )
     for relative_path in SCRIPTS_WITH_A_BLOCK:
         script_path = PROJECT_ROOT / relative_path
         if not script_path.is_file() or script_path.samefile(own_script):
             continue
-        for name, value in BLOCK_LINE_RE.findall(script_path.read_text(encoding="utf-8")):
-            if name in own_values and value != own_values[name]:
+        for name, assignments in _read_block(script_path).items():
+            _, shown, value = assignments[-1]
+            if name in own and value != own[name][-1][2]:
                 print(
-                    f"warning: {name} is {own_values[name]} in {own_script.name} but {value} in {relative_path}; "
+                    f"warning: {name} is {own[name][-1][1]} in {own_script.name} but {shown} in {relative_path}; "
                     "make them the same",
                     file=sys.stderr,
                 )
+
+
+def _read_block(script_path: Path) -> dict[str, list[tuple[int, str, object]]]:
+    """Return (line, value as written, value) of each assignment to the three names; a value that is computed stays as written."""
+    import ast
+
+    source = script_path.read_text(encoding="utf-8")
+    try:
+        statements = ast.parse(source).body
+    except (SyntaxError, ValueError):  # of another script, which says so itself when it is run
+        return {}
+    block: dict[str, list[tuple[int, str, object]]] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign):
+            targets: list[ast.expr] = statement.targets
+        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+            targets = [statement.target]
+        else:
+            continue
+        assert statement.value is not None
+        shown = ast.get_source_segment(source, statement.value) or ""
+        value = statement.value.value if isinstance(statement.value, ast.Constant) else shown
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in BLOCK_NAMES:
+                block.setdefault(target.id, []).append((statement.lineno, printable(shown), value))
+    return block
 
 
 @contextmanager
@@ -238,7 +332,9 @@ def _user_message(error: BaseException) -> str | None:
     if isinstance(error, ScriptError):
         return str(error)
     if isinstance(error, OSError) and error.errno in OS_ERROR_CURES and error.filename is not None:
-        return f"{shown_path(Path(os.fsdecode(error.filename)))}: {OS_ERROR_CURES[error.errno]}"
+        path = Path(os.fsdecode(error.filename))
+        hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
+        return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
     return None
 
 

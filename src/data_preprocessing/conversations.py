@@ -133,6 +133,7 @@ class ConversationWriter:
         self.num_conversations = 0
         self.num_turns = 0
         self.num_replies = 0  # turns of the imitated person
+        self.num_openers = 0  # of them, those that begin a conversation and answer nothing
         self.num_reply_chars = 0
         self._data_file = data_file
         self._ledger = ledger
@@ -151,6 +152,7 @@ class ConversationWriter:
             "num_conversations": self.num_conversations,
             "num_turns": self.num_turns,
             "num_replies": self.num_replies,
+            "num_openers": self.num_openers,
             "num_reply_chars": self.num_reply_chars,
         }
 
@@ -221,6 +223,7 @@ class ConversationWriter:
         self.num_conversations += 1
         self.num_turns += len(turns)
         self.num_replies += len(replies)
+        self.num_openers += turns[0]["role"] == ASSISTANT
         self.num_reply_chars += sum(map(len, replies))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from export_file import EXPORT_AGAIN, ExportError
@@ -100,10 +100,11 @@ def find_order(headers: list[Header], later_dates: Iterable[str], day_first: boo
         "short": ("day/month/year", "month/day/year", "year/month/day"),
     }[shape.year_place]
     order, num_impossible = _find_best_order(
-        _distinct_dates([header.date_text for header in headers], later_dates), candidates, _likely_order(headers)
+        _distinct_dates([header.date_text for header in headers], later_dates),
+        candidates,
+        _likely_order(headers),
+        _unwritten_orders(headers[0]),
     )
-    if shape.year_place == "first" and order.name == "year/month/day":
-        order = DateOrder(order.name, is_proven=True)  # no country writes year, day, month
     if day_first is not None and shape.year_place != "first":
         day_or_month_first = candidates[:2]  # in this order, where the year does not come first
         wanted = day_or_month_first[0 if day_first else 1]
@@ -139,6 +140,18 @@ def _likely_order(headers: list[Header]) -> str:
     return "month/day/year" if shape.date_kind == "/" and has_capitals and not is_padded else "day/month/year"
 
 
+def _unwritten_orders(header: Header) -> set[str]:
+    """Return the orders that no country uses for dates of this form: the month first with dots, the day before the month in
+    the middle, and two digits of the year first with dots but without spaces.
+    """
+    unwritten = {"year/day/month"}
+    if header.shape.date_kind == ".":
+        unwritten.add("month/day/year")
+        if header.shape.word_place != "before" and ". " not in header.date_text:
+            unwritten.add("year/month/day")
+    return unwritten
+
+
 class _Trial:
     """One order tried on the dates of a file."""
 
@@ -172,11 +185,12 @@ class _Trial:
 
 
 def _find_best_order(
-    dates: Iterable[tuple[int, int, int]], candidates: tuple[str, ...], likely: str
+    dates: Iterable[tuple[int, int, int]], candidates: tuple[str, ...], likely: str, unwritten: Collection[str]
 ) -> tuple[DateOrder, dict[str, int]]:
     """Return the order that fits `dates` (in file order) best, and how many dates are impossible in each order.
 
-    `likely` decides between orders that fit equally well. `dates` is read only as far as needed.
+    `likely` decides between orders that fit equally well; `unwritten` orders are taken only where no other gives dates that
+    exist. `dates` is read only as far as needed.
     """
     trials = [_Trial(name) for name in candidates]
     for numbers in dates:
@@ -185,6 +199,14 @@ def _find_best_order(
         failures = sorted(trial.num_failures for trial in trials)
         if failures[0] == 0 and all(count >= MIN_FAILURES for count in failures[1:]):
             break
-    best, *others = sorted(trials, key=lambda trial: (*trial.faults(), trial.order.name != likely))
-    is_proven = all(trial.num_failures > best.num_failures for trial in others)
+
+    def faults(trial: _Trial) -> tuple[int | bool, ...]:
+        num_impossible, num_unlikely, *smaller = trial.faults()
+        name = trial.order.name
+        return (num_impossible, num_unlikely, name in unwritten, *smaller, name != likely)
+
+    best, *others = sorted(trials, key=faults)
+    is_proven = best.order.name not in unwritten and all(
+        trial.num_failures > best.num_failures or trial.order.name in unwritten for trial in others
+    )
     return DateOrder(best.order.name, is_proven), {trial.order.name: trial.num_impossible for trial in trials}

@@ -24,20 +24,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from participants import choose_imitated, readable_name, shown_exports
+from participants import choose_imitated, hide_private_names, number_unsaved, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
+    block_path,
+    check_blocks,
+    did_you_mean,
     exclusive_use,
     printable,
+    read_description,
     remove_abandoned_files,
     replacing,
     run_script,
+    shown_command,
     shown_path,
     shown_python,
-    warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
@@ -62,9 +66,9 @@ T = TypeVar("T")
 
 def main(typed: list[str] | None = None) -> None:
     """Read the exports twice: to learn who wrote and which placeholders are unknown, then to write the outputs."""
-    arguments = parse_arguments(__doc__, path_to_data, typed)
-    warn_of_other_blocks(OWN_PATH)
-    data_path = arguments.path_to_data or PROJECT_ROOT / path_to_data  # typed ones count from the current folder
+    arguments = parse_arguments(read_description(OWN_PATH), path_to_data, typed)
+    check_blocks(OWN_PATH)
+    data_path = arguments.path_to_data or block_path(path_to_data)  # typed ones count from the current folder
     check_reason(arguments.show_dropped)
     export_paths = find_export_paths(arguments.exports)
     check_outputs(data_path, export_paths)
@@ -90,7 +94,8 @@ def find_export_paths(given: list[Path]) -> list[Path]:
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or give its path: {shown_python()} {shown_path(OWN_PATH)} EXPORT"
+                f"More > Export chat > Without media), or give its path: {shown_command(OWN_PATH)} EXPORT"
+                f"{did_you_mean(DEFAULT_EXPORT_PATHS[0])}"
             )
     found: dict[tuple[int, int], Path] = {}
     for path in given:
@@ -216,6 +221,17 @@ def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) 
     return Redactor(region, [word.strip() for word in hidden_words if word.strip()])
 
 
+def write_names(surveys: "list[ExportSurvey]", redactor: "Redactor | None") -> dict[str, str]:
+    """Return the name under which each sender is written; two unsaved numbers stay two people."""
+    exports = {survey.file.path: survey.participants for survey in surveys}
+    senders = list(dict.fromkeys(sender for participants in exports.values() for sender in participants))
+    if redactor is None:
+        return {sender: readable_name(sender) for sender in senders}
+    placeholders = number_unsaved(exports)
+    redactor.counts.update({"PHONE": len(placeholders)} if placeholders else {})
+    return hide_private_names(senders, placeholders, redactor.redact)
+
+
 def write_outputs(
     data_path: Path,
     surveys: "list[ExportSurvey]",
@@ -242,6 +258,9 @@ def write_outputs(
     chats, doubts = group_by_chat(surveys, imitated)
     for doubt in doubts:
         print(f"warning: {printable(doubt)}", file=sys.stderr)
+    names = write_names(surveys, redactor)
+    by_readable_name = {readable_name(sender): name for sender, name in names.items()}
+    titles = {chat.title: by_readable_name.get(chat.title) or redact(chat.title) for chat in chats}
     folder = data_path.parent
     with (
         exclusive_use(folder, "preprocessing"),
@@ -260,11 +279,10 @@ def write_outputs(
                 )
                 for survey, view in zip(chat.surveys, chat.views, strict=True)
             ]
-            names = {sender: redact(readable_name(sender)) for sender in sorted(chat.senders)}
-            writer.write_chat(redact(chat.title), messages, names, chat.is_group(imitated), chat.is_exact)
+            writer.write_chat(titles[chat.title], messages, names, chat.is_group(imitated), chat.is_exact)
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
-            surveys, chats, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor
+            chats, names, titles, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor
         ) | {"data_sha256": writer.data_sha256}
         json.dump(report, report_file, ensure_ascii=False, indent=2)
         for file in (data_file, dropped_file, report_file):  # a full disk is noticed before any file is replaced
@@ -298,7 +316,8 @@ def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> 
     made = report["conversations"]
     print(
         f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
-        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters"
+        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters, "
+        f"{made['num_openers']:,} of which open a conversation"
     )
     print(*report["advice"], sep="\n")
     print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")

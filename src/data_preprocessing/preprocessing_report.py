@@ -7,7 +7,7 @@ to `conversations`, where the files lie to the script.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from json.encoder import encode_basestring
 from typing import IO, Any
@@ -15,7 +15,6 @@ from typing import IO, Any
 from export_survey import ExportSurvey
 from merged_exports import Chat
 from message_filters import DROP_REASONS
-from participants import readable_name
 from redaction import Redactor
 
 from common.script import printable
@@ -26,10 +25,11 @@ REPORT_FORMAT = 1
 EXPORT_CAPS = (40_000, 10_000)
 CAP_TOLERANCE = 0.01  # "about"
 
-# How many replies are needed, from the project's own measurements of how many held-out replies tell an imitation from the
-# person: 50 show the length of replies only, 300 to 500 show emoji and laughter too. 10 to 20 % are held out.
-NUM_REPLIES_SKETCH = 250
-NUM_REPLIES_ENOUGH = 2_500
+# How many answers (replies to something; what opens a conversation cannot be measured) are needed. Of a short chat a fifth is
+# held out, the style report wants 50 of those, and leaves out the long ones that training saw too: about 300 in all. 50 show
+# the length of replies only, 300 to 500 show emoji and laughter too.
+NUM_ANSWERS_SKETCH = 300
+NUM_ANSWERS_ENOUGH = 2_500
 
 NUM_EXAMPLES = 20  # printed for one reason; dropped_messages.jsonl has all
 NUM_EXAMPLE_CHARS = 100
@@ -107,8 +107,9 @@ class Ledger:
 
 
 def make_report(
-    surveys: Sequence[ExportSurvey],
     chats: Sequence[Chat],
+    names: Mapping[str, str],
+    titles: Mapping[str, str],
     imitated: Collection[str],
     unknown_placeholders: Mapping[str, int],
     ledger: Ledger,
@@ -117,33 +118,36 @@ def make_report(
 ) -> dict[str, Any]:
     """Return the report: what became of the messages, what was found in each export, and advice.
 
-    `conversations` are the totals of the writer.
+    `names` and `titles` hold what is written for each sender and each chat's title; `conversations` are the totals of the
+    writer.
     """
     redact = redactor.redact if redactor else str
-    capped_exports = [survey.file.path.name for survey in surveys if is_at_cap(survey.num_messages)]
+    surveys = [survey for chat in chats for survey in chat.surveys]
+    capped_exports = [redact(survey.file.path.name) for survey in surveys if is_at_cap(survey.num_messages)]
     return {
         "format": REPORT_FORMAT,
-        "person": sorted({redact(readable_name(sender)) for sender in imitated}),
+        "person": sorted({names[sender] for sender in imitated}),
         "messages": ledger.totals(),
         "conversations": conversations,
         "redactions": dict(redactor.counts) if redactor else None,
         "unknown_placeholders": {redact(body): number for body, number in unknown_placeholders.items()},
         "exports": [
-            _describe_export(redact(chat.title), survey, imitated, redact) for chat in chats for survey in chat.surveys
+            {"file": redact(survey.file.path.name)} | _describe_export(titles[chat.title], survey, imitated, names)
+            for chat in chats
+            for survey in chat.surveys
         ],
-        "advice": advise(conversations["num_replies"], capped_exports),
+        "advice": advise(conversations["num_replies"] - conversations["num_openers"], capped_exports),
     }
 
 
 def _describe_export(
-    chat: str, survey: ExportSurvey, imitated: Collection[str], redact: Callable[[str], str]
+    chat: str, survey: ExportSurvey, imitated: Collection[str], names: Mapping[str, str]
 ) -> dict[str, object]:
     """Return the part of the report about one export."""
     export = survey.export
     people = sorted(survey.participants.items(), key=lambda item: -item[1].num_messages)
     everybody = [*survey.participants.values(), *survey.assistants.values()]
     return {
-        "file": survey.file.path.name,
         "chat": chat,
         "format": export.format_description,
         "date_order": export.date_order,
@@ -157,7 +161,7 @@ def _describe_export(
         "warnings": export.warnings,
         "participants": [
             {
-                "name": redact(readable_name(sender)),
+                "name": names[sender],
                 "is_imitated": sender in imitated,
                 "num_messages": person.num_messages,
                 "first": person.first.isoformat(),
@@ -177,21 +181,24 @@ def is_at_cap(num_messages: int) -> bool:
     return any(abs(num_messages - cap) <= cap * CAP_TOLERANCE for cap in EXPORT_CAPS)
 
 
-def advise(num_replies: int, capped_exports: Sequence[str]) -> list[str]:
-    """Return sentences that say whether the data is enough and how to get more."""
+def advise(num_answers: int, capped_exports: Sequence[str]) -> list[str]:
+    """Return sentences that say whether the data is enough and how to get more.
+
+    `num_answers` are the imitated person's replies without those that open a conversation.
+    """
     advice = []
-    if num_replies < NUM_REPLIES_SKETCH:
+    if num_answers < NUM_ANSWERS_SKETCH:
         advice.append(
-            f"{num_replies:,} replies are too few to tell afterwards whether it worked; "
-            f"{NUM_REPLIES_SKETCH:,} give a sketch of the style, {NUM_REPLIES_ENOUGH:,} the whole: add chats of the same person."
+            f"{num_answers:,} answers are too few to tell afterwards whether it worked; "
+            f"{NUM_ANSWERS_SKETCH:,} give a sketch of the style, {NUM_ANSWERS_ENOUGH:,} the whole: add chats of the same person."
         )
-    elif num_replies < NUM_REPLIES_ENOUGH:
+    elif num_answers < NUM_ANSWERS_ENOUGH:
         advice.append(
-            f"{num_replies:,} replies give a sketch of the style (length, endings, frequent words); from "
-            f"{NUM_REPLIES_ENOUGH:,} on emoji and laughter can be judged too: add chats of the same person if there are any."
+            f"{num_answers:,} answers give a sketch of the style (length, endings, frequent words); from "
+            f"{NUM_ANSWERS_ENOUGH:,} on emoji and laughter can be judged too: add chats of the same person if there are any."
         )
     else:
-        advice.append(f"{num_replies:,} replies are enough to learn the style and to judge it.")
+        advice.append(f"{num_answers:,} answers are enough to learn the style and to judge it.")
     advice += [
         f"{name} has as many messages as WhatsApp exports at most: older ones are missing; an older export of the same "
         "chat given beside it is merged without duplicates."

@@ -96,6 +96,15 @@ HINTS_OF_LINES = (SYMBOL_RE, QUOTE_RE, INNER_CAPITAL_RE, CODE_WORD_RE)
 NEUTRAL_RE = re.compile(
     r"(?:\#(?!\s?(?:include|define|undef|if|el|endif|pragma))|//|/?\*|--\s|<!--|```|\w+\s?=\s?[-\w.]+;?$)"
 )
+# love=pain haha, coffee=life (yes) :) Words and an equals sign alone are neutral too: code has no words side by side behind one.
+PLAIN_EQUATION_RE = re.compile(
+    r"""
+    (?!.*(?:\w_|_\w|[a-z][A-Z]|\b(?:if|else|new|await|lambda|not|in|is)\b))
+    [^\W_]+\s?=\s?[^\W_]
+    (?:[\w\s,!?…'’~] | (?<![=!<>])=(?!=) | \.(?!\w) | [^\x00-\x7f] | \s[:;]-?[()DP3](?!\S) | \s\([^\W_]+(?:\s[^\W_]+){0,5}\))*
+    """,
+    re.VERBOSE,
+)
 
 
 def is_code(body: str) -> bool:
@@ -112,7 +121,7 @@ def is_code(body: str) -> bool:
     num_lines = num_with_a_signal = num_code = 0
     for line in body.split("\n", MAX_LINES)[:MAX_LINES]:
         line = line.strip()
-        if not line or NEUTRAL_RE.match(line):
+        if not line or NEUTRAL_RE.match(line) or PLAIN_EQUATION_RE.fullmatch(line[:MAX_LINE_CHARS]):
             continue
         num_signals = _num_signals(line[:MAX_LINE_CHARS])
         num_lines += 1

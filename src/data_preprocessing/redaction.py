@@ -14,6 +14,8 @@ from itertools import islice
 
 import identifier_patterns as patterns
 from message_filters import LINK_RE
+from spoken_numbers import MIN_CHARS, ZEROS, find_spoken_codes, hide_spoken_numbers
+from street_addresses import hide_addresses
 
 MAX_REGION_SAMPLES = 200  # phone numbers; more would not change the majority
 
@@ -66,31 +68,50 @@ class Redactor:
         """
         if self._hidden_re is not None:
             text = self._hidden_re.sub(lambda match: match["before"] + self._hide("HIDDEN"), text)
-        if "." in text or "://" in text:
+        if "." in text or "/" in text:
             if "/" in text or "www." in text:
                 text = LINK_RE.sub(lambda match: match[0].replace(match[0].strip(), self._hide("LINK")), text)
-            if "@" in text:
-                text = patterns.EMAIL_RE.sub(lambda match: self._hide("EMAIL"), text)
+            if "@" in text or "＠" in text:
+                text = patterns.EMAIL_RE.sub(self._redact_email, without_joiners(text))
         if patterns.DIGIT_RE.search(text) is None:
-            return self._redact_passwords(text) if _has_password_word(text) else text
+            return self._redact_words(text) if _may_tell_in_words(text) else text
 
-        has_code_word = _has_one_of(patterns.CODE_WORDS, text.lower())
+        text = without_joiners(text)
+        lowered = text.lower()
+        has_code_word = _has_one_of(patterns.CODE_WORDS, lowered)
         if len(text) >= 15:
             text = patterns.IBAN_RE.sub(self._redact_iban, text)
             text = patterns.SECRET_RE.sub(self._redact_secret, text)
         if len(text) >= 8:
-            text = patterns.ADDRESS_RE.sub(lambda match: (match["before"] or "") + self._hide("ADDRESS"), text)
+            text = hide_addresses(text, lowered, lambda: self._hide("ADDRESS"))
         if has_code_word:
-            text = self._redact_codes(self._redact_passwords(text))
+            text = self._redact_codes(self._redact_passwords(self._redact_spoken_codes(text)))
         if "." in text or ":" in text:
             text = patterns.IP_RE.sub(lambda match: self._hide("IP"), text)
         if patterns.FIVE_DIGITS_RE.search(text) is not None:
+            if "\n" in text:
+                text = patterns.SPLIT_OVER_LINES_RE.sub(self._redact_split, text)
             text = patterns.NUMBER_RE.sub(self._redact_number, text)
         return text
+
+    def _redact_words(self, text: str) -> str:
+        """Redact a text without a digit: passwords, and codes and numbers that are said in words."""
+        if len(text) >= MIN_CHARS:
+            text = self._redact_spoken_codes(text)
+            if _has_one_of(ZEROS, text.lower()):
+                text = hide_spoken_numbers(text, lambda: self._hide("NUMBER"))
+        return self._redact_passwords(text)
 
     def _hide(self, kind: str) -> str:
         self.counts[kind] += 1
         return f"[{kind}]"
+
+    def _redact_email(self, match: re.Match[str]) -> str:
+        end = patterns.END_OF_DOMAIN_RE.search(match["domain"])
+        return self._hide("EMAIL") + (match["domain"][end.end() :] if end else "")
+
+    def _redact_split(self, match: re.Match[str]) -> str:
+        return self._redact_card(match) if match["card"] else self._hide("PHONE")
 
     def _redact_number(self, match: re.Match[str]) -> str:
         number = match[0]
@@ -101,7 +122,7 @@ class Redactor:
         if not number.isascii():  # other scripts' digits and dashes; the original is returned when nothing is hidden
             plain = "".join(str(int(character)) if character.isdecimal() else character for character in number)
             redacted = self._redact_digits(plain)
-            return number if redacted == plain else redacted
+            return number if redacted == plain else redacted.removesuffix("\u20e3").removesuffix("\ufe0f")
         return self._redact_digits(number)
 
     def _redact_digits(self, number: str) -> str:
@@ -154,18 +175,25 @@ class Redactor:
         return self._hide("KEY") if num_digits >= 2 and has_letters and not is_path else token
 
     def _redact_codes(self, text: str) -> str:
+        plain = text if text.isascii() else text.translate(patterns.NATIVE_DIGITS)
         spans: dict[int, int] = {}
-        for word in patterns.CODE_WORD_RE.finditer(text):
+        for word in patterns.CODE_WORD_RE.finditer(plain):
             before, after = max(0, word.start() - patterns.CODE_REACH_CHARS), word.end() + patterns.CODE_REACH_CHARS
-            for token in patterns.CODE_TOKEN_RE.finditer(text, word.end(), after + patterns.MAX_CODE_CHARS):
-                gap = text[word.end() : token.start()]
+            for token in patterns.CODE_TOKEN_RE.finditer(plain, word.end(), after + patterns.MAX_CODE_CHARS):
+                gap = plain[word.end() : token.start()]
                 if len(gap) <= patterns.CODE_REACH_CHARS and _is_code_like(token[0], gap, word[0]):
                     spans[token.start()] = token.end()
-            for token in patterns.CODE_TOKEN_RE.finditer(text, before, word.start()):
+            for token in patterns.CODE_TOKEN_RE.finditer(plain, before, word.start()):
                 is_number = not re.search("[^0-9 -]", token[0])
                 if is_number and len(token[0]) >= 4 and not patterns.YEAR_RE.match(token[0]):  # 483920 is your code
                     spans[token.start()] = token.end()
-        for start, end in sorted(spans.items(), reverse=True):
+        return self._redact_spans(text, spans.items())
+
+    def _redact_spoken_codes(self, text: str) -> str:
+        return self._redact_spans(text, find_spoken_codes(text, patterns.CODE_WORD_RE))
+
+    def _redact_spans(self, text: str, spans: Iterable[tuple[int, int]]) -> str:
+        for start, end in sorted(spans, reverse=True):
             text = text[:start] + self._hide("CODE") + text[end:]
         return text
 
@@ -180,10 +208,27 @@ class Redactor:
         return match[0][:start] + self._hide("CODE") + match[0][start + len(secret) :]
 
 
-def _has_password_word(text: str) -> bool:
-    """Tell whether `text` may contain a word for password, for most Hebrew texts without a lower-case copy."""
-    has_p = "p" in text or "P" in text
-    return patterns.HEBREW_PASSWORD in text or (has_p and _has_one_of(patterns.LATIN_PASSWORDS, text.lower()))
+def without_joiners(text: str) -> str:
+    """Return `text` without the joiners and soft hyphens that stand inside a number or a word of Latin or Hebrew."""
+    if "\u200d" in text or "\u200c" in text or "\xad" in text:
+        return patterns.MEANINGLESS_JOINER_RE.sub("", text)
+    return text
+
+
+def _may_tell_in_words(text: str) -> bool:
+    """Tell whether a text without a digit may hold a password, or a code or number said in words: few texts may.
+
+    Tests for one letter take a third of the time of those for several, so they come first.
+    """
+    return (
+        "קוד" in text
+        or "סיסמ" in text
+        or ("פ" in text and ("פין" in text or "אפס" in text))
+        or (
+            ("p" in text or "P" in text or "od" in text or "OD" in text or "z" in text or "Z" in text)
+            and _has_one_of(patterns.LATIN_HINTS, text.lower())
+        )
+    )
 
 
 def _has_one_of(words: tuple[str, ...], lowered: str) -> bool:

@@ -40,9 +40,11 @@ from common.conversation_data import TrainingData, TrainingDataError, read_train
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
 from common.script import (
     ScriptError,
+    check_blocks,
+    did_you_mean,
+    read_description,
     run_script,
     shown_path,
-    warn_of_other_blocks,
 )
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ SEED = 0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train or resume, and return the exit status; `arguments` replace those of the command line."""
     block = {"base_model_id": base_model_id, "path_to_data": path_to_data, "saved_model_path": saved_model_path}
-    options = parse_options(__doc__, block, SEED, arguments)
-    warn_of_other_blocks(Path(__file__))
+    options = parse_options(read_description(Path(__file__)), block, SEED, arguments)
+    check_blocks(Path(__file__))
     check_launch()
     prepare_environment()
     if options.check:
@@ -91,7 +93,7 @@ def read_data(options: argparse.Namespace) -> TrainingData:
     """Read and check the conversations; print what was left out."""
     path: Path = options.data_path
     if not path.exists():
-        raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first")
+        raise ScriptError(f"{shown_path(path)}: no training data; run preprocess_start.sh first{did_you_mean(path)}")
     if not path.is_file():
         raise ScriptError(f"{shown_path(path)}: is not a file; give the formatted_data.jsonl of preprocess_start.sh")
     try:
