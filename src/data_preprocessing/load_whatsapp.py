@@ -223,7 +223,7 @@ def make_redactor(surveys: "list[ExportSurvey]", arguments: argparse.Namespace) 
 
 def write_names(surveys: "list[ExportSurvey]", redactor: "Redactor | None") -> dict[str, str]:
     """Return the name under which each sender is written; two unsaved numbers stay two people."""
-    exports = {survey.file.path: survey.participants for survey in surveys}
+    exports = {survey.file.path: survey.participants | survey.assistants for survey in surveys}
     senders = list(dict.fromkeys(sender for participants in exports.values() for sender in participants))
     if redactor is None:
         return {sender: readable_name(sender) for sender in senders}
