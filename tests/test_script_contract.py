@@ -277,6 +277,13 @@ def test_a_windows_path_is_refused_with_the_cure(project_copy, run_command, valu
     assert done.stderr.count("\n") == 1
 
 
+def test_the_block_in_a_docstring_is_no_second_assignment(tmp_path, monkeypatch):
+    path = tmp_path / "script.py"
+    path.write_text('"""Fill in:\n\nsaved_model_path = "x"\n"""\nsaved_model_path = "saved_model"\n')
+    monkeypatch.setattr(contract, "PROJECT_ROOT", tmp_path)
+    contract.check_blocks(path)
+
+
 def test_values_are_compared_not_their_spelling(project_copy, run_command):
     name = "src/chat/chat_bot.py"
     source = (project_copy / name).read_text(encoding="utf-8")

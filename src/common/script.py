@@ -29,6 +29,7 @@ SCRIPTS_WITH_A_BLOCK = (
     "src/chat/chat_bot.py",
 )
 BLOCK_NAMES = ("base_model_id", "path_to_data", "saved_model_path")
+BLOCK_LINE_RE = re.compile(rf"^({'|'.join(BLOCK_NAMES)})\s*(?::[^=\n]*)?=(?!=)\s*(.+)$", re.MULTILINE)
 DESCRIPTION_RE = re.compile(r'^"""(.*?)"""', re.DOTALL | re.MULTILINE)
 WINDOWS_PATH_RE = re.compile(r"[A-Za-z]:[\\/]|[\x00-\x1f]")  # "C:\new" holds a line break
 STARTED_AS = "PERSONALCHATBOT_STARTED_AS"  # bash:preprocess_start.sh, as typed; set by that file
@@ -188,24 +189,26 @@ def _read_block(script_path: Path) -> dict[str, list[tuple[int, str, object]]]:
     import ast
 
     source = script_path.read_text(encoding="utf-8")
-    try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError):  # of another script, which says so itself when it is run
-        return {}
+    lines_in_text: set[int] = set()  # of strings over several lines, such as the docstring
+    found = [(source.count("\n", 0, match.start()) + 1, match) for match in BLOCK_LINE_RE.finditer(source)]
+    if len({match[1] for _, match in found}) < len(found):  # only then: parsing a script takes 10 ms
+        try:
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Constant) and node.end_lineno is not None:
+                    lines_in_text.update(range(node.lineno + 1, node.end_lineno + 1))
+        except (SyntaxError, ValueError):  # of another script, which says so itself when it is run
+            return {}
     block: dict[str, list[tuple[int, str, object]]] = {}
-    for statement in statements:
-        if isinstance(statement, ast.Assign):
-            targets: list[ast.expr] = statement.targets
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets = [statement.target]
-        else:
+    for line, match in found:
+        if line in lines_in_text:
             continue
-        assert statement.value is not None
-        shown = ast.get_source_segment(source, statement.value) or ""
-        value = statement.value.value if isinstance(statement.value, ast.Constant) else shown
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id in BLOCK_NAMES:
-                block.setdefault(target.id, []).append((statement.lineno, printable(shown), value))
+        shown: str = match[2].rstrip()
+        value: object = shown
+        with suppress(SyntaxError, ValueError):
+            node = ast.parse(shown, mode="eval").body  # without a comment behind it
+            shown = ast.get_source_segment(shown, node) or shown
+            value = node.value if isinstance(node, ast.Constant) else shown
+        block.setdefault(match[1], []).append((line, printable(shown), value))
     return block
 
 

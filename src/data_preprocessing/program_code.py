@@ -121,7 +121,7 @@ def is_code(body: str) -> bool:
     num_lines = num_with_a_signal = num_code = 0
     for line in body.split("\n", MAX_LINES)[:MAX_LINES]:
         line = line.strip()
-        if not line or NEUTRAL_RE.match(line) or PLAIN_EQUATION_RE.fullmatch(line[:MAX_LINE_CHARS]):
+        if not line or NEUTRAL_RE.match(line) or ("=" in line and PLAIN_EQUATION_RE.fullmatch(line[:MAX_LINE_CHARS])):
             continue
         num_signals = _num_signals(line[:MAX_LINE_CHARS])
         num_lines += 1
