@@ -59,6 +59,11 @@ def test_what_is_not_there_is_refused_with_the_cure(large_base_dir, device, dtyp
         choose_chat_device(device, dtype, large_base_dir, LAPTOP)
 
 
+def test_a_processor_with_avx512_bf16_chats_in_4_bits_when_asked_to(large_base_dir):
+    device = choose_chat_device("cpu", "nf4", large_base_dir, replace(LAPTOP, has_processor_bf16=True))
+    assert device == Device("cpu", torch.float32, is_quantized=True)
+
+
 def test_only_a_quantized_plan_needs_a_quantization(large_base_dir):
     assert make_quantization_config(Device("cpu", torch.float32, False)) is None
     config = make_quantization_config(Device("cuda", torch.bfloat16, True))

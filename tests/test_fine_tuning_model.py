@@ -15,7 +15,6 @@ import torch
 from checkpoints import find_newest_complete
 from fine_tuning_model import failures_explained, main
 from peft import PeftModel
-from qlora_model import keep_layout_for_training
 from safetensors.torch import load_file
 from training_processes import (
     SCRIPT,
@@ -30,6 +29,7 @@ from training_processes import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from common.chat_format import encode_conversation
+from common.compute_device import choose_4bit_layout
 from common.script import PROJECT_ROOT, ScriptError
 
 MARKER = "unmistakable marker"  # stands in the data: may be found in the data alone
@@ -130,7 +130,7 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(finishe
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
     )  # fmt: skip
     base = AutoModelForCausalLM.from_pretrained(tiny_base_dir, quantization_config=quantization, dtype=torch.float32)
-    keep_layout_for_training(base)  # bitsandbytes repacks only layers whose width is a multiple of 64
+    choose_4bit_layout(base, is_training=True)  # bitsandbytes repacks only layers whose width is a multiple of 64
     model = PeftModel.from_pretrained(base, model_dir).eval()
     nats = num_tokens = num_chars = 0
     for line in held_out["validation"]:

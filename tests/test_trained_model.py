@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bitsandbytes.functional import has_avx512bf16
 from merged_model import load_merged_model
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
 
+from common.compute_device import choose_4bit_layout
 from common.script import ScriptError
 
 
@@ -64,3 +66,17 @@ def test_weights_that_are_not_finite_are_refused(tiny_saved_model_dir, tmp_path,
     path.write_bytes(path.read_bytes()[:-4] + np.float32(number).tobytes())
     with pytest.raises(ScriptError, match=r"adapter_model.safetensors: .* not finite \(the training diverged\); train"):
         load(check_saved_model(saved_dir))
+
+
+@pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no avx512_bf16: the chat offers no 4 bits here")
+def test_in_4_bits_on_a_processor_it_computes_as_the_training_did(tiny_saved_model_dir):
+    """Layers of every width: repacked for inference or, where the kernel does not fit, left as they are."""
+    saved = check_saved_model(tiny_saved_model_dir)
+    quantized, plain = (load_trained_model(saved, device="cpu", dtype="nf4").model for _ in range(2))
+    choose_4bit_layout(plain, is_training=True)
+    ids = torch.arange(5, 45)[None]
+    with torch.no_grad():
+        repacked, expected = (model(ids).logits.log_softmax(-1) for model in (quantized, plain))
+    states = [module.weight.quant_state for module in quantized.modules() if hasattr(module, "quant_state")]
+    assert any(getattr(state, "packing_format_for_cpu", False) for state in states)
+    assert (repacked - expected).abs().max() < 0.05  # the kernel computes in bf16

@@ -24,7 +24,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
-from common.compute_device import Device, choose_chat_device, look_at_machine, make_quantization_config
+from common.compute_device import (
+    Device,
+    choose_4bit_layout,
+    choose_chat_device,
+    look_at_machine,
+    make_quantization_config,
+)
 from common.model_folder import ADAPTER_NAME, Sampling
 from common.script import ScriptError, shown_path
 
@@ -129,10 +135,11 @@ def load_trained_model(
         trust_remote_code=False,
         use_safetensors=True,
     )
+    choose_4bit_layout(base, is_training=False)
     base.generation_config = GenerationConfig()  # the trained folder's values apply, not the base's
     model = load_adapter(base, saved)
     model.eval()
-    if is_merged and chosen.dtype == torch.float32 and not base.config.tie_word_embeddings:
+    if is_merged and chosen.dtype == torch.float32 and not chosen.is_quantized and not base.config.tie_word_embeddings:
         model.merge_adapter()
     positions = getattr(base.config, "max_position_embeddings", None) or saved.settings["max_length"]
     try:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.pytorch_utils import Conv1D
 
 from common.base_model_files import BaseModel, BaseModelError
-from common.compute_device import Device, make_quantization_config
+from common.compute_device import Device, choose_4bit_layout, make_quantization_config
 from common.script import ScriptError
 
 
@@ -65,20 +65,8 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
             folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **arguments
         )
     model.config.use_cache = False  # with a cache, packed conversations would see each other
-    keep_layout_for_training(model)
+    choose_4bit_layout(model, is_training=True)
     return model
-
-
-def keep_layout_for_training(model: torch.nn.Module) -> None:
-    """Keep bitsandbytes from repacking the 4-bit layers of `model` for inference.
-
-    On a processor with avx512_bf16, bitsandbytes 0.50 repacks a layer for good at its first forward pass in eval mode. The
-    kernel for that layout has no backward pass: gradients would be wrong without an error.
-    """
-    layer: Any
-    for layer in model.modules():
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            layer.support_avx512bf16_for_cpu = False
 
 
 def find_lora_targets(model: PreTrainedModel) -> list[str]:
