@@ -18,6 +18,7 @@ TIMES = [
         for hour, minute, second in ((0, 30, 1), (1, 1, 1), (12, 11, 30), (14, 0, 59), (21, 12, 7))
     ),
 ]
+NUM_TIMES = 20  # enough where the half of the day is written
 MAX_REFUSED_SHARE = 0.02  # Dzongkha, Ewe and others that no phone offers: numbers or words where no language has them
 
 
@@ -25,9 +26,10 @@ def test_every_form_is_read_or_refused(tmp_path):
     path = tmp_path / "chat.txt"
     outcomes = Counter()
     for form in cldr_forms():
-        path.write_text("".join(f"{form.render(at)}Rut: m{number}\n" for number, at in enumerate(TIMES)), "utf-8")
+        times = TIMES if form.hides_the_half_of_the_day else TIMES[:NUM_TIMES]
+        path.write_text("".join(f"{form.render(at)}Rut: m{number}\n" for number, at in enumerate(times)), "utf-8")
         expected = [
-            (at if form.has_seconds else at.replace(second=0), "Rut", f"m{number}") for number, at in enumerate(TIMES)
+            (at if form.has_seconds else at.replace(second=0), "Rut", f"m{number}") for number, at in enumerate(times)
         ]
         try:
             export = parse_export(path)

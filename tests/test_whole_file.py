@@ -117,6 +117,12 @@ def test_somebody_who_often_writes_a_colon_keeps_the_words(tmp_path):
     assert parsed(write(tmp_path / "chat.txt", android(*texts))) == [tuple(text.split(": ", 1)) for text in texts]
 
 
+def test_places_and_links_are_no_part_of_a_name(tmp_path):
+    texts = ["Location: https://maps.google.com/?q=1,2", "Location: here", "Location: there", "see: https://a.bc"]
+    lines = android("Dana: hi", *(f"Gil: {text}" for text in texts))
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [("Dana", "hi"), *(("Gil", text) for text in texts)]
+
+
 def test_group_notices_that_lost_their_mark():
     messages = parsed(CASES / "013-group-notices-without-marks/chat.txt")
     assert [message for message in messages if message[0]] == [

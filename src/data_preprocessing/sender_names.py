@@ -11,7 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from whatsapp_texts import ASSISTANTS, LEFT_TO_RIGHT_MARK, is_encryption_notice, is_event, is_notice, is_quoting_notice
+from whatsapp_texts import (
+    ASSISTANTS,
+    LEFT_TO_RIGHT_MARK,
+    LOCATION_LABELS,
+    is_encryption_notice,
+    is_event,
+    is_notice,
+    is_quoting_notice,
+)
 
 MIN_REPEATS = 3  # of the second part of a name; fewer may be words that a person likes to begin with
 MAX_PART_CHARS = 40  # of a name
@@ -167,8 +175,9 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
             if head not in counts and len(counts) >= MAX_NAMES:
                 continue
             counts[head] += 1
-            second, second_colon, _ = f"{body} ".partition(": ")
-            if second_colon and 0 < len(second) <= MAX_PART_CHARS:
+            second, second_colon, words = f"{body} ".partition(": ")
+            is_label = second.casefold() in LOCATION_LABELS or "://" in words[:10]
+            if second_colon and 0 < len(second) <= MAX_PART_CHARS and not is_label:
                 second_parts[head][second] += 1
             if len(texts[head]) < NUM_KEPT_TEXTS:
                 texts[head].append(body)
