@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model, write_modelfile
+from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
@@ -110,24 +110,6 @@ def test_rows_without_a_token_get_a_name(tiny_base_dir):
     assert len(tokenizer) == num_tokens + 3
     with pytest.raises(ScriptError, match="only"):
         fill_up_vocabulary(tokenizer, num_tokens, tiny_base_dir)
-
-
-def test_modelfile_speaks_the_template(tmp_path, saved_dir):
-    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
-    write_modelfile(tmp_path / "Modelfile", tokenizer, {"temperature": 0.7, "repetition_penalty": 1.0})
-    lines = (tmp_path / "Modelfile").read_text().splitlines()
-    assert "FROM ./model-q8_0.gguf" in lines
-    assert "PARAMETER temperature 0.7" in lines
-    assert "PARAMETER repeat_penalty 1.0" in lines
-    assert 'PARAMETER stop "</s>"' in lines
-    assert any(line.startswith('TEMPLATE """') and "<person2>" in line and "</s>" in line for line in lines)
-
-
-def test_modelfile_leaves_a_template_of_the_base_to_the_gguf_file(tmp_path, saved_dir):
-    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
-    tokenizer.chat_template = "{{ messages }}"
-    write_modelfile(tmp_path / "Modelfile", tokenizer, {})
-    assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
 
 
 def export(*arguments):
