@@ -64,7 +64,7 @@ EMBEDDINGS, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
 OTHER_MODULES = {EMBEDDINGS: "token_embd", FINAL_NORM: "output_norm", HEAD: "output"}
 LAYER_RE = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
-ROWS_AT_ONCE_BYTES = 64 * 2**20  # of float32: a block is copied a few times while it is quantised
+ROWS_AT_ONCE_BYTES = 16 * 2**20  # of float32: larger blocks spend as long on getting memory as on quantising
 METADATA_BYTES = 32 * 2**20  # at most: the tokens of the largest vocabularies take 10 MiB
 SAMPLER_ORDER = "penalties;temperature;top_k;top_p;min_p"  # the order of transformers; llama.cpp's own differs
 
