@@ -29,7 +29,7 @@ PRE_TOKENIZERS = {
 IGNORES_MERGES = {"llama-bpe"}  # llama.cpp takes a whole word that is a token before it merges, for these names only
 
 BYTE_TOKEN_RE = re.compile(r"<0x[0-9A-F]{2}>")
-# Of llama.cpp's two kinds of tokens outside the text, these are matched in what a person wrote, too.
+# Tokens that match more than their own characters: llama.cpp has no such rule.
 REFUSED_TOKEN_FLAGS = ("lstrip", "rstrip", "single_word")
 
 
