@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +13,8 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model, write_modelfile
+from export_model import check_disk
+from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
@@ -112,24 +115,6 @@ def test_rows_without_a_token_get_a_name(tiny_base_dir):
         fill_up_vocabulary(tokenizer, num_tokens, tiny_base_dir)
 
 
-def test_modelfile_speaks_the_template(tmp_path, saved_dir):
-    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
-    write_modelfile(tmp_path / "Modelfile", tokenizer, {"temperature": 0.7, "repetition_penalty": 1.0})
-    lines = (tmp_path / "Modelfile").read_text().splitlines()
-    assert "FROM ./model-q8_0.gguf" in lines
-    assert "PARAMETER temperature 0.7" in lines
-    assert "PARAMETER repeat_penalty 1.0" in lines
-    assert 'PARAMETER stop "</s>"' in lines
-    assert any(line.startswith('TEMPLATE """') and "<person2>" in line and "</s>" in line for line in lines)
-
-
-def test_modelfile_leaves_a_template_of_the_base_to_the_gguf_file(tmp_path, saved_dir):
-    tokenizer = AutoTokenizer.from_pretrained(saved_dir)
-    tokenizer.chat_template = "{{ messages }}"
-    write_modelfile(tmp_path / "Modelfile", tokenizer, {})
-    assert "TEMPLATE" not in (tmp_path / "Modelfile").read_text()
-
-
 def export(*arguments):
     return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
 
@@ -192,3 +177,67 @@ def wait_for_port(port, server, seconds=120):
                 return
         time.sleep(0.2)
     raise AssertionError("the server did not start")
+
+
+@pytest.mark.parametrize("flag", ["--adapter-only", "--base-only", "--check-only"])
+def test_flags_of_gguf_files_need_a_type(flag):
+    done = export(flag)
+    assert done.returncode == 2
+    assert "need --gguf TYPE" in done.stderr
+
+
+def test_a_gguf_file_is_never_overwritten_and_has_a_name_of_its_own(tmp_path, saved_dir):
+    (tmp_path / "mine.gguf").write_bytes(b"mine")
+    for path, words in [("mine.gguf", "exists already"), (".", "is a folder"), ("model.bin", "ends in .gguf")]:
+        done = export("--saved-model-path", saved_dir, "--gguf", "f32", "--export-path", tmp_path / path)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+
+
+def test_a_disk_that_is_too_small_is_said_before_writing(tmp_path):
+    with pytest.raises(ScriptError, match=r"takes 931322574\.6 GiB of disk"):
+        check_disk(tmp_path / "not/yet/model.gguf", 10**18)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_dir):
+    own_dir = shutil.copytree(saved_dir, tmp_path / "saved")
+    printed = {}
+    for flags in (["--base-only"], ["--adapter-only"], [], ["--check-only"]):
+        done = export("--saved-model-path", own_dir, "--gguf", "f32", *flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        printed[" ".join(flags)] = done.stdout
+    assert {path.name for path in (own_dir / "gguf").iterdir()} == {
+        "base-f32.gguf", "adapter-f32.gguf", "model-f32.gguf", "Modelfile",
+    }  # fmt: skip
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (own_dir / "gguf").rglob("*"))
+    assert "FROM ./model-f32.gguf" in (own_dir / "gguf/Modelfile").read_text()
+    assert "the earlier one was replaced" in printed[""]
+    assert all("the same token ids in 20 probes" in text for text in printed.values())
+    assert "Written" not in printed["--check-only"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_gguf_file(tmp_path, saved_dir):
+    done = subprocess.run(
+        [
+            sys.executable,
+            SCRIPT,
+            "--saved-model-path",
+            saved_dir,
+            "--gguf",
+            "f32",
+            "--export-path",
+            tmp_path / "a/b.gguf",
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+    )
+    assert done.returncode == 1
+    assert "b.gguf: the file would be larger than this system allows" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.rglob("*.gguf")) == list(tmp_path.glob("a/.*")) == []

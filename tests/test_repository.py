@@ -57,7 +57,6 @@ def test_every_path_in_the_readme_exists():
         "WhatsappChatOriginal.txt",
         "conversation.txt",
         "loss_curve.png",
-        "convert_hf_to_gguf.py",  # llama.cpp's
     }
     for word in words:
         if "/" in word:
@@ -72,7 +71,7 @@ def test_every_flag_in_the_readme_exists():
     # argparse's own, and those of other programs
     others = {
         "--help", "--index-url", "--port", "--enable-lora", "--max-lora-rank", "--lora-modules", "--chat-template",
-        "--outtype", "--outfile", "--nproc-per-node", "--multi_gpu", "--num_processes", "--nnodes", "--node-rank",
+        "--nproc-per-node", "--multi_gpu", "--num_processes", "--nnodes", "--node-rank",
         "--master-addr", "--config_file", "--cpu",
     }  # fmt: skip
     for flag in flags - others:

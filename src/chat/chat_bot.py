@@ -145,7 +145,7 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
     if is_slow(trained.device, saved.base_dir):
         show_notice(
-            "without a GPU, a base of this size takes minutes per reply; export it for llama.cpp: src/chat/export_model.py"
+            "without a GPU, a base of this size takes minutes per reply; export it for llama.cpp: src/chat/export_model.py --gguf q4_0"
         )
     jsonl_path = options.conversation_path.with_suffix(".jsonl")
     conversation = Conversation(

@@ -1,9 +1,13 @@
-"""Merge the trained adapter into its base: one folder that transformers, vLLM, LLaMA-Factory and llama.cpp read.
+"""Take the trained model elsewhere: one ordinary model folder, or with --gguf one file for llama.cpp.
 
 Reads   the folder saved_model (written by stage 2) and its base model
-Writes  a new folder: weights (safetensors), tokenizer with its chat template, generation_config.json, Modelfile
-Run     python3 src/chat/export_model.py [--export-path exported_model]
-Takes   minutes; no GPU, but memory for the whole base (about 15 GB for a 7B)
+Writes  without --gguf, a new folder for transformers, vLLM and LLaMA-Factory, with the adapter merged into its base:
+            weights (safetensors), tokenizer with its chat template, generation_config.json, Modelfile
+        with --gguf, one file in saved_model/gguf/ and a Modelfile beside it: the merged model, with --adapter-only the
+            adapter alone (small), with --base-only the base to put it beside. Where the package xllamacpp is installed,
+            llama.cpp itself must read it as transformers does, or the file is refused
+Run     python3 src/chat/export_model.py [--gguf q8_0] [--export-path PATH]
+Takes   minutes; no GPU. A folder needs memory for the whole base (about 15 GB for a 7B), --gguf less than 2 GiB
 
 The adapter was trained on the base in 4 bits and is merged into the base in full precision, so the exported model's
 replies can differ a little from the chat's.
@@ -15,9 +19,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
@@ -33,28 +39,78 @@ from common.script import (
     check_blocks,
     flush_folder,
     remove_abandoned_files,
+    replacing,
     run_script,
     shown_path,
+    shown_python,
 )
 
+if TYPE_CHECKING:
+    from gguf_file import Content
+
 DEFAULT_EXPORT_PATH = "exported_model"
+GGUF_DIR_NAME = "gguf"  # in the trained folder
+GGUF_TYPES = ("q8_0", "q4_0", "f16", "f32")
+PRIVACY_OF_CONTENT = {
+    "model": " It is as private as the chat it was trained on.",
+    "adapter": " It is as private as the chat it was trained on.",
+    "base": " It holds nothing of yours.",
+}
 MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libraries
 
 EXAMPLES = """examples:
   python3 src/chat/export_model.py
   python3 src/chat/export_model.py --saved-model-path other_model --export-path ~/models/me
       another trained folder, another target
+  python3 src/chat/export_model.py --gguf q8_0
+      one file for llama.cpp
+  python3 src/chat/export_model.py --gguf q8_0 --base-only
+  python3 src/chat/export_model.py --gguf q8_0 --adapter-only
+      the base once, and after each training only the adapter beside it
 """
 
 
 def main() -> int:
-    """Check, write the merged model beside the target, verify it, rename it."""
+    """Check the trained folder, then write what was asked for, or check what was written earlier."""
     options = parse_arguments()
-    export_dir: Path = options.export_path
     check_blocks(Path(chat_bot.__file__))
     prepare_environment()
     work_offline()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
+    if options.gguf is None:
+        export_folder(saved, options.export_path or PROJECT_ROOT / DEFAULT_EXPORT_PATH)
+    elif options.check_only:
+        check_written_gguf(saved, options)
+    else:
+        export_gguf(saved, options)
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; typed paths count from the current folder."""
+    parser = make_parser(__doc__, EXAMPLES)
+    add_trained_model(parser, chat_bot.saved_model_path)
+    parser.add_argument(
+        "--export-path",
+        type=typed_path,
+        metavar="PATH",
+        help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH}); with --gguf the name of the file "
+        f"(default: {GGUF_DIR_NAME}/ in the trained folder, model-TYPE.gguf, adapter-TYPE.gguf or base-TYPE.gguf)",
+    )
+    files = parser.add_argument_group("one GGUF file for llama.cpp, instead of a folder")
+    files.add_argument("--gguf", choices=GGUF_TYPES, help="q8_0: 8 bits a weight, q4_0: 4 bits, f16, f32: unquantised")
+    parts = files.add_mutually_exclusive_group()
+    parts.add_argument("--adapter-only", action="store_true", help="write the adapter, to go beside a base")
+    parts.add_argument("--base-only", action="store_true", help="write the base without the adapter")
+    files.add_argument("--check-only", action="store_true", help="write nothing; check the file written earlier")
+    options = parser.parse_args()
+    if options.gguf is None and (options.adapter_only or options.base_only or options.check_only):
+        parser.error("--adapter-only, --base-only and --check-only need --gguf TYPE")
+    return options
+
+
+def export_folder(saved: SavedModel, export_dir: Path) -> None:
+    """Write the merged model beside the target, verify it, rename it."""
     check_place(export_dir, saved)
     print(f"Merging {shown_path(saved.folder)} into {saved.base.name} ...", flush=True)
 
@@ -73,21 +129,103 @@ def main() -> int:
     print(f"Checked: the tokenizer fits the model's {num_rows:,} rows, and prompts encode to the same ids as before.")
     print(f"Written: {shown_path(export_dir)}. It is as private as the chat it was trained on.")
     print(f"Next, for example: transformers serve {shown_path(export_dir)}")
-    return 0
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line; typed paths count from the current folder."""
-    parser = make_parser(__doc__, EXAMPLES)
-    add_trained_model(parser, chat_bot.saved_model_path)
-    parser.add_argument(
-        "--export-path",
-        type=typed_path,
-        default=PROJECT_ROOT / DEFAULT_EXPORT_PATH,
-        metavar="DIR",
-        help=f"a folder that does not exist yet (default: {DEFAULT_EXPORT_PATH})",
+def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
+    """Write the GGUF file under a temporary name, prove it, rename it, and write its Modelfile."""
+    path = gguf_path(saved, options)
+    check_gguf_name(path)
+
+    # Only now: importing the model libraries takes seconds.
+    from gguf_check import check_gguf, find_base_beside
+    from gguf_file import GgufExport
+    from modelfile import MODELFILE_NAME, write_modelfile
+    from tqdm import tqdm
+    from transformers import AutoTokenizer
+
+    export = GgufExport(saved, gguf_content(options), options.gguf)
+    check_disk(path, export.num_bytes)
+    print(f"Writing {shown_path(path)} ...", flush=True)
+    is_new_folder = not path.parent.exists()
+    try:
+        with (
+            replacing(path, "wb") as file,
+            tqdm(total=export.num_bytes, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            export.write(Path(file.name), bar.update)
+            bar.close()
+            proof = check_gguf(saved, export.content, Path(file.name), path, checking_command(), options.gguf)
+    finally:
+        if is_new_folder and path.parent.exists() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    for line in proof.lines:
+        print(line)
+    print(f"Written: {shown_path(path)} ({path.stat().st_size / 1e6:,.0f} MB)." + PRIVACY_OF_CONTENT[export.content])
+
+    if export.content == "base":
+        return
+    base_path = find_base_beside(saved, path) if export.content == "adapter" else path
+    base_name = base_path.name if base_path is not None else f"base-{options.gguf}.gguf"
+    tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    modelfile_path = path.with_name(MODELFILE_NAME)
+    had_modelfile = modelfile_path.exists()
+    adapter_name = path.name if export.content == "adapter" else None
+    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name)
+    print(
+        f"Written: {shown_path(modelfile_path)}, for Ollama"
+        + (f" (now for {path.name}; the earlier one was replaced)." if had_modelfile else ".")
     )
-    return parser.parse_args()
+
+
+def check_written_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
+    """Check a GGUF file that was written earlier."""
+    path = gguf_path(saved, options)
+
+    from gguf_check import check_gguf
+
+    proof = check_gguf(saved, gguf_content(options), path, path, checking_command(), options.gguf)
+    for line in proof.lines:
+        print(line)
+
+
+def gguf_content(options: argparse.Namespace) -> Content:
+    """Return what the file holds."""
+    return "adapter" if options.adapter_only else "base" if options.base_only else "model"
+
+
+def gguf_path(saved: SavedModel, options: argparse.Namespace) -> Path:
+    """Return the file's place."""
+    typed: Path | None = options.export_path
+    return typed or saved.folder / GGUF_DIR_NAME / f"{gguf_content(options)}-{options.gguf}.gguf"
+
+
+def checking_command() -> str:
+    """Return the command that checks the file which this command writes."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--check-only"]
+    return f"{shown_python()} {shlex.join([shown_path(Path(sys.argv[0])), *arguments, '--check-only'])}"
+
+
+def check_gguf_name(path: Path) -> None:
+    """Raise ScriptError when `path` is taken, or not the name of a GGUF file."""
+    if path.is_dir():
+        raise ScriptError(f"{shown_path(path)}: is a folder; with --gguf, give the name of a file to --export-path")
+    if path.exists() or path.is_symlink():
+        raise ScriptError(f"{shown_path(path)}: exists already; remove it, or choose another --export-path")
+    if path.suffix != ".gguf":
+        raise ScriptError(f"{shown_path(path)}: the name of a GGUF file ends in .gguf; choose another --export-path")
+    if path.parent.is_dir():
+        remove_abandoned_files(path.parent)
+
+
+def check_disk(path: Path, num_bytes: int) -> None:
+    """Raise ScriptError when `num_bytes` do not fit on the disk of `path`."""
+    existing = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    if num_bytes > free:
+        raise ScriptError(
+            f"{shown_path(path)}: takes {num_bytes / 2**30:.1f} GiB of disk, {free / 2**30:.1f} GiB are free; "
+            "free some space, or choose another --export-path"
+        )
 
 
 def check_place(export_dir: Path, saved: SavedModel) -> None:

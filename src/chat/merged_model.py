@@ -5,21 +5,20 @@ Choosing and renaming the folder is left to `export_model`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from modelfile import MODELFILE_NAME, write_modelfile
 from saved_model_checks import SavedModel
 from trained_model import load_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import read_json_object
-from common.chat_format import PERSON_TEMPLATE, encode_conversation
+from common.chat_format import encode_conversation
 from common.model_folder import ADAPTER_CONFIG_NAME
-from common.script import ScriptError, replacing, shown_path
+from common.script import ScriptError, shown_path
 
 # Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
 # role markers. Each is used once as the user's message and once as a reply.
@@ -29,21 +28,6 @@ PROBE_TEXTS = (
 )  # fmt: skip
 
 GGUF_NAME = "model-q8_0.gguf"  # 8 bits: half the memory, and no visible loss in the replies
-
-# PERSON_TEMPLATE in Ollama's language (Go templates), without the first `{bos}`: the GGUF file's settings add it.
-OLLAMA_PERSON_TEMPLATE = (
-    '{{ range .Messages }}{{ if eq .Role "assistant" }}<person1>{{ else }}<person2>{{ end }}'
-    "{{ .Content }}END_OF_TURN{{ end }}<person1>"
-)
-# Ollama's name for each value of generation_config.json.
-PARAMETERS = {
-    "temperature": "temperature",
-    "min_p": "min_p",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "repetition_penalty": "repeat_penalty",
-    "max_new_tokens": "num_predict",
-}
 
 
 def write_merged_model(saved: SavedModel, folder: Path) -> int:
@@ -61,7 +45,8 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
     folder.mkdir(mode=0o700)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_modelfile(folder / "Modelfile", tokenizer, saved.generation)
+    make_gguf = f"python3 src/chat/export_model.py --gguf q8_0 --export-path THIS_FOLDER/{GGUF_NAME}"
+    write_modelfile(folder / MODELFILE_NAME, tokenizer, saved.generation, GGUF_NAME, comments=[make_gguf])
     check_same_prompts(saved.folder, folder)
     return int(num_rows)
 
@@ -96,11 +81,9 @@ def fill_up_vocabulary(tokenizer: Any, num_rows: int, folder: Path) -> None:
     tokenizer.add_tokens([f"[PAD{number}]" for number in range(len(tokenizer), num_rows)])
 
 
-def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
-    """Raise ScriptError unless both folders' tokenizers encode the same conversations to the same ids."""
-    trained, exported = (
-        AutoTokenizer.from_pretrained(folder, trust_remote_code=False) for folder in (trained_dir, exported_dir)
-    )
+def probe_conversations() -> list[list[dict[str, str]]]:
+    """Return short conversations whose prompts every export must encode as the training did."""
+    conversations = []
     for number, text in enumerate(PROBE_TEXTS):
         answer = PROBE_TEXTS[number - 1]
         messages = [
@@ -108,33 +91,22 @@ def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
             {"role": "assistant", "content": answer},
             {"role": "user", "content": answer},
         ]
-        for conversation in (messages[:1], messages):
-            ids = [
-                encode_conversation(tokenizer, conversation, add_generation_prompt=True).input_ids
-                for tokenizer in (trained, exported)
-            ]
-            if ids[0] != ids[1]:
-                raise ScriptError(
-                    f"{shown_path(exported_dir)}: the exported tokenizer encodes prompts differently; "
-                    "please report it with the name of the base model"
-                )
+        conversations += [messages[:1], messages]
+    return conversations
 
 
-def write_modelfile(path: Path, tokenizer: Any, generation: Mapping[str, Any]) -> None:
-    """Write the Modelfile (for Ollama, after llama.cpp's converter) for this tokenizer and these sampling values."""
-    lines = [
-        f"# python3 convert_hf_to_gguf.py THIS_FOLDER --outtype q8_0 --outfile {GGUF_NAME}   (llama.cpp's converter)",
-        "# ollama create me -f Modelfile",
-        f"FROM ./{GGUF_NAME}",
-    ]
-    if tokenizer.chat_template == PERSON_TEMPLATE:
-        template = OLLAMA_PERSON_TEMPLATE.replace("END_OF_TURN", tokenizer.eos_token)
-        lines.append(f'TEMPLATE """{template}"""')
-    else:
-        lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
-    lines += [
-        f"PARAMETER {ollama_name} {generation[name]}" for name, ollama_name in PARAMETERS.items() if name in generation
-    ]
-    lines.append(f"PARAMETER stop {json.dumps(tokenizer.eos_token)}")
-    with replacing(path) as file:
-        file.write("\n".join(lines) + "\n")
+def check_same_prompts(trained_dir: Path, exported_dir: Path) -> None:
+    """Raise ScriptError unless both folders' tokenizers encode the same conversations to the same ids."""
+    trained, exported = (
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False) for folder in (trained_dir, exported_dir)
+    )
+    for conversation in probe_conversations():
+        ids = [
+            encode_conversation(tokenizer, conversation, add_generation_prompt=True).input_ids
+            for tokenizer in (trained, exported)
+        ]
+        if ids[0] != ids[1]:
+            raise ScriptError(
+                f"{shown_path(exported_dir)}: the exported tokenizer encodes prompts differently; "
+                "please report it with the name of the base model"
+            )

@@ -1,0 +1,125 @@
+"""llama.cpp with a GGUF file loaded, in this process: texts -> token ids, prompts -> log-probabilities or replies.
+
+`xllamacpp` holds llama.cpp with its server. The server listens on a socket file in a private folder and asks for a
+random key: no port is open, and no other user or web page can ask it. What is asked is left to others.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.script import ScriptError, shown_path
+
+PACKAGE = "xllamacpp"
+INSTALL_COMMAND = f"pip install {PACKAGE}"
+ANSWER_SECONDS = 600.0  # a long prompt on a slow processor
+
+
+def is_llama_cpp_installed() -> bool:
+    """Return whether the package is there, without importing it."""
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
+class LlamaCppServer:
+    """A running server; made by `start_llama_cpp`."""
+
+    def __init__(self, socket_path: Path, key: str) -> None:
+        """Speak to the server behind `socket_path`."""
+        self._socket_path, self._key = socket_path, key
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`; special tokens in it count as such, and none is added."""
+        answer = self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": True})
+        return [int(token_id) for token_id in answer["tokens"]]
+
+    def apply_template(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return the prompt for the reply to `messages`, by the template in the file."""
+        return str(self._ask("/apply-template", {"messages": list(messages)})["prompt"])
+
+    def first_token_log_probabilities(self, prompt_ids: Sequence[int], num_tokens: int) -> dict[int, float]:
+        """Return id and log-probability of the `num_tokens` most likely tokens after the prompt."""
+        # Of a reply that ends at once or inside a character no probabilities are given. So the choice, though not the
+        # probabilities, is made for it: a token of plain text.
+        chosen = [[self.encode("a")[-1], 1_000.0]]
+        answer = self._complete(prompt_ids, n_predict=1, n_probs=num_tokens, logit_bias=chosen)
+        first = answer["completion_probabilities"][0]
+        return {int(entry["id"]): float(entry["logprob"]) for entry in first["top_logprobs"]}
+
+    def greedy_reply(self, prompt_ids: Sequence[int], num_tokens: int) -> list[int]:
+        """Return the ids of the most likely reply, at most `num_tokens`, without the token that ends it."""
+        answer = self._complete(prompt_ids, n_predict=num_tokens, return_tokens=True, verbose=True)
+        return [int(token_id) for token_id in answer.get("__verbose", answer)["tokens"]]
+
+    def _complete(self, prompt_ids: Sequence[int], **options: Any) -> Any:
+        # Greedy, whatever sampling values the file holds.
+        greedy = {"temperature": 0.0, "samplers": ["temperature"], "repeat_penalty": 1.0, "stream": False}
+        return self._ask("/completion", {"prompt": list(prompt_ids), **greedy, **options})
+
+    def _ask(self, address: str, request: Mapping[str, Any]) -> Any:
+        connection = http.client.HTTPConnection("localhost", timeout=ANSWER_SECONDS)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.sock.settimeout(ANSWER_SECONDS)
+            connection.sock.connect(str(self._socket_path))
+            headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+            connection.request("POST", address, json.dumps(request), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise LlamaCppError(f"llama.cpp refused {address} ({answer.status})")
+        return json.loads(content)
+
+
+class LlamaCppError(RuntimeError):
+    """llama.cpp did not answer as expected."""
+
+
+@contextmanager
+def start_llama_cpp(
+    model_path: Path, adapter_path: Path | None = None, context_tokens: int = 4096, is_exact: bool = False
+) -> Iterator[LlamaCppServer]:
+    """Load a GGUF file, an adapter's beside it, on the processor; raise ScriptError when llama.cpp refuses it.
+
+    `is_exact` computes as transformers does in float32 (no flash attention, a float32 cache).
+    """
+    # Two waiting threads would take a busy processor from the one that computes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import xllamacpp
+
+    with tempfile.TemporaryDirectory(prefix="llama-") as folder:  # 0700
+        socket_path, key = Path(folder) / "s.sock", secrets.token_hex(16)
+        params = xllamacpp.CommonParams()
+        params.hostnames, params.api_keys = [str(socket_path)], [key]
+        params.model.path = str(model_path)
+        params.n_ctx, params.n_parallel = context_tokens, 1
+        params.n_gpu_layers = 0
+        params.ui = params.endpoint_slots = params.warmup = params.fit_params = False
+        params.no_extra_bufts = True  # no second copy of the weights in another order
+        params.cache_ram_mib, params.verbosity = 0, -1
+        if adapter_path is not None:
+            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter_path), 1.0)]
+        if is_exact:
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        try:
+            server = xllamacpp.Server(params)
+        except RuntimeError:
+            what = shown_path(model_path) if adapter_path is None else f"{shown_path(adapter_path)} beside it"
+            raise ScriptError(f"{what}: llama.cpp cannot load it; export it again, with enough free memory") from None
+        try:
+            yield LlamaCppServer(socket_path, key)
+        finally:
+            del server
+            socket_path.unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""The Modelfile for Ollama: which GGUF file, how a conversation is written, how a reply is drawn and where it stops."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id
+from common.script import replacing
+
+MODELFILE_NAME = "Modelfile"
+
+# PERSON_TEMPLATE in Ollama's language (Go templates). `{bos}` stands in it: the GGUF file adds no token by itself.
+OLLAMA_PERSON_TEMPLATE = (
+    'START{{ range .Messages }}{{ if eq .Role "assistant" }}<person1>{{ else }}<person2>{{ end }}'
+    "{{ .Content }}END_OF_TURN{{ end }}<person1>"
+)
+# Ollama's name for each value of generation_config.json.
+PARAMETERS = {
+    "temperature": "temperature",
+    "min_p": "min_p",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "repetition_penalty": "repeat_penalty",
+    "max_new_tokens": "num_predict",
+}
+
+
+def write_modelfile(
+    path: Path,
+    tokenizer: Any,
+    generation: Mapping[str, Any],
+    gguf_name: str,
+    adapter_name: str | None = None,
+    comments: Sequence[str] = (),
+) -> None:
+    """Write the Modelfile of the GGUF file `gguf_name` beside it, with an adapter's file on top if there is one."""
+    lines = [f"# {comment}" for comment in (*comments, f"ollama create me -f {MODELFILE_NAME}")]
+    lines.append(f"FROM ./{gguf_name}")
+    if adapter_name is not None:
+        lines.append(f"ADAPTER ./{adapter_name}")
+    if tokenizer.chat_template == PERSON_TEMPLATE:
+        template = OLLAMA_PERSON_TEMPLATE.replace("START", tokenizer.bos_token or "", 1)
+        lines.append(f'TEMPLATE """{template.replace("END_OF_TURN", tokenizer.eos_token)}"""')
+    else:
+        lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
+    lines += [
+        f"PARAMETER {ollama_name} {generation[name]}" for name, ollama_name in PARAMETERS.items() if name in generation
+    ]
+    lines += [f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" for token in stop_tokens(tokenizer)]
+    with replacing(path) as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def stop_tokens(tokenizer: Any) -> list[str]:
+    """Return the token that ended a turn in training, then the tokenizer's own end of a text if it is another one."""
+    tokens = [tokenizer.convert_ids_to_tokens(find_end_of_turn_id(tokenizer)), tokenizer.eos_token]
+    return [token for token in dict.fromkeys(tokens) if token is not None]
