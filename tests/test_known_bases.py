@@ -42,6 +42,7 @@ def test_shipped_shapes_have_the_published_sizes():
         "HuggingFaceTB/SmolLM2-360M": 361_821_120,
         "Qwen/Qwen3-0.6B-Base": 596_049_920,
         "Qwen/Qwen3-1.7B-Base": 1_720_574_976,
+        "dicta-il/DictaLM-3.0-1.7B-Base": 1_720_574_976,  # built on Qwen3-1.7B-Base; its page lists 3.46 GB in 16 bits
         "Qwen/Qwen3-4B-Base": 4_022_468_096,
         "dicta-il/dictalm2.0": 7_251_169_280,
         "yam-peleg/Hebrew-Mistral-7B": 7_503_884_288,
