@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import struct
 import threading
 import time
@@ -182,6 +183,33 @@ class TestChecks:
     def test_absurd_header_length_is_refused_without_reading_it(self, tmp_path):
         folder = make_base(tmp_path / "base", weights=struct.pack("<Q", 2**62) + b"{}")
         with pytest.raises(BaseModelError, match="cut or damaged"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"shape": [2]},
+            {"shape": [-1]},
+            {"shape": "1"},
+            {"data_offsets": [1, 4]},
+            {"data_offsets": [0]},
+            {"data_offsets": [0, 2**70]},
+            {"dtype": ["F32"]},
+        ],
+    )
+    def test_a_header_that_contradicts_the_length_is_damage(self, tmp_path, entry):
+        header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | entry}
+        text = json.dumps(header).encode()
+        folder = make_base(tmp_path / "base", weights=struct.pack("<Q", len(text)) + text + b"\0" * 4)
+        with pytest.raises(BaseModelError, match="model.safetensors: is cut or damaged"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+    def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(self, tmp_path, name):
+        folder = make_base(tmp_path / "base")
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(BaseModelError, match=name):
             check_base_folder(folder)
 
     @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Standard library only. Loading, and the check that all weights are finite, is le
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
+from common.outside_files import NotReadableError, read_json
 from common.script import PROJECT_ROOT, ScriptError, shown_path
 
 MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
@@ -163,10 +163,10 @@ def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(path)}: not found, the trained folder is incomplete; train again") from None
-    except (ValueError, RecursionError):
+    except NotReadableError:
         raise _damaged(path) from None
     if not isinstance(content, dict):
         raise _damaged(path)

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import subprocess
@@ -18,11 +19,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from common.outside_files import NotReadableError, read_json
 from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
@@ -35,6 +38,11 @@ DOWNLOADED_NAMES_RE = re.compile(
 )
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# The size of one number of a safetensors file, by the format's name for its type.
+BITS_OF_DTYPE = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8,
+}  # fmt: skip
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own library
 
 # The config keys that decide a model's shape and what its layers compute, by their names in the common families.
@@ -273,10 +281,10 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raise BaseModelError when there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise BaseModelError(f"{path}: not found; give the folder of a base model, or download it again") from None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, NotReadableError):
         raise BaseModelError(f"{path}: is not readable JSON; download the base model again") from None
     if not isinstance(content, dict):
         raise BaseModelError(f"{path}: holds no JSON object; download the base model again")
@@ -324,22 +332,36 @@ def list_weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors_file(path: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file; raise BaseModelError if it is damaged or the file's length differs."""
-    size = path.stat().st_size
-    header: dict[str, Any] = {}
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        is_whole = 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES)
-        if is_whole:
-            try:
-                header = json.loads(file.read(header_bytes))
-                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-                is_whole = size == 8 + header_bytes + max(ends, default=0)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-                is_whole = False
-    if not is_whole:
+    """Return the header of a safetensors file; raise BaseModelError if it is damaged or contradicts the file's length."""
+    header: dict[str, Any] | None = None
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        header = _read_safetensors_header(path)
+    if header is None:
         raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
     return header
+
+
+def _read_safetensors_header(path: Path) -> dict[str, Any] | None:
+    """Return the header if it describes exactly the bytes that follow it, without gaps; else None."""
+    if not path.is_file():  # a pipe would wait for a writer
+        return None
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if not 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES):
+            return None
+        header: dict[str, Any] = json.loads(file.read(header_bytes))
+    place = 0
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    for entry in sorted(entries, key=lambda entry: entry["data_offsets"]):
+        start, end = entry["data_offsets"]
+        if start != place or any(type(length) is not int or length < 0 for length in entry["shape"]):
+            return None
+        bits = BITS_OF_DTYPE.get(entry["dtype"])
+        if bits is not None and math.prod(entry["shape"]) * bits != 8 * (end - start):
+            return None
+        place = end
+    return header if size == 8 + header_bytes + place else None
 
 
 def base_fingerprint(folder: Path) -> str:
