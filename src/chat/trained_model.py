@@ -16,7 +16,6 @@ from peft import PeftModel, get_peft_model_state_dict
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     RepetitionPenaltyLogitsProcessor,
@@ -25,7 +24,13 @@ from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import check_safetensors_file
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
-from common.compute_device import Device, choose_chat_device, look_at_machine, make_quantization_config
+from common.compute_device import (
+    Device,
+    choose_chat_device,
+    load_causal_model,
+    look_at_machine,
+    make_quantization_config,
+)
 from common.model_folder import ADAPTER_NAME, Sampling
 from common.outside_files import loading
 from common.script import ScriptError, shown_path
@@ -120,27 +125,27 @@ def load_trained_model(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    shown_folder, shown_base = shown_path(saved.folder), shown_path(saved.base_dir)
+    with loading(shown_folder, "its tokenizer", "train again, or restore the folder from a backup"):
+        tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+        try:
+            end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
+        except ChatFormatError as error:
+            raise ScriptError(f"{shown_folder}: {error}") from None
     chosen = choose_chat_device(device, dtype, saved.base_dir, look_at_machine())
-    base = AutoModelForCausalLM.from_pretrained(
-        saved.base_dir,
-        dtype=chosen.dtype,
-        device_map={"": 0 if chosen.kind == "cuda" else chosen.name},
-        quantization_config=make_quantization_config(chosen),
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    with loading(shown_base, "the base model", "download it again, or train again on another one"):
+        base = load_causal_model(
+            saved.base_dir,
+            dtype=chosen.dtype,
+            device_map={"": 0 if chosen.kind == "cuda" else chosen.name},
+            quantization_config=make_quantization_config(chosen),
+        )
     base.generation_config = GenerationConfig()  # the trained folder's values apply, not the base's
     model = load_adapter(base, saved)
     model.eval()
     if is_merged and chosen.dtype == torch.float32 and not base.config.tie_word_embeddings:
         model.merge_adapter()
-    positions = getattr(base.config, "max_position_embeddings", None) or saved.settings["max_length"]
-    try:
-        end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
-    except ChatFormatError as error:
-        raise ScriptError(f"{shown_path(saved.folder)}: {error}") from None
+    positions = getattr(base.config.get_text_config(), "max_position_embeddings", None) or saved.settings["max_length"]
     return TrainedModel(
         model=model,
         tokenizer=tokenizer,
