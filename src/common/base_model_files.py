@@ -25,10 +25,12 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from common.config_values import count_layers, find_absurd_value
 from common.outside_files import NotReadableError, read_json
 from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
+MAX_PATH_CHARS = 4096
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # Never *.bin, *.pt, *.py: a pickle or a module in the folder could run code.
@@ -111,6 +113,10 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     """
     if not base_model_id.strip():
         raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
+    if "\0" in base_model_id or len(base_model_id) > MAX_PATH_CHARS:
+        raise BaseModelError(
+            "base_model_id: is no path of a folder, and no hub id (owner/name) either; check the spelling"
+        )
     path = start_dir / Path(base_model_id).expanduser()
     if path.is_dir():
         return _as_base(base_model_id, path)
@@ -264,6 +270,9 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
     refuse_foreign_code(config, folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise BaseModelError(f"{folder / 'config.json'}: names no model_type; download the base model again")
+    absurd = find_absurd_value(config)
+    if absurd is not None:
+        raise BaseModelError(f"{folder / 'config.json'}: {absurd} is no usable value; download the base model again")
     if "quantization_config" in config:
         raise BaseModelError(f"{folder}: is already quantized; choose the same base in its original precision")
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
@@ -273,8 +282,11 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             content = read_json_object(folder / name)
             if name == "tokenizer_config.json":
                 refuse_foreign_code(content, folder / name)
-    for path in list_weight_files(folder):
-        check_safetensors_file(path)
+    num_tensors = sum(len(check_safetensors_file(path)) for path in list_weight_files(folder))
+    if count_layers(config) > num_tensors:  # to build a million empty layers takes hours
+        raise BaseModelError(
+            f"{folder / 'config.json'}: has more layers than there are weights; download the base again"
+        )
     return config
 
 
