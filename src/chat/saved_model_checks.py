@@ -30,7 +30,7 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
-from common.outside_files import NotReadableError, read_json
+from common.outside_files import NotReadableError, find_irregular, read_json
 from common.script import PROJECT_ROOT, ScriptError, shown_path
 
 MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
@@ -108,6 +108,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise ScriptError(f"{shown_path(folder)}: no trained model yet; run src/training/fine_tuning_model.py first")
     if not folder.is_dir():
         raise ScriptError(f"{shown_path(folder)}: is a file, not the folder of a trained model; check the path")
+    irregular = find_irregular(folder)
+    if irregular is not None:
+        raise _damaged(irregular)
     path = folder / SETTINGS_NAME
     if not path.is_file():
         cure = "train first, or continue with src/training/fine_tuning_model.py --resume"

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config_values import count_layers, find_absurd_value
-from common.outside_files import NotReadableError, read_json
+from common.outside_files import NotReadableError, find_irregular, read_json
 from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
@@ -266,6 +266,9 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
     """Return the config of the base model in `folder`; raise BaseModelError if a file is missing, cut or hostile."""
     if (folder / "adapter_config.json").is_file():
         raise BaseModelError(f"{folder}: is an adapter, not a base model; give the base model it was trained on")
+    irregular = find_irregular(folder)
+    if irregular is not None:
+        raise BaseModelError(f"{irregular}: is no regular file, or far too large; download the base model again")
     config = read_json_object(folder / "config.json")
     refuse_foreign_code(config, folder / "config.json")
     if not isinstance(config.get("model_type"), str):

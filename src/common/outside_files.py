@@ -16,6 +16,7 @@ from typing import Any
 from common.script import ScriptError, printable
 
 MAX_JSON_BYTES = 100_000_000  # the largest published tokenizer.json has 34 MB
+LIBRARY_ENDINGS = {".json", ".jinja", ".txt", ".model", ".safetensors"}  # of the files that the libraries open
 MAX_REASON_CHARS = 200
 
 # How torch and the system word a full memory, besides MemoryError.
@@ -46,6 +47,16 @@ def read_json(path: Path) -> Any:
         return json.loads(read_limited(path).decode("utf-8"))
     except (ValueError, RecursionError):
         raise NotReadableError("no readable JSON") from None
+
+
+def find_irregular(folder: Path) -> Path | None:
+    """Return a file of `folder` that a model library would wait for (a pipe, a device) or that is absurdly large."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in LIBRARY_ENDINGS or path.is_dir() or not path.exists():
+            continue
+        if not path.is_file() or (path.suffix != ".safetensors" and path.stat().st_size > MAX_JSON_BYTES):
+            return path
+    return None
 
 
 def is_memory_full(error: BaseException) -> bool:
