@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from adapter_trainer import make_training_arguments
+from adapter_trainer import TrainingCallback, make_training_arguments
 from packing import Schedule
 from recipes import DEFAULT_RECIPE
+from transformers import TrainerControl, TrainerState
 
 from common.compute_device import Device
 
@@ -36,3 +37,21 @@ def test_what_is_measured_is_saved_so_that_the_best_can_come_back(tmp_path, has_
     assert arguments.load_best_model_at_end == arguments.eval_on_start == has_held_out
     assert (arguments.eval_strategy == "steps") == has_held_out
     assert arguments.save_strategy == "steps"
+
+
+class NoSamples:
+    def show(self, is_base):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("bits", "step", "is_warned"), [(2.7, 0, False), (4.0, 0, False), (7.7, 0, True), (7.7, 5, False)]
+)
+def test_a_base_that_cannot_write_the_language_is_said_to_be_one(tmp_path, capsys, bits, step, is_warned):
+    schedule = Schedule(rows=[[0]] * 10, rows_per_step=1, epoch_ends=[10])
+    callback = TrainingCallback(schedule, [8], None, NoSamples(), tmp_path, {})
+    logs = {"eval_loss": 2.0, "eval_bits_per_char": bits, "eval_seconds": 1.0}
+    callback.on_log(None, TrainerState(global_step=step), TrainerControl(), logs)
+    printed = "".join(capsys.readouterr())
+    assert ("7.7 bits per character for held-out replies" in printed) == is_warned
+    assert ("; choose a base model that was trained on it" in printed) == is_warned

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import struct
 import threading
 import time
@@ -185,6 +186,33 @@ class TestChecks:
             check_base_folder(folder)
 
     @pytest.mark.parametrize(
+        "entry",
+        [
+            {"shape": [2]},
+            {"shape": [-1]},
+            {"shape": "1"},
+            {"data_offsets": [1, 4]},
+            {"data_offsets": [0]},
+            {"data_offsets": [0, 2**70]},
+            {"dtype": ["F32"]},
+        ],
+    )
+    def test_a_header_that_contradicts_the_length_is_damage(self, tmp_path, entry):
+        header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | entry}
+        text = json.dumps(header).encode()
+        folder = make_base(tmp_path / "base", weights=struct.pack("<Q", len(text)) + text + b"\0" * 4)
+        with pytest.raises(BaseModelError, match="model.safetensors: is cut or damaged"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"])
+    def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(self, tmp_path, name):
+        folder = make_base(tmp_path / "base")
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        with pytest.raises(BaseModelError, match=name):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize(
         ("name", "content", "problem"),
         [
             ("config.json", None, "config.json: not found"),
@@ -211,6 +239,32 @@ class TestChecks:
         else:
             (folder / name).write_bytes(content)
         with pytest.raises(BaseModelError, match=problem):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("max_position_embeddings", 0),
+            ("max_position_embeddings", -5),
+            ("num_hidden_layers", 1_000_000),
+            ("num_hidden_layers", True),
+            ("hidden_size", -64),
+            ("vocab_size", 10**12),
+            ("intermediate_size", "128"),
+            ("num_attention_heads", 1.5),
+            ("rope_theta", float("nan")),
+            ("rms_norm_eps", []),
+        ],
+    )
+    def test_an_absurd_value_is_named(self, tmp_path, key, value):
+        for name, config in (("plain", {key: value}), ("nested", {"text_config": {key: value}})):
+            folder = make_base(tmp_path / name, CONFIG | config)
+            with pytest.raises(BaseModelError, match=f"config.json: {key} is no usable value; download"):
+                check_base_folder(folder)
+
+    def test_more_layers_than_weights_are_refused(self, tmp_path):
+        folder = make_base(tmp_path / "base", CONFIG | {"num_hidden_layers": 999})
+        with pytest.raises(BaseModelError, match="more layers than there are weights"):
             check_base_folder(folder)
 
     def test_pickle_only_base_is_never_opened(self, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from copy import deepcopy
 from datetime import date
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from common import chat_format
 from common.chat_format import (
     PERSON_TEMPLATE,
     ChatFormatError,
@@ -212,10 +214,39 @@ def refused(tokenizer, template):
         ("{{ raise_exception('no') }}", "refuses"),
         ("x" * 200_000, "usable size"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "10 seconds"),
+        ("{{ 'x' * 50000000000 }}", "too much memory"),
+        (
+            "{% set n = namespace(t='x') %}{% for a in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",
+            "too much memory",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_trusted_is_refused(tiny_tokenizer, template, what):
     assert what in refused(tiny_tokenizer, template)
+
+
+def test_one_call_that_no_signal_ends_is_ended_in_time(tiny_tokenizer, monkeypatch):
+    """Python sees a signal only once the call has returned; this one takes minutes."""
+    monkeypatch.setattr(chat_format, "RENDER_LIMIT_SECONDS", 1.0)
+    started_at = time.monotonic()
+    template = "{% set t = 'ab' * 20000000 %}{{ t | replace('b', 'a' * 3) | wordwrap(1) | length }}{{ (t ~ t) | urlize | length }}"
+    assert "takes more than 1 seconds" in refused(tiny_tokenizer, template) or "memory" in refused(
+        tiny_tokenizer, template
+    )
+    assert time.monotonic() - started_at < 5
+
+
+def test_a_template_that_is_slow_each_time_is_refused_once_its_time_is_up(tiny_tokenizer, monkeypatch):
+    """As one that is slow for a conversation of seven messages only, which no trial finds."""
+    monkeypatch.setattr(chat_format, "RENDER_LIMIT_SECONDS", 1.0)
+    tokenizer = deepcopy(tiny_tokenizer)
+    loop = "{% if messages | length == 7 %}{% for a in range(700) %}{% for b in range(700) %}{% endfor %}{% endfor %}{% endif %}"
+    tokenizer.chat_template = loop + PERSON_TEMPLATE
+    messages = [{"role": ("user", "assistant")[n % 2], "content": "x"} for n in range(7)]
+    monkeypatch.setattr(chat_format, "ALLOWED_SECONDS_PER_MESSAGE", 0.0)
+    with pytest.raises(ChatFormatError, match="takes more than 1 seconds"):
+        for _time in range(200):
+            encode_conversation(tokenizer, messages)
 
 
 def test_a_tokenizer_without_special_tokens_is_refused(tiny_tokenizer):

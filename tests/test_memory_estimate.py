@@ -15,7 +15,7 @@ from memory_estimate import (
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base, read_model_config
-from transformers import MistralConfig
+from transformers import Gemma2Config, MistralConfig
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
@@ -31,6 +31,17 @@ SMALL = MistralConfig(
     num_key_value_heads=1,
 )
 DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
+
+
+def test_a_family_that_plain_attention_alone_can_compute_is_estimated():
+    """Gemma 2 has a soft cap; its rows need the T x T matrices."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    config = Gemma2Config(head_dim=16, **{name: getattr(SMALL, name) for name in names})
+    short, long = (
+        estimate_memory(config, CPU, Load(row_tokens=tokens, gradient_checkpointing=False))[1].activations
+        for tokens in (512, 1024)
+    )
+    assert long > 2.5 * short
 
 
 def test_meter_counts_what_lives_at_one_time():

@@ -1,5 +1,6 @@
 """What is known of a run before the model loads: the facts that decide a resume, the rows, the threads."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -177,9 +178,31 @@ class TestLengthOfRows:
 
     def test_an_unknown_kind_of_model_is_one_line(self, prepare, base_copy_dir):
         self.set_config(base_copy_dir, model_type="no_such_model")
-        with pytest.raises(ScriptError, match="config.json: not a model this transformers can load") as refusal:
+        with pytest.raises(ScriptError, match="config.json: a model of this kind cannot be loaded") as refusal:
             prepare()
         assert "\n" not in str(refusal.value)
+
+
+class TestTokenizerAndBase:
+    def test_a_token_of_text_without_a_row_is_refused(self, prepare, base_copy_dir, tiny_tokenizer):
+        config = json.loads((base_copy_dir / "config.json").read_text())
+        (base_copy_dir / "config.json").write_text(json.dumps(config | {"vocab_size": len(tiny_tokenizer) - 8}))
+        with pytest.raises(ScriptError, match="has 8 tokens more than the model has rows") as refusal:
+            prepare()
+        assert "\n" not in str(refusal.value)
+
+    def test_a_special_token_that_no_text_becomes_may_have_no_row(self, prepare, base_copy_dir, tiny_tokenizer):
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        tokenizer.save_pretrained(base_copy_dir)
+        assert prepare().material.lengths
+
+    def test_a_base_without_an_end_token_is_said_to_have_none(self, base_copy_dir, tiny_tokenizer):
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.eos_token = None
+        tokenizer.save_pretrained(base_copy_dir)
+        with pytest.raises(ScriptError, match="^mine: its tokenizer has no end-of-sequence token, .*; choose another"):
+            load_tokenizer(base_copy_dir, "mine", date.today())
 
 
 class TestThreads:

@@ -1,6 +1,7 @@
 """The quantized model with LoRA: the published count exactly, real 4-bit weights on the CPU, plain peft reads the adapter."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from qlora_model import (
     read_model_config,
 )
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, MistralConfig
 
-from common.base_model_files import BaseModel, BaseModelError, check_base_folder
+from common.base_model_files import BaseModel, check_base_folder
 from common.compute_device import Device
 from common.script import ScriptError
 
@@ -79,6 +80,39 @@ def test_lora_targets_are_found_in_every_family_without_a_warning(model_type, va
         name.split(".lora_")[0].split(".")[-1] for name, p in adapted.named_parameters() if p.requires_grad
     }
     assert adapted_names == targets
+
+
+def test_of_a_model_that_also_reads_pictures_the_text_model_alone_is_trained():
+    """Its vision tower has layers of the same names, and no text reaches it."""
+    text = {name: SMALL[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": 56, "patch_size": 14}
+    model = on_meta(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    adapted = add_lora(model, rank=4, alpha=8, dropout=0.0)
+    trained = {name.split(".lora_")[0] for name, p in adapted.named_parameters() if p.requires_grad}
+    assert {name.split(".")[-1] for name in trained} == SEVEN_PROJECTIONS | {"lm_head"}
+    assert len(trained) == 7 * SMALL["num_hidden_layers"] + 1
+    assert not [name for name in trained if "vision" in name]
+
+
+def test_a_weight_that_is_missing_in_the_base_is_refused(small_base_dir, tmp_path):
+    """The library would give it random values."""
+    folder = shutil.copytree(small_base_dir, tmp_path / "base")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1, "layer_types": None}))
+    with pytest.raises(ScriptError, match="lack 9 tensors") as refusal:
+        load_quantized_base(folder, Device("cpu", torch.float32, is_quantized=True))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_base_whose_shapes_contradict_its_config_is_one_line(small_base_dir, tmp_path):
+    folder = shutil.copytree(small_base_dir, tmp_path / "base")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 128}))
+    with pytest.raises(ScriptError, match="other shapes than its config.json; download") as refusal:
+        load_quantized_base(folder, Device("cpu", torch.float32, is_quantized=True))
+    assert "\n" not in str(refusal.value)
 
 
 def test_model_without_linear_layers_is_refused():
@@ -203,7 +237,7 @@ def test_split_over_gpus_four_bits_travel_in_the_dtype_of_the_rest(small_base_di
 
 def test_unknown_kind_of_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
-    with pytest.raises(BaseModelError, match="config.json: not a model"):
+    with pytest.raises(ScriptError, match="config.json: a model of this kind cannot be loaded"):
         read_model_config(Path(tmp_path))
 
 

@@ -1,6 +1,7 @@
 """A trained folder is refused, in one line with the cure, before any model library is imported."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -134,6 +135,50 @@ def test_pickled_weights_are_never_opened(saved_copy):
 def test_an_adapter_that_this_project_never_writes_is_refused(saved_copy, changes, reason):
     change_json(saved_copy / "adapter_config.json", **changes)
     assert reason in refusal(saved_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("training_settings.json", {"max_length": True}),
+        ("training_settings.json", {"max_length": 10**12}),
+        ("training_settings.json", {"person": ["x"]}),
+        ("training_settings.json", {"base_model_id": "a\0b"}),
+        ("adapter_config.json", {"lora_alpha": "16"}),
+        ("adapter_config.json", {"lora_alpha": float("inf")}),
+        ("adapter_config.json", {"lora_dropout": -1}),
+        ("adapter_config.json", {"use_rslora": "yes"}),
+        ("adapter_config.json", {"task_type": "X"}),
+        ("adapter_config.json", {"r": True}),
+        ("generation_config.json", {"temperature": [1]}),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(saved_copy, name, changes):
+    change_json(saved_copy / name, **changes)
+    refusal(saved_copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapter_config.json",
+        "training_settings.json",
+        "tokenizer.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "special_tokens_map.json",
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_refused_without_waiting(saved_copy, name):
+    (saved_copy / name).unlink(missing_ok=True)
+    os.mkfifo(saved_copy / name)
+    assert refusal(saved_copy)
+
+
+def test_a_file_larger_than_any_that_this_project_writes_is_not_read(saved_copy):
+    with (saved_copy / "adapter_config.json").open("wb") as file:
+        file.truncate(10**10)  # a hole: it takes no disk
+    assert "adapter_config.json: is damaged" in refusal(saved_copy)
 
 
 def test_foreign_code_is_refused_in_the_folder_and_in_the_base(saved_copy, base_copy):

@@ -1,6 +1,7 @@
 """The trained model: its adapter, its prompt, and how it is asked."""
 
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 import torch
 from bitsandbytes.functional import has_avx512bf16
 from merged_model import load_merged_model
+from safetensors.torch import load_file, save_file
 from saved_model_checks import check_saved_model
+from tiny_saved_model import write_saved_model
 from trained_model import load_trained_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.compute_device import choose_4bit_layout
 from common.script import ScriptError
@@ -80,3 +84,49 @@ def test_in_4_bits_on_a_processor_it_computes_as_the_training_did(tiny_saved_mod
     states = [module.weight.quant_state for module in quantized.modules() if hasattr(module, "quant_state")]
     assert any(getattr(state, "packing_format_for_cpu", False) for state in states)
     assert (repacked - expected).abs().max() < 0.05  # the kernel computes in bf16
+
+
+def rewrite_adapter(folder, change):
+    """Replace the tensors of the adapter in `folder` by `change(tensors)`."""
+    path = folder / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def without(tensors, part):
+    return {name: tensor for name, tensor in tensors.items() if part not in name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: {name.replace("model.model.layers", "model.layers"): t for name, t in tensors.items()},
+        lambda tensors: without(tensors, "layers.1."),
+        lambda tensors: without(tensors, "lm_head"),
+        lambda tensors: {},
+        lambda tensors: tensors | {"base_model.model.model.layers.9.mlp.up_proj.lora_A.weight": torch.zeros(4, 64)},
+        lambda tensors: {name: t[:2].clone() if "lora_A" in name else t[:, :2].clone() for name, t in tensors.items()},
+        lambda tensors: {name: t.flatten() for name, t in tensors.items()},
+    ],
+    ids=["renamed", "a layer missing", "the head missing", "none", "one too many", "other rank", "other shape"],
+)
+@pytest.mark.parametrize("load", [load_trained_model, load_merged_model])
+def test_an_adapter_whose_tensors_are_not_those_of_its_base_is_refused(tiny_saved_model_dir, tmp_path, load, change):
+    saved_dir = shutil.copytree(tiny_saved_model_dir, tmp_path / "saved")
+    rewrite_adapter(saved_dir, change)
+    with pytest.raises(ScriptError, match=r"adapter_model.safetensors: .*; train again") as raised:
+        load(check_saved_model(saved_dir))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("load", [load_trained_model, load_merged_model])
+def test_a_good_adapter_loads_without_a_warning(tiny_base_dir, tmp_path, load):
+    """Also one on the tied head, of which the library warns: that is intended."""
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "tied")
+    AutoTokenizer.from_pretrained(tiny_base_dir).save_pretrained(tmp_path / "tied")
+    saved_dir = write_saved_model(tmp_path / "saved", tmp_path / "tied", max_length=160)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(check_saved_model(saved_dir))

@@ -181,3 +181,11 @@ def test_held_out_conversations_that_occur_in_training_are_found():
     conversations = make_conversations(40)  # all identical
     held_out = hold_out(conversations)
     assert len(overlapping_lines(conversations, held_out)) == len(held_out)
+
+
+def test_a_reply_of_a_hundred_megabytes_is_named_by_its_line(tmp_path):
+    path = tmp_path / "data.jsonl"
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x" * 100_000_000}]
+    path.write_text('{"messages": []}\n' + json.dumps({"messages": talk}) + "\n", encoding="utf-8")
+    with pytest.raises(TrainingDataError, match='line 2: message 2: "content" is longer than 4,000,000 characters'):
+        read_training_data(path)

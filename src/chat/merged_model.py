@@ -12,12 +12,14 @@ import torch
 from modelfile import MODELFILE_NAME, write_modelfile
 from saved_model_checks import SavedModel
 from trained_model import load_adapter
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import read_json_object
 from common.chat_format import encode_conversation
-from common.model_folder import ADAPTER_CONFIG_NAME
+from common.compute_device import load_causal_model
+from common.model_folder import ADAPTER_CONFIG_NAME, GENERATION_NAME
+from common.outside_files import loading
 from common.script import ScriptError, shown_path
 
 # Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
@@ -37,11 +39,13 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    with loading(shown_path(saved.folder), "its tokenizer", "train again, or restore the folder from a backup"):
+        tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
     model = load_merged_model(saved)
     num_rows = model.get_input_embeddings().weight.shape[0]
     fill_up_vocabulary(tokenizer, num_rows, saved.folder)
-    model.generation_config = GenerationConfig.from_pretrained(saved.folder)
+    with loading(shown_path(saved.folder / GENERATION_NAME), "its values", "correct it, or train again"):
+        model.generation_config = GenerationConfig.from_pretrained(saved.folder)
     folder.mkdir(mode=0o700)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -53,9 +57,8 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
 
 def load_merged_model(saved: SavedModel) -> Any:
     """Load the base unquantised, add the adapter to its weights and return a plain model of the base's class."""
-    base = AutoModelForCausalLM.from_pretrained(
-        saved.base_dir, dtype="auto", trust_remote_code=False, use_safetensors=True
-    )
+    with loading(shown_path(saved.base_dir), "the base model", "download it again, or train again on another one"):
+        base = load_causal_model(saved.base_dir, dtype="auto")
     if base.config.tie_word_embeddings and targets_output_layer(saved, base):
         # Embeddings and head share one matrix; the adapter changes only the head, so the head gets its own copy.
         head = base.get_output_embeddings()

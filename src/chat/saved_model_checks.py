@@ -5,8 +5,8 @@ Standard library only. Loading, and the check that all weights are finite, is le
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
+from common.outside_files import NotReadableError, find_irregular, read_json
 from common.script import PROJECT_ROOT, ScriptError, did_you_mean, shown_path
 
 MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
@@ -40,6 +41,29 @@ ADAPTER_KEYS = {
     "peft_type", "peft_version", "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
 EMPTY_VALUES: tuple[Any, ...] = (None, False, "none", {}, [])
+MAX_CONTEXT = 1_000_000_000
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1e6  # false for nan
+
+
+# What the other keys may hold.
+ADAPTER_VALUES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("base_model_name_or_path", "megatron_core", "peft_version", "revision"), _is_text_or_none),
+    **dict.fromkeys(("inference_mode", "init_lora_weights", "use_rslora"), _is_flag),
+    **dict.fromkeys(("lora_alpha", "lora_dropout", "qalora_group_size"), _is_number),
+    "lora_dropout": lambda value: _is_number(value) and value <= 1,
+    "task_type": lambda value: value == "CAUSAL_LM",
+}
 MODULE_NAME_RE = re.compile(r"[A-Za-z0-9_.]{1,100}")
 
 ADAPTER_DTYPES = ("F32", "F16", "BF16")
@@ -85,6 +109,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise ScriptError(f"{shown_path(folder)}: no trained model yet; {cure}")
     if not folder.is_dir():
         raise ScriptError(f"{shown_path(folder)}: is a file, not the folder of a trained model; check the path")
+    irregular = find_irregular(folder)
+    if irregular is not None:
+        raise _damaged(irregular)
     path = folder / SETTINGS_NAME
     if not path.is_file():
         cure = "train first, or continue with src/training/fine_tuning_model.py --resume"
@@ -96,7 +123,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(settings.get("base_model_id"), str) or not isinstance(settings.get("base_fingerprint"), str):
         raise _damaged(path)
-    if not isinstance(settings.get("max_length"), int) or settings["max_length"] < 8:
+    if type(settings.get("max_length")) is not int or not 8 <= settings["max_length"] <= MAX_CONTEXT:
+        raise _damaged(path)
+    if not all(isinstance(settings.get(name), str | None) for name in ("person", "path_to_data")):
         raise _damaged(path)
     return settings
 
@@ -109,8 +138,11 @@ def check_adapter(folder: Path) -> None:
     if config.get("peft_type") != "LORA" or unusual:
         what = f"sets {', '.join(unusual)}, which this project never does" if unusual else "is no LoRA adapter"
         raise ScriptError(f"{shown_path(config_path)}: {what}; train again")
+    for name, is_right in ADAPTER_VALUES.items():
+        if name in config and not is_right(config[name]):
+            raise ScriptError(f"{shown_path(config_path)}: {name} has no usable value; train again")
     rank, modules = config.get("r"), config.get("target_modules")
-    if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
         raise ScriptError(f"{shown_path(config_path)}: rank r must be 1 to {MAX_RANK}; train again")
     if not isinstance(modules, list) or not all(isinstance(m, str) and MODULE_NAME_RE.fullmatch(m) for m in modules):
         raise ScriptError(f"{shown_path(config_path)}: target_modules must be a list of names; train again")
@@ -164,10 +196,10 @@ def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(path)}: not found, the trained folder is incomplete; train again") from None
-    except (ValueError, RecursionError):
+    except NotReadableError:
         raise _damaged(path) from None
     if not isinstance(content, dict):
         raise _damaged(path)

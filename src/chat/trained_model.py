@@ -12,26 +12,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     RepetitionPenaltyLogitsProcessor,
 )
 from transformers.utils import logging as transformers_logging
 
+from common.base_model_files import check_safetensors_file
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
 from common.compute_device import (
     Device,
     choose_4bit_layout,
     choose_chat_device,
+    load_causal_model,
     look_at_machine,
     make_quantization_config,
 )
 from common.model_folder import ADAPTER_NAME, Sampling
+from common.outside_files import loading
 from common.script import ScriptError, shown_path
 
 
@@ -124,28 +126,28 @@ def load_trained_model(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    shown_folder, shown_base = shown_path(saved.folder), shown_path(saved.base_dir)
+    with loading(shown_folder, "its tokenizer", "train again, or restore the folder from a backup"):
+        tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+        try:
+            end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
+        except ChatFormatError as error:
+            raise ScriptError(f"{shown_folder}: {error}") from None
     chosen = choose_chat_device(device, dtype, saved.base_dir, look_at_machine())
-    base = AutoModelForCausalLM.from_pretrained(
-        saved.base_dir,
-        dtype=chosen.dtype,
-        device_map={"": 0 if chosen.kind == "cuda" else chosen.name},
-        quantization_config=make_quantization_config(chosen),
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    with loading(shown_base, "the base model", "download it again, or train again on another one"):
+        base = load_causal_model(
+            saved.base_dir,
+            dtype=chosen.dtype,
+            device_map={"": 0 if chosen.kind == "cuda" else chosen.name},
+            quantization_config=make_quantization_config(chosen),
+        )
     choose_4bit_layout(base, is_training=False)
     base.generation_config = GenerationConfig()  # the trained folder's values apply, not the base's
     model = load_adapter(base, saved)
     model.eval()
     if is_merged and chosen.dtype == torch.float32 and not chosen.is_quantized and not base.config.tie_word_embeddings:
         model.merge_adapter()
-    positions = getattr(base.config, "max_position_embeddings", None) or saved.settings["max_length"]
-    try:
-        end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
-    except ChatFormatError as error:
-        raise ScriptError(f"{shown_path(saved.folder)}: {error}") from None
+    positions = getattr(base.config.get_text_config(), "max_position_embeddings", None) or saved.settings["max_length"]
     return TrainedModel(
         model=model,
         tokenizer=tokenizer,
@@ -158,14 +160,28 @@ def load_trained_model(
 
 
 def load_adapter(base: Any, saved: SavedModel) -> Any:
-    """Return `base` with the adapter of the checked folder, as a PeftModel; raise ScriptError on NaN or infinity."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # one library warns of another; the user can do nothing
+    """Return `base` with the adapter of the checked folder, as a PeftModel.
+
+    Raises ScriptError unless the adapter's tensors are exactly those of this base and these target modules, and finite:
+    the library only warns of a name that it does not find, and then the untrained base would reply.
+    """
+    weights_path = saved.folder / ADAPTER_NAME
+    with loading(shown_path(weights_path), "the adapter", "train again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one library about another, of tied weights, of names: checked below
         model = PeftModel.from_pretrained(base, saved.folder, is_trainable=False)
+        expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+        wanted = {name: list(tensor.shape) for name, tensor in expected.items()}
+        header = check_safetensors_file(weights_path)
+    found = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    if found != wanted:
+        num_missing, num_other = len(wanted.keys() - found.keys()), len(found.keys() - wanted.keys())
+        raise ScriptError(
+            f"{shown_path(weights_path)}: does not fit its base model and target modules ({num_missing:,} of "
+            f"{len(wanted):,} tensors are missing, {num_other:,} belong to nothing); train again, or restore it from a backup"
+        )
     weights = (weight for name, weight in model.named_parameters() if "lora_" in name)
     if not all(torch.isfinite(weight).all() for weight in weights):
         raise ScriptError(
-            f"{shown_path(saved.folder / ADAPTER_NAME)}: holds numbers that are not finite (the training diverged); "
-            "train again"
+            f"{shown_path(weights_path)}: holds numbers that are not finite (the training diverged); train again"
         )
     return model

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import subprocess
@@ -18,14 +19,18 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+from common.config_values import count_layers, find_absurd_value
+from common.outside_files import NotReadableError, find_irregular, read_json
 from common.script import ScriptError
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
+MAX_PATH_CHARS = 4096
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # Never *.bin, *.pt, *.py: a pickle or a module in the folder could run code.
@@ -35,6 +40,11 @@ DOWNLOADED_NAMES_RE = re.compile(
 )
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# The size of one number of a safetensors file, by the format's name for its type.
+BITS_OF_DTYPE = {
+    "F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8, "BOOL": 8,
+}  # fmt: skip
 MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the format's own library
 
 # The config keys that decide a model's shape and what its layers compute, by their names in the common families.
@@ -103,6 +113,10 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     """
     if not base_model_id.strip():
         raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
+    if "\0" in base_model_id or len(base_model_id) > MAX_PATH_CHARS:
+        raise BaseModelError(
+            "base_model_id: is no path of a folder, and no hub id (owner/name) either; check the spelling"
+        )
     path = start_dir / Path(base_model_id).expanduser()
     if path.is_dir():
         return _as_base(base_model_id, path)
@@ -252,10 +266,16 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
     """Return the config of the base model in `folder`; raise BaseModelError if a file is missing, cut or hostile."""
     if (folder / "adapter_config.json").is_file():
         raise BaseModelError(f"{folder}: is an adapter, not a base model; give the base model it was trained on")
+    irregular = find_irregular(folder)
+    if irregular is not None:
+        raise BaseModelError(f"{irregular}: is no regular file, or far too large; download the base model again")
     config = read_json_object(folder / "config.json")
     refuse_foreign_code(config, folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise BaseModelError(f"{folder / 'config.json'}: names no model_type; download the base model again")
+    absurd = find_absurd_value(config)
+    if absurd is not None:
+        raise BaseModelError(f"{folder / 'config.json'}: {absurd} is no usable value; download the base model again")
     if "quantization_config" in config:
         raise BaseModelError(f"{folder}: is already quantized; choose the same base in its original precision")
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
@@ -265,18 +285,21 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             content = read_json_object(folder / name)
             if name == "tokenizer_config.json":
                 refuse_foreign_code(content, folder / name)
-    for path in list_weight_files(folder):
-        check_safetensors_file(path)
+    num_tensors = sum(len(check_safetensors_file(path)) for path in list_weight_files(folder))
+    if count_layers(config) > num_tensors:  # to build a million empty layers takes hours
+        raise BaseModelError(
+            f"{folder / 'config.json'}: has more layers than there are weights; download the base again"
+        )
     return config
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raise BaseModelError when there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise BaseModelError(f"{path}: not found; give the folder of a base model, or download it again") from None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, NotReadableError):
         raise BaseModelError(f"{path}: is not readable JSON; download the base model again") from None
     if not isinstance(content, dict):
         raise BaseModelError(f"{path}: holds no JSON object; download the base model again")
@@ -324,22 +347,36 @@ def list_weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors_file(path: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file; raise BaseModelError if it is damaged or the file's length differs."""
-    size = path.stat().st_size
-    header: dict[str, Any] = {}
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        is_whole = 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES)
-        if is_whole:
-            try:
-                header = json.loads(file.read(header_bytes))
-                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-                is_whole = size == 8 + header_bytes + max(ends, default=0)
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-                is_whole = False
-    if not is_whole:
+    """Return the header of a safetensors file; raise BaseModelError if it is damaged or contradicts the file's length."""
+    header: dict[str, Any] | None = None
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        header = _read_safetensors_header(path)
+    if header is None:
         raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
     return header
+
+
+def _read_safetensors_header(path: Path) -> dict[str, Any] | None:
+    """Return the header if it describes exactly the bytes that follow it, without gaps; else None."""
+    if not path.is_file():  # a pipe would wait for a writer
+        return None
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        if not 2 <= header_bytes <= min(size - 8, MAX_SAFETENSORS_HEADER_BYTES):
+            return None
+        header: dict[str, Any] = json.loads(file.read(header_bytes))
+    place = 0
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    for entry in sorted(entries, key=lambda entry: entry["data_offsets"]):
+        start, end = entry["data_offsets"]
+        if start != place or any(type(length) is not int or length < 0 for length in entry["shape"]):
+            return None
+        bits = BITS_OF_DTYPE.get(entry["dtype"])
+        if bits is not None and math.prod(entry["shape"]) * bits != 8 * (end - start):
+            return None
+        place = end
+    return header if size == 8 + header_bytes + place else None
 
 
 def base_fingerprint(folder: Path) -> str:

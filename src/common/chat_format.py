@@ -7,17 +7,25 @@ the training.
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import signal
+import sys
 import threading
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
+
+from common.script import printable
 
 # The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
 # The `generation` tags are for other tools (TRL's assistant_only_loss).
@@ -31,7 +39,17 @@ PERSON_TEMPLATE = (
 
 MAX_TEMPLATE_CHARS = 100_000  # the longest published templates have about 30,000
 MAX_STRUCTURE_CHARS_PER_TURN = 20_000  # no chat template writes more around one message
-RENDER_LIMIT_SECONDS = 10.0  # the sandbox does not stop nested loops
+# The sandbox stops neither nested loops nor huge texts. The time holds for the trial, for one conversation, and for all of
+# a run together beyond what a message may take (published templates: under 1 ms).
+RENDER_LIMIT_SECONDS = 10.0
+RENDER_LIMIT_BYTES = 2**30
+ALLOWED_SECONDS_PER_MESSAGE = 0.02
+# What rendering a broken template raises: jinja's own, and whatever its expressions do.
+TEMPLATE_ERRORS = (
+    TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError,
+)  # fmt: skip
+MAX_REASON_CHARS = 200
+SAMPLE_LENGTHS = (1, 2, 3, 4, 8, 65)
 
 # How a template asks for the date, and how some ask whether to think before a reply.
 DATE_CALL_RE = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)""")
@@ -210,7 +228,9 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
     template = tokenizer.chat_template
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARS:
         raise ChatFormatError("the tokenizer has no single chat template of a usable size; choose another base model")
+    _try_in_child(tokenizer, template)
     marked = [{"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
+    started_at = time.perf_counter()
     try:
         with _time_limit(RENDER_LIMIT_SECONDS):
             try:
@@ -220,10 +240,14 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
                     raise
                 # Many templates demand that the user begins; an empty turn of the user keeps the reply.
                 rendered = _apply(tokenizer, [{"role": "user", "content": ""}, *marked], add_generation_prompt)
-    except TemplateError as error:
+    except ChatFormatError:
+        raise
+    except TEMPLATE_ERRORS as error:
+        reason = printable(" ".join(str(error).split())[:MAX_REASON_CHARS]) or type(error).__name__
         raise ChatFormatError(
-            f"the chat template refuses a conversation ({error}); choose another base model"
+            f"the chat template refuses a conversation ({reason}); choose another base model"
         ) from None
+    _count_slow_seconds(template, time.perf_counter() - started_at, len(messages))
     if len(rendered) > MAX_STRUCTURE_CHARS_PER_TURN * (len(messages) + 2):
         raise ChatFormatError("the chat template writes too much around each message; choose another base model")
     return rendered
@@ -234,12 +258,76 @@ def _apply(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt
     return rendered
 
 
+@lru_cache(maxsize=8)
+def _try_in_child(tokenizer: Any, _template: str) -> None:
+    """Render conversations of several lengths in a child process; raise ChatFormatError if it takes too long or dies.
+
+    Only a process can be stopped within one call that builds a huge text. The child does nothing but render.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, which the child never uses
+        child_id = os.fork()
+    if child_id == 0:
+        _render_samples_and_exit(tokenizer)
+    deadline = time.monotonic() + RENDER_LIMIT_SECONDS
+    ended_id, status, pause_seconds = 0, 0, 0.001
+    while not ended_id and time.monotonic() < deadline:
+        ended_id, status = os.waitpid(child_id, os.WNOHANG)
+        if not ended_id:
+            time.sleep(pause_seconds)
+            pause_seconds = min(0.05, 2 * pause_seconds)
+    if not ended_id:
+        os.kill(child_id, signal.SIGKILL)
+        os.waitpid(child_id, 0)
+        raise _too_slow()
+    if status:
+        raise ChatFormatError("the chat template needs too much memory; choose another base model")
+
+
+def _render_samples_and_exit(tokenizer: Any) -> NoReturn:
+    status = 1
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        if sys.platform == "linux":  # elsewhere the system does not count what is only reserved
+            in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (in_use + RENDER_LIMIT_BYTES, resource.RLIM_INFINITY))
+        for length in SAMPLE_LENGTHS:
+            roles = [("user", "assistant")[number % 2] for number in range(length)]
+            marked = [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)]
+            with suppress(*TEMPLATE_ERRORS):
+                _apply(tokenizer, marked, add_generation_prompt=roles[-1] == "user")
+        status = 0
+    finally:
+        os._exit(status)  # without the parent's handlers and buffers
+
+
+_slow_seconds: dict[str, float] = {}  # for each template, how long its slow renderings took so far
+
+
+def _count_slow_seconds(template: str, seconds: float, num_messages: int) -> None:
+    """Raise ChatFormatError once a template has been slow for too long in all."""
+    too_slow_by = seconds - ALLOWED_SECONDS_PER_MESSAGE * (num_messages + 2)
+    if too_slow_by <= 0:
+        return
+    total = _slow_seconds[template] = _slow_seconds.get(template, 0.0) + too_slow_by
+    if total > RENDER_LIMIT_SECONDS:
+        raise _too_slow()
+
+
+def _too_slow() -> ChatFormatError:
+    return ChatFormatError(
+        f"the chat template takes more than {RENDER_LIMIT_SECONDS:.0f} seconds; choose another base model"
+    )
+
+
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
     """Raise ChatFormatError after `seconds` in the block (in the main thread only, where Python handles signals)."""
 
     def give_up(_signal_number: int, _frame: object) -> None:
-        raise ChatFormatError(f"the chat template takes more than {seconds:.0f} seconds; choose another base model")
+        raise _too_slow()
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -5,7 +5,6 @@ Loading a model is left to `qlora_model` and `trained_model`.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 
 import torch
 
-from common.base_model_files import list_weight_files
-from common.script import ScriptError
+from common.base_model_files import list_weight_files, read_json_object
+from common.script import ScriptError, printable
 
 # Of the QLoRA paper: 4-bit normal float, its scales quantized again (0.516 bytes per weight).
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -141,6 +140,33 @@ def choose_4bit_layout(model: torch.nn.Module, is_training: bool) -> None:
             layer.support_avx512bf16_for_cpu &= has_width and not is_training
 
 
+def load_causal_model(folder: Path, **arguments: Any) -> Any:
+    """Load the checked base in `folder`; raise ScriptError if a weight is missing in its files or has another shape.
+
+    The library gives a missing weight random values. `arguments` are those of its `from_pretrained`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **arguments
+    )
+    model, information = loaded
+    missing = sorted(information["missing_keys"])
+    if missing:
+        raise ScriptError(
+            f"{folder}: its weight files lack {len(missing):,} tensors that its config.json asks for (such as "
+            f"{printable(missing[0])}); download the base model again"
+        )
+    for layer in model.modules():
+        # The library compares no shape of a weight that it quantizes.
+        state = getattr(getattr(layer, "weight", None), "quant_state", None)
+        if state is not None and tuple(state.shape) != (layer.out_features, layer.in_features):
+            raise ScriptError(
+                f"{folder}: its weights have other shapes than its config.json; download the base model again"
+            )
+    return model
+
+
 def is_slow(device: Device, base_dir: Path) -> bool:
     """Return whether a reply takes minutes rather than seconds."""
     return device.kind == "cpu" and _weight_bytes(base_dir) >= SLOW_ON_CPU_BYTES
@@ -165,7 +191,7 @@ def _weight_bytes(base_dir: Path) -> int:
 
 
 def _num_parameters(base_dir: Path) -> float:
-    config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
+    config = read_json_object(base_dir / "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype"))
     return _weight_bytes(base_dir) / (4 if stored == "float32" else 2)
 

@@ -17,6 +17,7 @@ from common.file_kinds import name_file_kind
 
 ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5
+MAX_MESSAGE_CHARS = 4_000_000  # WhatsApp sends 65,536 at most, and a reply joins a burst of messages
 
 CHAT_EXPORT_RE = re.compile(r"^\W*\d{1,4}[./-]\d{1,2}[./-]\d{1,4},?\s+\d{1,2}[:.]\d{2}")
 # The keys of other tools' formats, and their names.
@@ -170,6 +171,8 @@ def _checked_messages(record: dict[str, Any]) -> list[dict[str, str]]:
             raise _BadLine(f'message {number}: "role" is neither "user" nor "assistant"')
         if not isinstance(message["content"], str):
             raise _BadLine(f'message {number}: "content" is not text')
+        if len(message["content"]) > MAX_MESSAGE_CHARS:
+            raise _BadLine(f'message {number}: "content" is longer than {MAX_MESSAGE_CHARS:,} characters')
         try:
             message["content"].encode("utf-8")
         except UnicodeEncodeError:

@@ -305,7 +305,7 @@ def _count_multiplied_weights(config: PreTrainedConfig) -> tuple[int, int]:
     in_layers = sum(
         module.weight.numel()
         for path, module in model.named_modules()
-        if path.split(".")[-1] in targets and module is not head
+        if {path, path.split(".")[-1]} & targets and module is not head
     )
     return in_layers, head.weight.numel()
 

@@ -38,6 +38,7 @@ from common.base_model_files import (
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
+from common.outside_files import is_memory_full
 from common.script import (
     ScriptError,
     check_blocks,
@@ -249,17 +250,6 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
                 f"{shown_path(model_dir)}: disk full while saving; free some space, then run again with --resume"
             ) from None
         raise
-
-
-def is_memory_full(error: Exception) -> bool:
-    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
-    import torch
-
-    # Outside CUDA's allocator it is a plain RuntimeError or OSError, worded by the system.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
-        words in str(error)
-        for words in ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
-    )
 
 
 def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback") -> None:

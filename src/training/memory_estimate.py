@@ -30,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
 from common.compute_device import Device
+from common.outside_files import loading
 
 GIB = 2**30
 
@@ -127,10 +128,18 @@ def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTraine
     # Without the T x T mask, which the library would build for fake tensors but not in a real run.
     AttentionInterface.register(MASKLESS_ATTENTION, sdpa_attention_forward)
     AttentionMaskInterface.register(MASKLESS_ATTENTION, lambda *_args, **_kwargs: None)
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=MASKLESS_ATTENTION
-        )
+    with loading(str(config.model_type), "a model of this shape", "choose another base model"), torch.device("meta"):
+        try:
+            return _build(config, dtype, MASKLESS_ATTENTION)
+        except (
+            ValueError
+        ):  # a family with a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run too
+            return _build(config, dtype, "eager")
+    raise AssertionError("loading lets no error through")
+
+
+def _build(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     return model
 
 
@@ -196,6 +205,7 @@ def estimate_memory(
     # the plain layers that stand in for them would.
     is_half = device.dtype != torch.float32
     with (
+        loading(str(config.model_type), "a model of this shape", "choose another base model"),
         FakeTensorMode(),
         torch.autocast("cpu", torch.bfloat16, enabled=is_half),
         disable_input_dtype_casting(adapted, active=is_half and device.is_quantized),

@@ -48,6 +48,7 @@ from common.chat_format import (
 from common.compute_device import Device, choose_training_device
 from common.conversation_data import Conversation, TrainingData
 from common.model_folder import CHECKPOINTS_NAME
+from common.outside_files import loading
 from common.script import ScriptError, shown_path
 
 
@@ -104,7 +105,9 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     assert base.folder is not None
     day = choose_template_day(options)
     tokenizer = load_tokenizer(base.folder, base.name, day)
-    recipe = shorten_to_context(options.recipe, read_model_config(base.folder))
+    config = read_model_config(base.folder)
+    refuse_tokens_without_rows(tokenizer, config, base.name)
+    recipe = shorten_to_context(options.recipe, config)
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
     facts = dataclasses.asdict(recipe) | {
@@ -165,27 +168,45 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
 
     A template that asks for the date gets `day`.
     """
-    try:
+    with loading(name, "its tokenizer", "choose another base model, or download it again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScriptError(
-            f"{name}: its tokenizer cannot be loaded ({str(error).splitlines()[0]}); choose another base model"
-        ) from None
-    if not tokenizer.is_fast:
-        raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PERSON_TEMPLATE
-    try:
-        fix_template(tokenizer, day)
-        find_end_of_turn_id(tokenizer)
-    except ChatFormatError as error:
-        raise ScriptError(f"{name}: {error}") from None
+        if not tokenizer.is_fast:
+            raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = PERSON_TEMPLATE
+            if tokenizer.eos_token is None:
+                raise ScriptError(
+                    f"{name}: its tokenizer has no end-of-sequence token, so a reply would never stop; "
+                    "choose another base model"
+                )
+        try:
+            fix_template(tokenizer, day)
+            find_end_of_turn_id(tokenizer)
+        except ChatFormatError as error:
+            raise ScriptError(f"{name}: {error}") from None
     return tokenizer
+
+
+def refuse_tokens_without_rows(tokenizer: Any, config: PreTrainedConfig, name: str) -> None:
+    """Raise ScriptError if text can become a token for which the base has no embedding row.
+
+    A special token that the chat template does not write may lie behind the rows (the image token of Gemma 3 1B).
+    """
+    num_rows = config.get_text_config().vocab_size
+    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    unused = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unused -= set(encode_conversation(tokenizer, exchange).input_ids)
+    num_without = sum(number >= num_rows and number not in unused for number in tokenizer.get_vocab().values())
+    if num_without:
+        raise ScriptError(
+            f"{name}: its tokenizer has {num_without:,} tokens more than the model has rows ({num_rows:,}), so the two do "
+            "not belong together; download the base model again, or choose another one"
+        )
 
 
 def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
     """Return `recipe` with rows no longer than the base's context; print it if they are shorter now."""
-    num_positions = getattr(config, "max_position_embeddings", recipe.max_length)
+    num_positions = getattr(config.get_text_config(), "max_position_embeddings", recipe.max_length)
     if num_positions >= recipe.max_length:
         return recipe
     say(f"  rows of {num_positions:,} tokens: the base has no more positions")

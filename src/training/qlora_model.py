@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from processes import is_sharded
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from common.base_model_files import BaseModel, BaseModelError
-from common.compute_device import Device, choose_4bit_layout, make_quantization_config
+from common.base_model_files import BaseModel
+from common.compute_device import Device, choose_4bit_layout, load_causal_model, make_quantization_config
+from common.outside_files import loading
 from common.script import ScriptError
 
 
@@ -35,14 +36,9 @@ class ParameterCount:
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
-    """Read the config of the base in `folder`; raise BaseModelError if the library does not know this kind of model."""
-    try:
+    """Read the config of the base in `folder`; raise ScriptError if the library does not know this kind of model."""
+    with loading(str(folder / "config.json"), "a model of this kind", "choose another base model"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BaseModelError(
-            f"{folder / 'config.json'}: not a model this transformers can load ({reason}); choose another base model"
-        ) from None
     return config
 
 
@@ -58,31 +54,34 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
     arguments["quantization_config"] = make_quantization_config(device, stored_as)
     if not is_sharded():  # FSDP places the shards itself
         arguments["device_map"] = {"": device.name}
-    with warnings.catch_warnings():
+    with loading(str(folder), "the base model", "download it again, or choose another one"), warnings.catch_warnings():
         # bitsandbytes 0.50 still uses torch.jit at import.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, **arguments
-        )
+        model: PreTrainedModel = load_causal_model(folder, local_files_only=True, **arguments)
     model.config.use_cache = False  # with a cache, packed conversations would see each other
     choose_4bit_layout(model, is_training=True)
     return model
 
 
 def find_lora_targets(model: PreTrainedModel) -> list[str]:
-    """Return the sorted names of the linear layers in the model's repeated blocks, and of its head.
+    """Return the sorted names of the linear layers in the repeated blocks of the text model, and of its head.
 
     For Llama, Mistral, Qwen and Gemma these are the seven projections and `lm_head`, for GPT-2 `c_attn`, `c_fc`,
-    `c_proj` and `lm_head`.
+    `c_proj` and `lm_head`. In a model that also reads pictures, layers of its other parts may have the same names: there
+    each layer of the text model is named by its path.
     """
     head = model.get_output_embeddings()
+    is_text_only = model.config.get_text_config() is model.config
+    text_modules = set((model if is_text_only else model.get_decoder()).modules())
     targets: set[str] = set()
     for path, module in model.named_modules():
         if not isinstance(module, (torch.nn.Linear, Conv1D)):
             continue
-        parts = path.split(".")
-        if module is head or any(part.isdigit() for part in parts[:-1]):
-            targets.add(parts[-1])
+        name = path.split(".")[-1]
+        if module is head:
+            targets.add(name)
+        elif module in text_modules and any(part.isdigit() for part in path.split(".")[:-1]):
+            targets.add(name if is_text_only else path)
     if not targets:
         raise ScriptError(f"{model.config.model_type}: has no linear layers for LoRA; choose another base model")
     return sorted(targets)

@@ -1,0 +1,85 @@
+"""Files from outside (a base, a trained folder): read with a limit, and one guard around loading them.
+
+Standard library only. What must stand in which file is left to `base_model_files` and the stages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.script import ScriptError, printable
+
+MAX_JSON_BYTES = 100_000_000  # the largest published tokenizer.json has 34 MB
+LIBRARY_ENDINGS = {".json", ".jinja", ".txt", ".model", ".safetensors"}  # of the files that the libraries open
+MAX_REASON_CHARS = 200
+
+# How torch and the system word a full memory, besides MemoryError.
+FULL_MEMORY_WORDS = ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
+
+
+class NotReadableError(ValueError):
+    """The file holds no JSON, is too large, or is no regular file."""
+
+
+def read_limited(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Return the content of a regular file; raise NotReadableError, or FileNotFoundError.
+
+    A pipe or a device is refused without waiting for its content.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > max_bytes:
+            raise NotReadableError(f"no regular file of at most {max_bytes:,} bytes")
+        return file.read(max_bytes)
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file; raise NotReadableError, or an OSError."""
+    try:
+        return json.loads(read_limited(path).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise NotReadableError("no readable JSON") from None
+
+
+def find_irregular(folder: Path) -> Path | None:
+    """Return a file of `folder` that a model library would wait for (a pipe, a device) or that is absurdly large."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in LIBRARY_ENDINGS or path.is_dir() or not path.exists():
+            continue
+        if not path.is_file() or (path.suffix != ".safetensors" and path.stat().st_size > MAX_JSON_BYTES):
+            return path
+    return None
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
+    # Outside CUDA's allocator it is a plain RuntimeError or OSError, worded by the system.
+    return isinstance(error, MemoryError) or any(words in str(error) for words in FULL_MEMORY_WORDS)
+
+
+@contextmanager
+def loading(name: str, what: str, cure: str) -> Iterator[None]:
+    """Turn every error in the block, which loads `what` of `name`, into a ScriptError of one line.
+
+    The libraries raise errors of any type on a damaged or hostile file, also one that is no Exception (tokenizers).
+    """
+    try:
+        yield
+    except (ScriptError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the guard around files from outside: a library may raise anything
+        if is_memory_full(error):
+            raise ScriptError(
+                f"{name}: {what} does not fit into the memory; close other programs, or choose a smaller base model"
+            ) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
+        raise ScriptError(f"{name}: {what} cannot be loaded ({reason}); {cure}") from error
