@@ -66,6 +66,7 @@ def test_smaller_number_types_read_the_same_ids(saved, type_name):
     assert proof.largest_difference < {"f16": 0.05, "q8_0": 1.0, "q4_0": 5.0}[type_name]
 
 
+@pytest.mark.slow
 def test_base_alone_is_the_base(saved):
     assert prove(saved, "base", "f32").largest_difference < 1e-3
 
@@ -77,6 +78,7 @@ def test_adapter_beside_the_base_is_the_trained_model(saved):
     assert proof.largest_difference < 1e-3
 
 
+@pytest.mark.slow
 def test_greedy_replies_are_those_of_transformers(saved):
     trained = load_trained_model(saved, device="cpu", dtype="float32")
     prompt_ids = trained.encode_prompt(probe_conversations()[1])[0]
