@@ -213,7 +213,11 @@ def refused(tokenizer, template):
         ("{% for m in messages %}{{ m['content'] + eos_token + 'x' * 200000 }}{% endfor %}", "too much"),
         ("{{ raise_exception('no') }}", "refuses"),
         ("x" * 200_000, "usable size"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "10 seconds"),
+        pytest.param(
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "10 seconds",
+            marks=pytest.mark.slow,
+        ),
         ("{{ 'x' * 50000000000 }}", "too much memory"),
         (
             "{% set n = namespace(t='x') %}{% for a in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}",

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime
 
+import pytest
 from cldr_headers import cldr_forms
 from whatsapp_export import ExportError, parse_export
 
@@ -22,6 +23,7 @@ NUM_TIMES = 20  # enough where the half of the day is written
 MAX_REFUSED_SHARE = 0.02  # Dzongkha, Ewe and others that no phone offers: numbers or words where no language has them
 
 
+@pytest.mark.slow
 def test_every_form_is_read_or_refused(tmp_path):
     path = tmp_path / "chat.txt"
     outcomes = Counter()
