@@ -126,6 +126,7 @@ class TestFacts:
         ("flags", "names"),
         [
             ("--seed 1", {"seed"}),
+            ("--epochs 5", {"epochs"}),
             ("--learning-rate 1e-3", {"learning_rate"}),
             ("--rank 8", {"rank"}),
             ("--dropout 0.1", {"dropout"}),

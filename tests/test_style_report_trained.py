@@ -72,7 +72,7 @@ def train(taught_base_dir, data_path, *arguments):
     folder = data_path.with_suffix("")
     run(
         "training/fine_tuning_model.py", "--base-model-id", taught_base_dir, "--path-to-data", data_path,
-        "--saved-model-path", folder, "--learning-rate", "3e-3", "--threads", "1", *arguments,
+        "--saved-model-path", folder, "--learning-rate", "3e-3", "--epochs", "3", "--threads", "1", *arguments,
     )  # fmt: skip
     return folder
 

@@ -1,12 +1,13 @@
 """What a run shows and leaves behind: the progress bar, a log without doubled steps, a picture; and the recipe's numbers."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import termios
 
 import recipes
-from recipes import DEFAULT_RECIPE, choose_step_tokens, split_step
+from recipes import DEFAULT_RECIPE, choose_epochs, choose_step_tokens, split_step
 from training_progress import ProgressBar, TrainingLog, draw_loss_curve
 
 
@@ -89,9 +90,26 @@ def test_the_picture_is_drawn_with_and_without_held_out_replies(tmp_path):
 
 
 def test_little_data_gets_small_steps_and_much_data_no_larger_ones_than_useful():
-    assert choose_step_tokens(DEFAULT_RECIPE, 10_000) == recipes.MIN_STEP_TOKENS
-    assert choose_step_tokens(DEFAULT_RECIPE, 100_000) == 1_500
-    assert choose_step_tokens(DEFAULT_RECIPE, 10_000_000) == recipes.MAX_STEP_TOKENS
+    assert choose_step_tokens(DEFAULT_RECIPE, 10_000, num_epochs=3) == recipes.MIN_STEP_TOKENS
+    assert choose_step_tokens(DEFAULT_RECIPE, 100_000, num_epochs=3) == 1_500
+    assert choose_step_tokens(DEFAULT_RECIPE, 10_000_000, num_epochs=3) == recipes.MAX_STEP_TOKENS
+
+
+def test_more_epochs_are_more_steps_not_larger_ones():
+    assert choose_step_tokens(DEFAULT_RECIPE, 100_000, num_epochs=10) == 1_500
+    assert choose_step_tokens(DEFAULT_RECIPE, 100_000, num_epochs=2) == 1_000
+
+
+def test_less_data_is_read_more_often():
+    limits = [choose_epochs(DEFAULT_RECIPE, 2**power) for power in range(20)]
+    assert limits == sorted(limits, reverse=True)
+    assert (limits[0], limits[-1]) == (recipes.EPOCHS_BY_REPLIES[0][1], recipes.USUAL_EPOCHS)
+    for most_replies, epochs in recipes.EPOCHS_BY_REPLIES:
+        assert choose_epochs(DEFAULT_RECIPE, most_replies) == epochs > choose_epochs(DEFAULT_RECIPE, most_replies + 1)
+
+
+def test_epochs_that_were_asked_for_are_not_chosen():
+    assert choose_epochs(dataclasses.replace(DEFAULT_RECIPE, epochs=7), num_replies=1) == 7
 
 
 def test_two_processes_read_the_same_step_as_one():

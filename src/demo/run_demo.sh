@@ -31,9 +31,10 @@ step "A small base model, trained on chats of other people" \
     python3 src/demo/make_small_base.py --output-dir .demo/small_base
 step "Stage 1: the export becomes training conversations" \
     bash preprocess_start.sh .demo/WhatsappChat.txt --imitate Noam "${where[@]}"
-# A base this small needs a higher learning rate; for a base of billions of parameters keep the default.
+# A base this small needs a higher learning rate; for a base of billions of parameters keep the default. Three epochs
+# are enough to see it learn.
 step "Stage 2: the base learns to write like Noam" \
-    python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3
+    python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3 --epochs 3
 printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "did you see the plan?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
 step "Stage 3: a conversation (Ruth's lines come from a file)" \
     "${chat[@]}" <.demo/what_ruth_types.txt

@@ -22,7 +22,7 @@ from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_mo
 from prepared_run import Material, Run, prepare_run, shorten_to_context
 from processes import is_sharded, local_world_size, say, warn
 from qlora_model import ParameterCount, find_lora_targets, read_model_config
-from recipes import Recipe
+from recipes import Recipe, choose_epochs
 from tqdm import tqdm
 from training_options import flags_without
 from training_progress import shown_bytes
@@ -130,7 +130,8 @@ def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
     """Estimate the work from the number of characters, without a tokenizer."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
     tokens = num_chars // CHARS_PER_TOKEN
-    return Work(tokens, tokens // 2, 1.0, 0, recipe.epochs, recipe.max_length, 0.5)
+    num_epochs = choose_epochs(recipe, sum(talk.num_replies for talk in conversations))
+    return Work(tokens, tokens // 2, 1.0, 0, num_epochs, recipe.max_length, 0.5)
 
 
 def measure_work(material: Material) -> Work:

@@ -175,7 +175,8 @@ def print_plan(run: "Run", model: Any) -> None:
     material, schedule, held_out = run.material, run.material.schedule, run.held_out
     count = count_parameters(model)
     supervised_percent = 100 * material.num_supervised_tokens / material.num_tokens
-    step_tokens = material.num_tokens * run.recipe.epochs // schedule.num_steps
+    num_epochs = len(schedule.epoch_ends)
+    step_tokens = material.num_tokens * num_epochs // schedule.num_steps
     say(
         "Plan\n"
         f"  device    {run.device.name}, {run.device.dtype_name}; number of processes: {world_size()}\n"
@@ -184,7 +185,7 @@ def print_plan(run: "Run", model: Any) -> None:
         f"{len(held_out.spread):,} spread over time, the {len(held_out.latest):,} latest\n"
         f"  tokens    {material.num_tokens:,} per epoch, {material.num_supervised_tokens:,} of them supervised "
         f"({supervised_percent:.0f} %); rows are {100 * material.fill:.0f} % full\n"
-        f"  training  number of epochs: up to {run.recipe.epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens; "
+        f"  training  number of epochs: up to {num_epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens; "
         f"learning rate {run.recipe.learning_rate:g}"
     )
     if material.num_cut:

@@ -236,7 +236,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
             "target_modules": sorted(model.peft_config["default"].target_modules),
         },
         "recipe": "default",
-        "training": dataclasses.asdict(recipe),
+        "training": dataclasses.asdict(recipe) | {"epochs": run.facts["epochs"]},
         "seed": run.options.seed,
         "person": find_person(run.options.data_path),
         "versions": library_versions(),

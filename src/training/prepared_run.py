@@ -32,7 +32,7 @@ from held_out_sets import HeldOut, hold_out, overlapping_lines
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
-from recipes import Recipe, choose_step_tokens, split_step
+from recipes import Recipe, choose_epochs, choose_step_tokens, split_step
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
@@ -117,6 +117,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "template_day": day.isoformat() if asks_for_date(tokenizer.chat_template) else None,
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
+        "epochs": len(material.schedule.epoch_ends),
         "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
@@ -241,18 +242,22 @@ def prepare_material(
     encoder = _Encoder(tokenizer, recipe)
     training: list[Chunk] = []
     validation: list[Chunk] = []
+    num_replies = 0
     for conversation in conversations:
+        num_replies += conversation.num_replies
         if conversation.line_number in validation_lines:
             validation += encoder.encode_held_out(conversation)
         elif conversation.line_number not in report_lines:
             training += encoder.encode_training(conversation)
     lengths = [len(chunk.input_ids) for chunk in training]
-    row_tokens, rows_per_step = split_step(choose_step_tokens(recipe, sum(lengths)), recipe.max_length, num_processes)
+    num_epochs = choose_epochs(recipe, num_replies)
+    step_tokens = choose_step_tokens(recipe, sum(lengths), num_epochs)
+    row_tokens, rows_per_step = split_step(step_tokens, recipe.max_length, num_processes)
     return Material(
         chunks=_as_dataset(training),
         lengths=lengths,
         num_supervised_tokens=sum(sum(chunk.is_supervised) for chunk in training),
-        schedule=plan_schedule(lengths, recipe.epochs, row_tokens, rows_per_step, seed),
+        schedule=plan_schedule(lengths, num_epochs, row_tokens, rows_per_step, seed),
         row_tokens=row_tokens,
         num_cut=encoder.num_cut,
         held_out=_pack_held_out(validation, recipe.max_length) if validation else None,

@@ -16,8 +16,16 @@ MAX_GRADIENT_NORM = 1.0
 # Learning takes enough steps: with a quarter of the steps on the same data, a small model reached a loss of 2.80 instead of
 # 1.96. More tokens per step than the upper limit only slow LoRA down.
 WANTED_STEPS = 200
+EPOCHS_OF_WANTED_STEPS = 3  # more epochs are more steps, not larger ones: larger ones learnt less in more time
 MIN_STEP_TOKENS = 512
 MAX_STEP_TOKENS = 8_192
+
+
+# (up to so many replies of the imitated person, at most so many epochs); USUAL_EPOCHS for more. After 3 epochs 300 to
+# 3,000 replies were at their best in the last step; after 10 and 20 epochs 300 replies were copied word for word more than
+# twice as often as the person repeats them (tests/benchmarks/RESULTS.md).
+EPOCHS_BY_REPLIES = ((2_000, 8), (5_000, 6))
+USUAL_EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Recipe:
     """How to train."""
 
     learning_rate: float = 2e-4  # of the QLoRA paper for 7B; a small base takes more, 1e-3
-    epochs: int = 3
+    epochs: int | None = None  # at most; None: by the number of replies
     rank: int = 32
     alpha: int = 64
     adapter_dtype: str = "float32"  # bfloat16 saves 0.3 GiB on a 7B, but rounds small updates away at low rates
@@ -40,11 +48,20 @@ class Recipe:
 DEFAULT_RECIPE = Recipe()
 
 
-def choose_step_tokens(recipe: Recipe, num_tokens: int) -> int:
-    """Return the tokens per step, for an epoch of `num_tokens`."""
+def choose_epochs(recipe: Recipe, num_replies: int) -> int:
+    """Return the most epochs to train, for data with `num_replies` replies of the imitated person."""
+    if recipe.epochs is not None:
+        return recipe.epochs
+    return next((epochs for most_replies, epochs in EPOCHS_BY_REPLIES if num_replies <= most_replies), USUAL_EPOCHS)
+
+
+def choose_step_tokens(recipe: Recipe, num_tokens: int, num_epochs: int) -> int:
+    """Return the tokens per step, for `num_epochs` epochs of `num_tokens` each."""
     if recipe.step_tokens is not None:
         return recipe.step_tokens
-    return min(MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, num_tokens * recipe.epochs // WANTED_STEPS))
+    return min(
+        MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, num_tokens * min(num_epochs, EPOCHS_OF_WANTED_STEPS) // WANTED_STEPS)
+    )
 
 
 def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from processes import is_sharded, local_world_size, world_size
-from recipes import DEFAULT_RECIPE, Recipe
+from recipes import DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_EPOCHS, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
 from common.script import PROJECT_ROOT, printable, shown_path, shown_python
@@ -78,7 +78,6 @@ def parse_options(
     training = parser.add_argument_group("the training")
     for flag, kind, text in (
         ("--learning-rate", number_above_0, "a small base takes more, 1e-3"),
-        ("--epochs", whole_number(1), "at most; training stops early when held-out replies get no better"),
         ("--rank", whole_number(1), "of LoRA"),
         ("--alpha", whole_number(1), "of LoRA: its output is scaled by alpha / rank"),
         ("--dropout", share, "of LoRA"),
@@ -90,6 +89,14 @@ def parse_options(
     ):
         value = f"{getattr(DEFAULT_RECIPE, _name_of(flag)):g}"
         training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({value})")
+    training.add_argument(
+        "--epochs",
+        type=whole_number(1),
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="at most; training stops early when held-out replies get no better (default: by the number of replies, "
+        f"{EPOCHS_BY_REPLIES[0][1]} to {USUAL_EPOCHS})",
+    )
     training.add_argument(
         "--batch-tokens",
         type=whole_number(MIN_ROW_TOKENS),

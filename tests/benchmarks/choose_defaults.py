@@ -44,17 +44,22 @@ FEW_DRAWS = 50  # the estimate itself needs no draws
 
 
 def train(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """Train one recipe with one seed, unless an earlier run did; return the folder."""
+    """Train one recipe with one seed unless an earlier run has; return the folder."""
+    folder: Path = options.work_dir / f"{name.replace(' ', '_')}_seed{seed}"
+    train_into(folder, options.base_model_id, options.path_to_data, [*RECIPES[name], "--seed", str(seed)])
+    return folder
+
+
+def train_into(folder: Path, base: str | Path, data: str | Path, flags: Iterable[str]) -> None:
+    """Run stage 2 with these flags on one thread, unless `folder` already holds a finished model."""
     import fine_tuning_model
 
-    folder = options.work_dir / f"{name.replace(' ', '_')}_seed{seed}"
     if not (folder / "training_settings.json").is_file():
         sys.argv = [
-            "fine_tuning_model.py", "--base-model-id", options.base_model_id, "--path-to-data", options.path_to_data,
-            "--saved-model-path", str(folder), "--seed", str(seed), "--threads", "1", *RECIPES[name],
+            "fine_tuning_model.py", "--base-model-id", str(base), "--path-to-data", str(data),
+            "--saved-model-path", str(folder), "--threads", "1", *flags,
         ]  # fmt: skip
         fine_tuning_model.main()
-    return folder
 
 
 def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str, float]]:
