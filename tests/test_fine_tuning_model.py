@@ -85,7 +85,7 @@ def finished_run(tmp_path_factory, flags, homes):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU would not take days")
 def test_check_says_when_a_run_would_be_refused(tmp_path, capsys, monkeypatch):
     conversation = {"messages": [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "y" * 600}]}
-    (tmp_path / "data.jsonl").write_text((json.dumps(conversation) + "\n") * 2_000)
+    (tmp_path / "data.jsonl").write_text((json.dumps(conversation) + "\n") * 400)
     flags = ["--base-model-id", "yam-peleg/Hebrew-Mistral-7B", "--path-to-data", str(tmp_path / "data.jsonl")]
     monkeypatch.setattr(
         sys, "argv", ["fine_tuning_model.py", "--check", *flags]

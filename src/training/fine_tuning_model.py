@@ -68,12 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = read_data(options)
     check_output_folder(options)
     base = get_base(options, data)
-
-    # The heavy libraries load here: what can be refused without them has been refused.
-    from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
-    from prepared_run import find_checkpoint, prepare_run
-
     with hold_output_folder(options) as start_writing:
+        # The heavy libraries load here: what can be refused without them has been refused.
+        from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
+        from prepared_run import find_checkpoint, prepare_run
+
         run = prepare_run(options, data, base)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
