@@ -140,7 +140,7 @@ class TestFacts:
         assert changed_facts(lambda: None, *flags.split()) == names
 
     def test_no_setting_that_decides_nothing(self, changed_facts):
-        flags = "--threads 2 --activation-checkpointing on --skip-bad-lines --resume --debug"
+        flags = "--learning-rate auto --threads 2 --activation-checkpointing on --skip-bad-lines --resume --debug"
         assert changed_facts(lambda: None, *flags.split()) == set()
 
     def test_more_processes_share_a_step(self, changed_facts, monkeypatch):

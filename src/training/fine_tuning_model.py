@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
         from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
+        from learning_rate_search import find_learning_rate
         from prepared_run import find_checkpoint, prepare_run
 
         run = prepare_run(options, data, base)
@@ -78,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checkpoint = find_checkpoint(run) if options.resume else None
             refuse_hopeless_run(run)
             model = load_model(run, choose_gradient_checkpointing(run))
+            if run.recipe.finds_learning_rate:
+                run = find_learning_rate(run, model, checkpoint)
             print_plan(run, model)
             start_writing(run)
             trainer, callback = run_training(run, model, checkpoint)

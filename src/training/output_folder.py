@@ -237,6 +237,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
         },
         "recipe": "default",
         "training": dataclasses.asdict(recipe) | {"epochs": run.facts["epochs"]},
+        "learning_rate_trials": run.facts.get("learning_rate_trials"),
         "seed": run.options.seed,
         "person": find_person(run.options.data_path),
         "versions": library_versions(),

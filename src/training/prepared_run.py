@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -50,6 +50,9 @@ from common.conversation_data import Conversation, TrainingData
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
 from common.script import ScriptError, shown_path
+
+# Facts that `--learning-rate auto` sets before the first step; a resumed run takes them from its checkpoint.
+FOUND_FACTS = ("learning_rate", "learning_rate_trials")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     recipe = shorten_to_context(options.recipe, config)
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
-    facts = dataclasses.asdict(recipe) | {
+    facts = dataclasses.asdict(recipe)
+    del facts["finds_learning_rate"]  # the rate that is found decides the result
+    facts |= {
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
         "template_sha256": _sha256(tokenizer.chat_template),
@@ -123,6 +128,12 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "device": f"{device.kind} {device.dtype}",
     }
     return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+
+
+def with_found_rate(run: Run, found: Mapping[str, Any]) -> Run:
+    """Return `run` with the learning rate of `found`, which has the `FOUND_FACTS`."""
+    recipe = dataclasses.replace(run.recipe, learning_rate=found["learning_rate"])
+    return dataclasses.replace(run, recipe=recipe, facts=run.facts | {name: found[name] for name in FOUND_FACTS})
 
 
 def _tokenizer_files(folder: Path) -> list[Path]:
@@ -143,7 +154,9 @@ def find_checkpoint(run: Run) -> Path | None:
     if checkpoint is None:
         say("There is no complete checkpoint yet: starting from step 1")
         return None
-    differences = list_differences(FORMER_FACTS | read_run_facts(checkpoint), FORMER_FACTS | run.facts)
+    saved = read_run_facts(checkpoint)
+    found = {name: saved[name] for name in FOUND_FACTS if name in saved} if run.recipe.finds_learning_rate else {}
+    differences = list_differences(FORMER_FACTS | saved, FORMER_FACTS | run.facts | found)
     if differences:
         raise ScriptError(
             f"{shown_path(checkpoint)}: belongs to another run; give the same data, base and settings, or pass --overwrite"

@@ -33,6 +33,7 @@ class Recipe:
     """How to train."""
 
     learning_rate: float = 2e-4  # of the QLoRA paper for 7B; a small base takes more, 1e-3
+    finds_learning_rate: bool = False  # by short trainings before the first step; then it replaces `learning_rate`
     epochs: int | None = None  # at most; None: by the number of replies
     rank: int = 32
     alpha: int = 64

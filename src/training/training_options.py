@@ -16,6 +16,7 @@ from common.command_line import make_parser, number_above_0, share, typed_path, 
 from common.script import PROJECT_ROOT, printable, shown_path, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
+AUTO = "auto"  # as a learning rate
 MAX_SEED = 2**32 - 1  # numpy takes no other
 
 EXAMPLES = """examples:
@@ -77,7 +78,6 @@ def parse_options(
 
     training = parser.add_argument_group("the training")
     for flag, kind, text in (
-        ("--learning-rate", number_above_0, "a small base takes more, 1e-3"),
         ("--rank", whole_number(1), "of LoRA"),
         ("--alpha", whole_number(1), "of LoRA: its output is scaled by alpha / rank"),
         ("--dropout", share, "of LoRA"),
@@ -89,6 +89,14 @@ def parse_options(
     ):
         value = f"{getattr(DEFAULT_RECIPE, _name_of(flag)):g}"
         training.add_argument(flag, type=kind, metavar="N", default=argparse.SUPPRESS, help=f"{text} ({value})")
+    training.add_argument(
+        "--learning-rate",
+        type=_rate_or_auto,
+        metavar="N",
+        default=argparse.SUPPRESS,
+        help="a small base takes more, 1e-3; auto: the best of three short trainings, which read up to a tenth of the "
+        f"tokens of the run ({DEFAULT_RECIPE.learning_rate:g})",
+    )
     training.add_argument(
         "--epochs",
         type=whole_number(1),
@@ -118,6 +126,10 @@ def parse_options(
     return options
 
 
+def _rate_or_auto(text: str) -> float | str:
+    return AUTO if text == AUTO else number_above_0(text)
+
+
 def _name_of(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_")
 
@@ -126,6 +138,8 @@ def _apply_flags(options: argparse.Namespace) -> Recipe:
     given = vars(options) | {"step_tokens": getattr(options, "batch_tokens", None)}
     names = {field.name for field in dataclasses.fields(Recipe)}
     flags = {name: value for name, value in given.items() if name in names and value is not None}
+    if flags.get("learning_rate") == AUTO:
+        flags |= {"learning_rate": DEFAULT_RECIPE.learning_rate, "finds_learning_rate": True}
     return dataclasses.replace(DEFAULT_RECIPE, **flags)
 
 
