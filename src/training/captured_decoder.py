@@ -126,6 +126,7 @@ class GraphRecorder:
 
     def __init__(self, device: torch.device) -> None:
         """All work runs on one side stream: the libraries' workspaces belong to a stream, and are there when it is captured."""
+        self.num_bytes = 0  # that the recordings hold, beside what torch counts as allocated
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
@@ -140,6 +141,8 @@ class GraphRecorder:
     def record(self, work: Work) -> Work:
         """Capture `work`, which is not done meanwhile."""
         graph = torch.cuda.CUDAGraph()
+        torch.cuda.empty_cache()
+        earlier_bytes = torch.cuda.memory_reserved(self._device)
         try:
             # The outer block restores the stream even where ending a failed capture raises.
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
@@ -149,6 +152,7 @@ class GraphRecorder:
             generator = torch.cuda.default_generators[self._device.index]
             generator.graphsafe_set_state(generator.clone_state())
             raise
+        self.num_bytes += torch.cuda.memory_reserved(self._device) - earlier_bytes
         return graph.replay
 
 
@@ -159,10 +163,10 @@ class CapturedDecoder:
         """Record at the first row that fits; until `remove`, calls of `decoder` come here."""
         self.seconds = 0.0  # that recording took
         self.num_replayed = 0  # rows
+        self.recorder = recorder
         self.problem: str | None = None  # why rows are not replayed
         self._decoder = decoder
         self._own_forward = decoder.forward
-        self._recorder = recorder
         self._parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
         self._row = StaticRow(shape, self._parameters[0].device)
         self._anchor = torch.zeros((), device=self._parameters[0].device, requires_grad=True)
@@ -245,18 +249,18 @@ class CapturedDecoder:
             with torch.autocast(device, enabled=False):
                 self._hidden.backward(self._gradient)
 
-        self._recorder.run(forward)
+        self.recorder.run(forward)
         expected = self._hidden.detach().clone()
         random = torch.Generator(expected.device).manual_seed(0)  # not the training's
         self._gradient = torch.randn(
             expected.shape, generator=random, dtype=expected.dtype, device=expected.device
         ).mul_(COMPARED_GRADIENT)
-        self._recorder.run(backward)
+        self.recorder.run(backward)
         size = get_total_norm(self._gradients)
         self._hidden = torch.empty(0)  # forget its autograd graph: its nodes belong to another stream's work
         gc.collect()
-        replay_forward = self._recorder.record(forward)
-        replay_backward = self._recorder.record(backward)
+        replay_forward = self.recorder.record(forward)
+        replay_backward = self.recorder.record(backward)
         self._hidden = self._hidden.detach()
 
         replay_forward()
