@@ -20,7 +20,7 @@ from checkpoints import NUM_KEPT, list_checkpoints
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
 from prepared_run import Material, Run, prepare_run, shorten_to_context
-from processes import is_sharded, local_world_size, say, warn
+from processes import local_world_size, say, warn
 from qlora_model import ParameterCount, find_lora_targets, read_model_config
 from recipes import Recipe, choose_epochs
 from tqdm import tqdm
@@ -112,8 +112,6 @@ def refuse_hopeless_run(run: Run) -> None:
 def choose_gradient_checkpointing(run: Run) -> bool:
     """Return whether to use gradient checkpointing, and print why; raise ScriptError if training does not fit either way."""
     checkpointing = run.options.activation_checkpointing
-    if is_sharded():  # the estimate is of a whole model
-        return bool(checkpointing != "off")
     assert run.base.folder is not None
     config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
     available = available_bytes(run.device)
