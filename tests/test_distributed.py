@@ -59,3 +59,12 @@ def test_accelerates_silent_single_process_is_refused(flags, tmp_path):
     assert done.returncode != 0
     assert "--cpu starts only one; use torchrun" in done.stderr
     assert not (tmp_path / "model").exists()
+
+
+def test_sharding_is_refused_in_one_line(flags, tmp_path):
+    settings = tmp_path / "fsdp.yaml"
+    settings.write_text("distributed_type: FSDP\nnum_processes: 2\nnum_machines: 1\nfsdp_config:\n  fsdp_version: 2\n")
+    done = launch(["accelerate", "launch", "--config_file", str(settings)], flags, tmp_path / "model")
+    assert done.returncode != 0
+    assert "fine_tuning_model: accelerate launch: each process trains with the whole model" in done.stderr
+    assert not (tmp_path / "model").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
-from processes import check_launch, is_first_process, world_size
+from processes import SPLITTING_NAMES, check_launch, is_first_process, world_size
 from qlora_model import (
     add_lora,
     count_parameters,
@@ -224,17 +224,6 @@ def test_adapter_names_its_base_without_a_path_of_this_machine(small_base_dir, t
         assert (saved["base_model_name_or_path"], saved["revision"]) == (name, revision)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_split_over_gpus_four_bits_travel_in_the_dtype_of_the_rest(small_base_dir, monkeypatch, dtype):
-    """Sharding takes parameters of one float dtype only."""
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    model = load_quantized_base(small_base_dir, Device("cpu", dtype, is_quantized=True))
-    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
-    weight = model.model.layers[0].mlp.up_proj.weight
-    assert weight.quant_state.quant_type == "nf4"
-    assert weight.nbytes == 128 * 256 // 2  # still half a byte each
-
-
 def test_unknown_kind_of_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
     with pytest.raises(ScriptError, match="config.json: a model of this kind cannot be loaded"):
@@ -244,7 +233,8 @@ def test_unknown_kind_of_model_is_refused(tmp_path):
 class TestProcesses:
     @pytest.fixture(autouse=True)
     def no_launcher(self, monkeypatch):
-        for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE"):
+        names = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE")
+        for name in (*names, *SPLITTING_NAMES):
             monkeypatch.delenv(name, raising=False)
 
     def test_plain_start_is_one_process_that_prints(self):
@@ -261,3 +251,11 @@ class TestProcesses:
         monkeypatch.setenv("WORLD_SIZE", "2")
         check_launch()
         assert world_size() == 2
+
+    @pytest.mark.parametrize("name", SPLITTING_NAMES)
+    def test_a_launcher_that_splits_the_model_is_refused(self, name, monkeypatch):
+        monkeypatch.setenv(name, "true")
+        with pytest.raises(ScriptError, match="splitting it over GPUs is not supported"):
+            check_launch()
+        monkeypatch.setenv(name, "false")
+        check_launch()

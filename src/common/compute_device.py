@@ -110,10 +110,10 @@ def choose_chat_device(device: str, dtype: str, base_dir: Path, machine: Machine
     return Device(device, torch.float32 if is_full else torch.bfloat16, is_quantized=False)
 
 
-def make_quantization_config(device: Device, stored_as: torch.dtype = torch.uint8) -> Any:
+def make_quantization_config(device: Device) -> Any:
     """Return the settings with which a base is loaded in 4 bits, or None if `device` is not quantized.
 
-    `stored_as`: the dtype of the tensors that hold the 4-bit values. Raises ScriptError if bitsandbytes cannot be used.
+    Raises ScriptError if bitsandbytes cannot be used.
     """
     if not device.is_quantized:
         return None
@@ -123,7 +123,7 @@ def make_quantization_config(device: Device, stored_as: torch.dtype = torch.uint
         raise ScriptError(f"bitsandbytes: cannot be loaded ({error}); install it again") from None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=device.dtype, bnb_4bit_quant_storage=stored_as)
+    return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=device.dtype)
 
 
 def choose_4bit_layout(model: torch.nn.Module, is_training: bool) -> None:

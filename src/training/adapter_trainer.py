@@ -19,7 +19,7 @@ import torch
 from checkpoints import complete_checkpoint, find_problem, library_versions, remove_old_checkpoints
 from held_out_evaluation import ReplyLoss, SampleReplies
 from packing import Schedule
-from processes import is_first_process, is_sharded, warn, world_size
+from processes import is_first_process, warn, world_size
 from recipes import EVALUATIONS_PER_EPOCH, MAX_GRADIENT_NORM, PATIENCE_EVALUATIONS, Recipe
 from training_progress import ProgressBar, TrainingLog
 from transformers import (
@@ -280,8 +280,7 @@ class TrainingCallback(TrainerCallback):
         if is_first_process():
             best = "  best so far" if is_best and step else ""
             print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits per character{best}")
-            if not is_sharded():  # generating with a sharded model takes all processes
-                self._samples.show(is_base=step == 0)
+            self._samples.show(is_base=step == 0)
             if step == 0 and logs["eval_bits_per_char"] > MAX_BASE_BITS:
                 warn(
                     f"the base needs {logs['eval_bits_per_char']:.1f} bits per character for held-out replies: it can hardly "

@@ -21,7 +21,7 @@ from checkpoints import NUM_KEPT, list_checkpoints, read_run_facts
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
 from prepared_run import Material, Run, prepare_run, shorten_to_context
-from processes import is_sharded, local_world_size, say, warn, world_size
+from processes import local_world_size, say, warn, world_size
 from qlora_model import ParameterCount, find_lora_targets, read_model_config
 from recipes import FUSED_OPTIMIZER, OPTIMIZER_BYTES, PAGED_OPTIMIZER, Recipe, choose_epochs, choose_optimizer
 from tqdm import tqdm
@@ -117,8 +117,6 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
     """
     checkpointing = run.options.activation_checkpointing
     is_cuda = run.device.kind == "cuda"
-    if is_sharded():  # the estimate is of a whole model
-        return bool(checkpointing != "off"), PAGED_OPTIMIZER if is_cuda else FUSED_OPTIMIZER
     assert run.base.folder is not None
     config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
     available = available_bytes(run.device)

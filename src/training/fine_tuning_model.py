@@ -24,7 +24,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from checkpoints import step_of
 from output_folder import check_output_folder, finish_folder, hold_output_folder, is_disk_full, write_json
-from processes import check_launch, is_first_process, is_sharded, say, warn, world_size
+from processes import check_launch, is_first_process, say, warn, world_size
 from training_options import how_to_resume, next_command, parse_options
 
 from common.base_model_files import (
@@ -166,8 +166,7 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     if gradient_checkpointing:
         enable_gradient_checkpointing(model)
     register_segment_attention()
-    if not is_sharded():  # it reads the head's weights, which are then split over the GPUs
-        compute_loss_in_blocks(base_model)
+    compute_loss_in_blocks(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])
     if fault:

@@ -18,7 +18,7 @@ from checkpoints import read_run_facts
 from held_out_evaluation import measure_reply_loss
 from packing import PackedRows, Schedule, collate_row
 from prepared_run import FOUND_FACTS, Run, with_found_rate
-from processes import is_sharded, say, warn, world_size
+from processes import say, warn, world_size
 from transformers.trainer_utils import SaveStrategy
 
 RATES = (2e-4, 6e-4, 2e-3)  # the default, what takes more, and what suits a small base
@@ -35,10 +35,12 @@ def find_learning_rate(run: Run, model: Any, checkpoint: Path | None) -> Run:
     if checkpoint is not None:
         saved = read_run_facts(checkpoint)
         return with_found_rate(run, {name: saved.get(name) for name in FOUND_FACTS})
-    trial = None if is_sharded() else plan_trial(run)
+    trial = plan_trial(run)
     if trial is None:
-        why = "the model is sharded" if is_sharded() else "there is too little data to compare rates"
-        warn(f"--learning-rate auto: {why}; the default, {run.recipe.learning_rate:g}, is used")
+        warn(
+            "--learning-rate auto: there is too little data to compare rates; "
+            f"the default, {run.recipe.learning_rate:g}, is used"
+        )
         return with_found_rate(run, {"learning_rate": run.recipe.learning_rate, "learning_rate_trials": []})
     say(f"Comparing learning rates, {trial.num_steps:,} steps each ...")
     losses = try_rates(run, model, trial)

@@ -13,6 +13,9 @@ from common.script import ScriptError
 
 # Launchers other than torchrun announce the number of processes under their own names.
 WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+# By these, accelerate's launcher announces that the model is to be split. On a processor accelerate 1.15 ignores them
+# without a word and trains whole copies, so what they do with 4-bit weights could not be tested.
+SPLITTING_NAMES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
 
 
 def world_size() -> int:
@@ -30,11 +33,6 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def is_sharded() -> bool:
-    """Return whether the launcher asks for the model to be sharded over the GPUs (FSDP)."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-
-
 def say(text: str = "") -> None:
     """Print `text` from the first process only."""
     if is_first_process():
@@ -48,7 +46,13 @@ def warn(text: str) -> None:
 
 
 def check_launch() -> None:
-    """Raise ScriptError if several processes were asked for but only one was started."""
+    """Raise ScriptError if the launcher was asked for what it does not do here: more processes than one, or a split model."""
+    for name in SPLITTING_NAMES:
+        if os.environ.get(name, "").lower() == "true":
+            raise ScriptError(
+                "accelerate launch: each process trains with the whole model in 4 bits, splitting it over GPUs is not "
+                "supported; remove FSDP or DeepSpeed from the launcher's settings"
+            )
     # `accelerate launch --cpu --num_processes 2` sets the address of a first process, then silently starts only one.
     asked_for_several = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     if asked_for_several and not any(name in os.environ for name in WORLD_SIZE_NAMES):

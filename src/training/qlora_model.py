@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from processes import is_sharded
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -48,16 +47,17 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
     Embeddings, head and norms stay in `device.dtype`: fp32 would cost 1 GiB on the default base and double the
     activations, and norms compute in fp32 inside anyway.
     """
-    arguments: dict[str, Any] = {"dtype": device.dtype, "attn_implementation": attn_implementation}
-    # FSDP shards float tensors only: there the 4-bit values are stored in the dtype of the rest.
-    stored_as = device.dtype if is_sharded() else torch.uint8
-    arguments["quantization_config"] = make_quantization_config(device, stored_as)
-    if not is_sharded():  # FSDP places the shards itself
-        arguments["device_map"] = {"": device.name}
     with loading(str(folder), "the base model", "download it again, or choose another one"), warnings.catch_warnings():
         # bitsandbytes 0.50 still uses torch.jit at import.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        model: PreTrainedModel = load_causal_model(folder, local_files_only=True, **arguments)
+        model: PreTrainedModel = load_causal_model(
+            folder,
+            local_files_only=True,
+            dtype=device.dtype,
+            attn_implementation=attn_implementation,
+            quantization_config=make_quantization_config(device),
+            device_map={"": device.name},
+        )
     model.config.use_cache = False  # with a cache, packed conversations would see each other
     choose_4bit_layout(model, is_training=True)
     return model

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import is_sharded, local_world_size, world_size
+from processes import local_world_size, world_size
 from recipes import DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_EPOCHS, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
@@ -157,7 +157,7 @@ def _fill_in_block(options: argparse.Namespace, block: dict[str, str]) -> None:
 
 def how_to_resume() -> str:
     """Return the sentence with the command that resumes this run."""
-    if is_sharded() or world_size() > local_world_size():
+    if world_size() > local_world_size():
         return "To resume, start all processes as before, with --resume"
     flags = flags_without("--overwrite", "--resume")
     several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
