@@ -45,7 +45,7 @@ class StaticDecoder:
     """Keys and values of `num_rows` rows, and steps that read tokens into them.
 
     After each `read` and `step`, `logits` (rows, vocabulary; float32) are those of each row's next token.
-    `num_tokens` tokens of each row are held, padding on the left included.
+    `num_tokens` of at most `max_tokens` tokens of each row are held, padding on the left included.
     """
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class StaticDecoder:
             width: torch.zeros((num_rows, width), dtype=torch.long, device=device) for width in (1, CHUNK_TOKENS)
         }
         self.graphs: dict[tuple[int, int, bool], Any] = {}  # by width, places visible, and whether the adapter is off
-        self.num_rows = num_rows
+        self.num_rows, self.max_tokens = num_rows, max_tokens
         self.num_tokens = 0
         self.why_direct: str | None = None if device.type == "cuda" else f"no CUDA graphs on {device.type}"
         if device.type == "cuda":
