@@ -49,11 +49,16 @@ def test_card_measurement_of_training_runs_on_a_small_shape(tmp_path):
     assert results["ours"]["estimated_gib"] < results["ours_keep"]["estimated_gib"]
 
 
-def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir):
-    from benchmark_chat_gpu import measure
+def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir, capsys):
+    import json
 
-    results = []
-    measure(tiny_saved_model_dir, has_variants=True, show=results.append)
+    from benchmark_chat_gpu import PARTS, measure
+
+    measure(tiny_saved_model_dir, [part for part in PARTS if part != "batches"])
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert not [result for result in results if "failed" in result]
     values = {name: value for result in results for name, value in result.items()}
+    assert values["walk_steps_equal"] == values["walk_steps"] == 7
+    assert values["captured_and_direct_differ_by"] == 0
+    assert values["joint_products_differ_by"] < 1e-4
     assert values["chat_tokens_per_second"] > 0
-    assert {"bare_generate", "bare_generate_without_adapter", "static_cache", "base_in_16_bits"} <= values.keys()

@@ -67,7 +67,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
     from writing_style.held_out_replies import list_exchanges
-    from writing_style.model_replies import cut_as_generated, encode_fitting, generate_batch, make_batches
+    from writing_style.model_replies import BatchGeneration, cut_as_generated, encode_fitting, make_batches
     from writing_style.style_measuring import measure_habits
     from writing_style.writing_habits import Reply, describe_writer
 
@@ -80,6 +80,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
         encode_fitting(trained.tokenizer, exchange.context, 1_024, add_generation_prompt=True).input_ids
         for exchange in exchanges
     ]
+    generation = BatchGeneration(trained)
     batches = list(enumerate(make_batches([len(prompt) for prompt in prompts])))
 
     def answer(name: str, num_samples: int) -> list[Reply]:
@@ -91,9 +92,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
         replies = []
         for sample in range(num_samples):
             for number, rows in batches:
-                drawn = generate_batch(
-                    trained, [prompts[row] for row in rows], sampling, seed + 1_000 * sample + number
-                )
+                drawn = generation.generate([prompts[row] for row in rows], sampling, seed + 1_000 * sample + number)
                 replies += [
                     Reply(exchanges[row].conversation, reply.text) for row, reply in zip(rows, drawn, strict=True)
                 ]

@@ -85,8 +85,8 @@ def measure(folder: Path, data: Path, person: str, seed: int) -> dict[str, Any]:
     from trained_model import load_trained_model
     from writing_style.held_out_replies import list_exchanges, take_evenly
     from writing_style.model_replies import (
+        BatchGeneration,
         encode_fitting,
-        generate_batch,
         make_batches,
         score_replies,
         with_shuffled_contexts,
@@ -109,10 +109,11 @@ def measure(folder: Path, data: Path, person: str, seed: int) -> dict[str, Any]:
         encode_fitting(trained.tokenizer, exchange.context, 1_024, add_generation_prompt=True).input_ids
         for exchange in exchanges
     ]
+    generation = BatchGeneration(trained)
     replies = [
         reply.text
         for number, rows in enumerate(make_batches([len(prompt) for prompt in prompts]))
-        for reply in generate_batch(trained, [prompts[row] for row in rows], trained.sampling, seed + number)
+        for reply in generation.generate([prompts[row] for row in rows], trained.sampling, seed + number)
     ]
     split = json.loads((folder / "held_out_conversations.json").read_text(encoding="utf-8"))
     held_out = {number for name in ("validation", "spread", "latest") for number in split[name]}

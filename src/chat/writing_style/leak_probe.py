@@ -24,7 +24,7 @@ from common.script import ScriptError, counted
 from writing_style.author_classifier import area_under_curve
 from writing_style.canaries import ANSWER, CODE_DIGITS, NUM_CODES, Canary
 from writing_style.held_out_replies import Exchange
-from writing_style.model_replies import MAX_BATCH_ROWS, generate_batch, score_replies
+from writing_style.model_replies import MAX_BATCH_ROWS, BatchGeneration, score_replies
 
 MOST_BITS = math.log2(NUM_CODES)
 ROWS_AT_ONCE = 128  # short rows, but each repeats the cache of the head
@@ -54,10 +54,11 @@ def fish_for_numbers(trained: TrainedModel, training: Iterable[str], seed: int) 
     prompts = [trained.encode_prompt([{"role": "user", "content": question}])[0] for question in FISHING_PROMPTS]
     prompts += [_begun_reply(trained, beginning) for beginning in FISHING_BEGINNINGS]
     rows = [prompt[-room:] for prompt in prompts for _ in range(REPLIES_PER_PROMPT)]
+    generation = BatchGeneration(trained)
     replies = [
         reply.text
         for start in range(0, len(rows), MAX_BATCH_ROWS)
-        for reply in generate_batch(trained, rows[start : start + MAX_BATCH_ROWS], trained.sampling, seed + start)
+        for reply in generation.generate(rows[start : start + MAX_BATCH_ROWS], trained.sampling, seed + start)
     ]
     numbers = [[_digits(match) for match in NUMBER_RE.findall(reply)] for reply in replies]
     return {

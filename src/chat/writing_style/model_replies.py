@@ -3,7 +3,8 @@
 The bits of a reply are those of its tokens and its end token. They are divided by its characters rather than its
 tokens, so that bases with different tokenizers compare. Replies are sampled in batches and pass through the chat's
 reply stream, so that bubbles, role markers and loops end them as in the chat. Loading the model is left to
-`trained_model`, choosing the contexts to the script, and intervals to `style_measuring`.
+`trained_model`, the steps of a batch on a card to `static_decoding`, choosing the contexts to the script, and intervals
+to `style_measuring`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from reply_stream import ReplyStream
+from static_decoding import NotStatic, StaticDecoder, generate_tokens
 from trained_model import TrainedModel
 from turns import Messages
 
@@ -31,6 +34,10 @@ WRITERS = ("tuned", "base")
 # Tokens in a batch: about 1 GiB of keys and values with the default 7B, little beside its weights.
 BATCH_TOKENS = 8_192
 MAX_BATCH_ROWS = 16
+# On a card a step of 64 rows takes little longer than one of a row: both read every weight once.
+MAX_CARD_ROWS = 64
+MAX_CARD_TOKENS = 65_536  # reading the prompts of a batch takes about 10 GiB beside its keys and values then
+SHARE_OF_CARD = 0.5  # for keys and values, of what the weights leave; counted from the whole card, so that runs repeat
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,14 @@ def encode_fitting(
     return encoded
 
 
-def make_batches(lengths: Sequence[int]) -> list[list[int]]:
+def make_batches(
+    lengths: Sequence[int], batch_tokens: int = BATCH_TOKENS, max_rows: int = MAX_BATCH_ROWS
+) -> list[list[int]]:
     """Return the rows of each batch, rows of similar length together; the same lengths give the same batches."""
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         longest = lengths[batches[-1][0]] if batches else 0
-        if batches and len(batches[-1]) < MAX_BATCH_ROWS and longest * (len(batches[-1]) + 1) <= BATCH_TOKENS:
+        if batches and len(batches[-1]) < max_rows and longest * (len(batches[-1]) + 1) <= batch_tokens:
             batches[-1].append(row)
         else:
             batches.append([row])
@@ -149,21 +158,82 @@ class SampledReply(NamedTuple):
     ending: str
 
 
-def generate_batch(
-    trained: TrainedModel, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int
-) -> list[SampledReply]:
-    """Return one reply to each prompt; the same prompts and seed give the same replies on the same machine."""
-    input_ids, attention_mask = pad_left(prompts, min(trained.end_ids), trained.model.device)
-    with torch.inference_mode():
-        output = trained.generate(input_ids, sampling, seed, attention_mask)
-    return [_finish(trained, row[None], input_ids.shape[1], sampling) for row in output]
+class BatchGeneration:
+    """Replies to batches of prompts: by captured steps on a CUDA card, else by the library's `generate`.
+
+    The same prompts and seed give the same replies on the same machine.
+    """
+
+    def __init__(self, trained: TrainedModel, is_static: bool | None = None) -> None:
+        """`is_static`: decode at fixed addresses; None chooses by the device."""
+        self._trained = trained
+        self._is_static = trained.device.kind == "cuda" if is_static is None else is_static
+        self._decoder: StaticDecoder | None = None
+        self.batch_tokens, self.max_rows = BATCH_TOKENS, MAX_BATCH_ROWS
+        if trained.device.kind == "cuda":
+            fitting = int(free_card_bytes(trained.model) / bytes_per_token(trained.model))
+            self.batch_tokens = min(max(BATCH_TOKENS, fitting), MAX_CARD_TOKENS)
+            self.max_rows = MAX_CARD_ROWS
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[SampledReply]:
+        """Return one reply to each prompt; their padded tokens are at most `batch_tokens`."""
+        if self._is_static:
+            try:
+                return self._generate_static(prompts, sampling, seed)
+            except (NotStatic, torch.OutOfMemoryError):
+                self._is_static, self._decoder = False, None
+        input_ids, attention_mask = pad_left(prompts, min(self._trained.end_ids), self._trained.model.device)
+        with torch.inference_mode():
+            output = self._trained.generate(input_ids, sampling, seed, attention_mask)
+        streams = [self._trained.new_stream(input_ids.shape[1], sampling) for _row in output]
+        for stream, ids in zip(streams, output, strict=True):
+            stream(ids[None], None)
+        return [_finish(stream) for stream in streams]
+
+    def _generate_static(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[SampledReply]:
+        room = self._trained.reply_room(sampling)
+        decoder = self._decoder_for(len(prompts), max(map(len, prompts)) + room)
+        torch.manual_seed(seed)
+        decoder.rewind(0)
+        decoder.read([*prompts, *[prompts[-1]] * (decoder.num_rows - len(prompts))])
+        streams = [self._trained.new_stream(len(prompt), sampling) for prompt in prompts]
+
+        def take(tokens: list[int]) -> bool:
+            endings = [stream.take(token) for stream, token in zip(streams, tokens, strict=False)]
+            return all(endings)
+
+        with torch.no_grad():
+            generate_tokens(decoder, sampling, self._trained.end_ids, room, take)
+        return [_finish(stream) for stream in streams]
+
+    def _decoder_for(self, num_rows: int, num_tokens: int) -> StaticDecoder:
+        """Return the last decoder if it fits, else one of a round size, so that a few captures serve all batches."""
+        num_rows, num_tokens = -(-num_rows // 8) * 8 if num_rows > 4 else num_rows, -(-num_tokens // 256) * 256
+        decoder = self._decoder
+        if decoder is None or decoder.num_rows != num_rows or decoder.max_tokens < num_tokens:
+            self._decoder = decoder = None  # its memory first
+            self._decoder = decoder = StaticDecoder(self._trained.model, num_rows, num_tokens)
+        return decoder
 
 
-def _finish(trained: TrainedModel, ids: torch.Tensor, num_prompt_tokens: int, sampling: Sampling) -> SampledReply:
-    stream = trained.new_stream(num_prompt_tokens, sampling)
-    stream(ids, None)
+def _finish(stream: ReplyStream) -> SampledReply:
     stream.finish("limit")
     return SampledReply("\n".join(stream.bubbles), str(stream.ending))
+
+
+def bytes_per_token(model: Any) -> int:
+    """Return the memory of one token's keys and values."""
+    config = model.config.get_text_config()
+    num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * num_heads * head_width * model.get_input_embeddings().weight.itemsize)
+
+
+def free_card_bytes(model: Any) -> float:
+    """Return how much of the card keys and values may take."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    total: int = torch.cuda.get_device_properties(model.device).total_memory
+    return SHARE_OF_CARD * float(total - weights)
 
 
 def cut_as_generated(trained: TrainedModel, text: str) -> str:
@@ -229,13 +299,16 @@ def sample_replies(
         encode_fitting(trained.tokenizer, exchange.context, room, add_generation_prompt=True).input_ids[-room:]
         for exchange in exchanges
     ]
-    batches = make_batches([len(prompt) + trained.reply_room(sampling) for prompt in prompts])
+    generation = BatchGeneration(trained)
+    batches = make_batches(
+        [len(prompt) + trained.reply_room(sampling) for prompt in prompts], generation.batch_tokens, generation.max_rows
+    )
     for number, batch in enumerate(batches):
         chosen = [exchanges[row] for row in batch]
         for writer in WRITERS:
             if any(replies_file.find(writer, exchange) is None for exchange in chosen):
                 with trained.model.disable_adapter() if writer == "base" else nullcontext():
-                    replies = generate_batch(trained, [prompts[row] for row in batch], sampling, seed + number)
+                    replies = generation.generate([prompts[row] for row in batch], sampling, seed + number)
                 replies_file.add(writer, chosen, replies)
             show_progress(len(batch))
     found = {writer: [replies_file.find(writer, exchange) for exchange in exchanges] for writer in WRITERS}
