@@ -161,8 +161,12 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     if gradient_checkpointing:
         enable_gradient_checkpointing(model)
     register_segment_attention()
-    if not is_sharded():  # it reads the head's weights, which are then split over the GPUs
+    if not is_sharded():  # these read the base's weights, which are then split over the GPUs
         compute_loss_in_blocks(base_model)
+        if run.device.kind == "cuda":  # on a processor it gains nothing
+            from fused_lora import fuse_lora
+
+            fuse_lora(model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])
     if fault:
