@@ -163,10 +163,12 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     register_segment_attention()
     if not is_sharded():  # these read the base's weights, which are then split over the GPUs
         compute_loss_in_blocks(base_model)
-        if run.device.kind == "cuda":  # on a processor it gains nothing
+        if run.device.kind == "cuda":
             from fused_lora import fuse_lora
+            from fused_norms import fuse_norms
 
             fuse_lora(model)
+            fuse_norms(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])
     if fault:
