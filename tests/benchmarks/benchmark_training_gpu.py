@@ -2,6 +2,7 @@
 
 Every arm trains the same base in 4 bits on the same made-up conversations: a warm-up, then the epoch that is timed. TRL
 trains the seven projections (its own loss refuses the head); `ours_seven` does the same. Each arm prints a line of JSON.
+An arm of ours is named by what differs from peft's layers and the library's (WORDS): `ours_seven_lora_norms`.
 
 Run     python3 tests/benchmarks/benchmark_training_gpu.py
             (writes the default base's shape with random weights first: 15 GB in the folder for temporary files)
@@ -20,7 +21,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "8")  # what feeds a card; benchmark_tr
 
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
+from fused_lora import fuse_lora
+from fused_norms import fuse_norms
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
@@ -46,14 +50,16 @@ NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
 NUM_PROFILED = 48  # conversations under the profiler, which slows them down
 TOP_KERNELS = 14
 ROW_TOKENS = 2_048
-ARMS = {
-    "ours": "ours, LoRA on the head too, gradient checkpointing",
-    "ours_keep": "ours, LoRA on the head too, activations kept",
-    "ours_seven": "ours, seven projections, gradient checkpointing",
-    "ours_seven_keep": "ours, seven projections, activations kept",
-    "trl": "TRL, packing, seven projections, gradient checkpointing",
-    "trl_liger": "the same with Liger kernels",
+# Without any word, an arm of ours has LoRA on the head too and gradient checkpointing.
+WORDS = {
+    "seven": "LoRA on the seven projections alone",
+    "keep": "activations kept",
+    "lora": "fused LoRA",
+    "unpacked": "fused LoRA that keeps the unpacked weights of a block until its backward pass; not with `keep`",
+    "norms": "fused norms",
+    "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
 }
+ARMS = ["ours", "ours_keep", "ours_seven", "ours_seven_keep", "ours_seven_lora_norms", "trl", "trl_liger"]
 
 Conversations = list[dict[str, list]]
 
@@ -80,6 +86,29 @@ def write_random_base(config: PreTrainedConfig, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+@contextmanager
+def fused(model: Any, words: set[str]) -> Iterator[None]:
+    """Replace the parts of `model` that these words name, and bring them back."""
+    base = model.get_base_model()
+    library = vars(sys.modules[type(base).__module__])  # Liger replaces its rotary embedding and its classes
+    before = dict(library)
+    try:
+        if "norms" in words:
+            fuse_norms(base)
+        if "liger" in words:
+            from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+            _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
+        if "lora" in words:
+            fuse_lora(model, keeps_weights="unpacked" in words)
+        yield
+    finally:
+        library.update(before)
+        for module in base.modules():
+            if module is not base:
+                vars(module).pop("forward", None)
+
+
 class Benchmark:
     """The base, the conversations and the device of one measurement; the base stays loaded between arms of one kind."""
 
@@ -94,6 +123,13 @@ class Benchmark:
     def measure(self, arm: str, is_profiled: bool = False) -> dict[str, Any]:
         """Train one epoch and return what was measured: tokens a second, and on a card the peak of its memory."""
         model = self._make_model(arm)
+        is_ours, words = arm.startswith("ours"), set(arm.split("_")[1:])
+        with fused(model, words if is_ours else set()):
+            measured = self._measure(arm, model, is_profiled)
+        self._loaded = (self._kind_of(arm), model.unload())
+        return measured
+
+    def _measure(self, arm: str, model: Any, is_profiled: bool) -> dict[str, Any]:
         make_trainer = our_trainer if arm.startswith("ours") else partial(trl_trainer, use_liger_kernel="liger" in arm)
         self._train(make_trainer, model, self.warm_up)
         if self.device.kind == "cuda":
@@ -115,7 +151,6 @@ class Benchmark:
             measured["estimated_gib"] = round(estimated / GIB, 3)
         if is_profiled and self.device.kind == "cuda":
             measured["profile"] = self._profile(make_trainer, model)
-        self._loaded = (self._kind_of(arm), model.unload())
         return measured
 
     def estimate(self, gradient_checkpointing: bool) -> int:
@@ -150,7 +185,7 @@ class Benchmark:
         else:
             base = self._loaded[1]
             base.requires_grad_(False)
-        if arm.endswith("_keep"):
+        if "keep" in arm.split("_"):
             base.activation_checkpointing_disable()
         if not arm.startswith("ours"):
             base.activation_checkpointing_enable({"use_reentrant": False})
@@ -159,7 +194,7 @@ class Benchmark:
             model = get_peft_model(base, lora_config(False, 0.0))
         else:
             model = add_lora(base, rank=32, alpha=64, dropout=0.0)
-        if arm in ("ours", "ours_seven"):
+        if arm.startswith("ours") and "keep" not in arm.split("_"):
             enable_gradient_checkpointing(model)
         return model
 
@@ -205,7 +240,9 @@ def main() -> None:
     """Print a line of JSON for each arm; an arm that fails says why, and the next one runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, metavar="DIR", help="a base on disk (default: the 7.5B shape, random)")
-    parser.add_argument("--arms", default=",".join(ARMS), help="default: %(default)s")
+    parser.add_argument(
+        "--arms", default=",".join(ARMS), help="default: %(default)s; of ours, also with any of " + ", ".join(WORDS)
+    )
     parser.add_argument(
         "--conversations", type=int, default=NUM_CONVERSATIONS, metavar="N", help="default: %(default)s"
     )
@@ -213,9 +250,10 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="how long the card itself is busy, by kernels")
     options = parser.parse_args()
     arms = options.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        parser.error(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
+    for arm in arms:
+        name, *words = arm.split("_")
+        if arm not in ARMS and (name != "ours" or set(words) - set(WORDS)):
+            parser.error(f"no arm {arm}; there are {', '.join(ARMS)}, and ours with any of {', '.join(WORDS)}")
     with tempfile.TemporaryDirectory() as folder:
         if options.base is None:
             if not torch.cuda.is_available():
