@@ -42,11 +42,31 @@ def test_card_measurement_of_training_runs_on_a_small_shape(tmp_path):
     check_base_folder(tmp_path)
     benchmark = Benchmark(tmp_path, Device("cpu", torch.float32, is_quantized=True), 16, row_tokens=512)
     assert 0 < most_supervised_share(benchmark.conversations, 512) <= 1
-    results = {arm: benchmark.measure(arm) for arm in ("ours", "ours_keep", "ours_seven")}
+    arms = ("ours", "ours_keep", "ours_seven", "ours_seven_lora_norms_unpacked")
+    results = {arm: benchmark.measure(arm) for arm in arms}
     assert all(result["tokens_per_second"] > 0 for result in results.values())
     # The base is the same again in each arm, and keeping activations changes no loss.
     assert results["ours"]["losses"] == results["ours_keep"]["losses"] != results["ours_seven"]["losses"]
+    # Fused layers change no loss beyond rounding.
+    fused = results["ours_seven_lora_norms_unpacked"]["losses"]
+    assert fused == pytest.approx(results["ours_seven"]["losses"], abs=2e-3)
     assert results["ours"]["estimated_gib"] < results["ours_keep"]["estimated_gib"]
+
+
+def test_card_measurement_of_a_layer_runs_on_a_small_shape():
+    import torch
+    from benchmark_layer_gpu import TINY, LayerBenchmark
+    from transformers import MistralConfig
+
+    from common.compute_device import Device
+
+    config = MistralConfig(vocab_size=512, num_hidden_layers=1, **TINY)
+    benchmark = LayerBenchmark(config, Device("cpu", torch.float32, is_quantized=True), num_tokens=200)
+    for variant in ("peft", "lora", "lora_norms_unpacked", "keep"):
+        measured = benchmark.measure(variant)
+        assert measured["ms_by_the_clock"] > 0
+        assert max(measured["differences"]) < 1e-4
+    assert all(vector.abs().sum() > 0 for vector in benchmark.expected)
 
 
 def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir, capsys):

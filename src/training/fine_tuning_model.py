@@ -167,6 +167,12 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
         enable_gradient_checkpointing(model)
     register_segment_attention()
     compute_loss_in_blocks(base_model)
+    if run.device.kind == "cuda":
+        from fused_lora import fuse_lora
+        from fused_norms import fuse_norms
+
+        fuse_lora(model)
+        fuse_norms(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])
     if fault:

@@ -21,7 +21,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "8")  # what feeds a card; benchmark_tr
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
 from captured_decoder import MIN_ROWS, capture_decoder, choose_shape, find_hindrance
+from fused_lora import fuse_lora
+from fused_norms import fuse_norms
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
@@ -56,6 +59,10 @@ PARTS = {
     "keep": "activations kept",
     "eager": "no CUDA graphs",
     "paged": "the paged 8-bit optimizer",
+    "lora": "fused LoRA",
+    "unpacked": "fused LoRA that keeps the unpacked weights of a block until its backward pass; not with `keep`",
+    "norms": "fused norms",
+    "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
 }
 ARMS = {
     "ours": "ours, LoRA on the head too, gradient checkpointing",
@@ -94,6 +101,29 @@ def write_random_base(config: PreTrainedConfig, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+@contextmanager
+def fused(model: Any, words: set[str]) -> Iterator[None]:
+    """Replace the parts of `model` that these words name, and bring them back."""
+    base = model.get_base_model()
+    library = vars(sys.modules[type(base).__module__])  # Liger replaces its rotary embedding and its classes
+    before = dict(library)
+    try:
+        if "norms" in words:
+            fuse_norms(base)
+        if "liger" in words:
+            from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+            _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
+        if "lora" in words:
+            fuse_lora(model, keeps_weights="unpacked" in words)
+        yield
+    finally:
+        library.update(before)
+        for module in base.modules():
+            if module is not base:
+                vars(module).pop("forward", None)
+
+
 class Benchmark:
     """The base, the conversations and the device of one measurement; the base stays loaded between arms of one kind."""
 
@@ -107,7 +137,14 @@ class Benchmark:
 
     def measure(self, arm: str, is_profiled: bool = False) -> dict[str, Any]:
         """Train one epoch and return what was measured: tokens a second, and on a card the peak of its memory."""
-        model, parts, captured = self._make_model(arm), parts_of(arm), None
+        parts = parts_of(arm)
+        with fused(model := self._make_model(arm), parts or set()):
+            measured = self._measure(arm, model, is_profiled)
+        self._loaded = (self._kind_of(arm), model.unload())
+        return measured
+
+    def _measure(self, arm: str, model: Any, is_profiled: bool) -> dict[str, Any]:
+        parts, captured = parts_of(arm), None
         if parts is None:
             make_trainer = partial(trl_trainer, use_liger_kernel="liger" in arm)
         else:
@@ -146,7 +183,6 @@ class Benchmark:
             measured["profile"] = self._profile(make_trainer, model)
         if captured is not None:
             captured.remove()
-        self._loaded = (self._kind_of(arm), model.unload())
         return measured
 
     def _choose_shape(self) -> Any:
@@ -262,7 +298,9 @@ def main() -> None:
     """Print a line of JSON for each arm; an arm that fails says why, and the next one runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, metavar="DIR", help="a base on disk (default: the 7.5B shape, random)")
-    parser.add_argument("--arms", default=",".join(ARMS), help="default: %(default)s")
+    parser.add_argument(
+        "--arms", default=",".join(ARMS), help="default: %(default)s; of ours, also with any of " + ", ".join(PARTS)
+    )
     parser.add_argument(
         "--conversations", type=int, default=NUM_CONVERSATIONS, metavar="N", help="default: %(default)s"
     )
@@ -272,7 +310,7 @@ def main() -> None:
     arms = options.arms.split(",")
     unknown = [arm for arm in arms if arm not in ARMS and not (parts_of(arm) or {""}) <= PARTS.keys()]
     if unknown:
-        parser.error(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
+        parser.error(f"no arm {unknown[0]}; there are {', '.join(ARMS)}, and ours with any of {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         if options.base is None:
             if not torch.cuda.is_available():
