@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from memory_estimate import build_empty_model
+from fake_training_step import build_empty_model
 from prepared_run import load_tokenizer, refuse_tokens_without_rows
 from qlora_model import load_quantized_base, read_model_config
 from saved_model_checks import check_saved_model

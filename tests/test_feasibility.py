@@ -1,8 +1,10 @@
 """Does a run fit: disk, memory and time are checked before a weight is loaded, and refusals name the cure."""
 
 import dataclasses
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,25 +12,25 @@ import pytest
 import torch
 from checkpoints import complete_checkpoint
 from feasibility import (
-    Work,
     _advice,
+    announce_time,
     check_run,
     choose_by_memory,
-    estimate_training_seconds,
+    guess_work,
     load_of,
-    measure_rate,
     plan_memory,
     refuse_full_disk,
     refuse_what_does_not_fit,
-    refuse_what_takes_days,
+    work_of_replies,
 )
 from fine_tuning_model import load_model
 from known_bases import find_config, known_bases
-from memory_estimate import Load, estimate_memory
+from memory_estimate import estimate_memory
+from model_shape import Load, ParameterCount
 from prepared_run import find_checkpoint, prepare_run, with_optimizer
-from qlora_model import ParameterCount, read_model_config
 from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER, choose_optimizer
 from training_options import parse_options
+from training_time import Work
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
@@ -159,6 +161,7 @@ class TestCheck:
     def test_says_what_is_not_known_without_data(self, small_base, tmp_path):
         text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, None, tmp_path))
         assert "tokens      not known" in text
+        assert " for 1,000 replies, " in text and " for 5,000 replies, " in text
         assert "base on disk" in text
         assert text.endswith("It fits.")
 
@@ -169,14 +172,14 @@ class TestCheck:
         assert "time        about" in text
 
     def test_says_what_to_change_when_it_does_not_fit(self, small_base):
-        config = read_model_config(small_base.folder)
+        config = find_config(small_base)
         whole = estimate_memory(config, CPU, Load())[1].total
         half = estimate_memory(config, CPU, Load(row_tokens=1024))[1].total
         assert _advice(config, CPU, Load(), available=(whole + half) // 2).startswith("Pass --max-length 1024 ")
         assert _advice(config, CPU, Load(), available=1).startswith("No base of the README fits")
 
     def test_a_run_that_does_not_fit_is_refused_unless_the_estimate_may_be_too_high(self, small_base):
-        config = read_model_config(small_base.folder)
+        config = find_config(small_base)
         training = estimate_memory(config, CPU, Load())[1]
         needed = training.total - training.libraries  # those are loaded already
         refuse_what_does_not_fit(small_base, config, CPU, Load(), training, round(0.95 * needed))
@@ -189,12 +192,12 @@ class TestCheck:
         short = dataclasses.replace(WORK, row_tokens=512)
         text = "\n".join(check_run(small_base, CPU, DEFAULT_RECIPE, short, tmp_path))
         assert "(training in rows of 512 tokens; a chat with a context of 2,048)" in text
-        config = read_model_config(small_base.folder)
+        config = find_config(small_base)
         chats = [estimate_memory(config, CPU, Load(row_tokens=512, chat_tokens=n))[2].total for n in (512, 2048)]
         assert chats[0] < chats[1]
 
     def test_activations_are_kept_only_where_they_easily_fit(self, small_base):
-        config = read_model_config(small_base.folder)
+        config = find_config(small_base)
         low, high = (
             estimate_memory(config, CPU, Load(row_tokens=512, gradient_checkpointing=gradient_checkpointing))[1].total
             for gradient_checkpointing in (True, False)
@@ -211,7 +214,7 @@ class TestCheck:
             assert training.total == (low if gradient_checkpointing else high)
 
     def test_a_forced_choice_that_does_not_fit_is_the_first_to_be_changed(self, small_base):
-        config = read_model_config(small_base.folder)
+        config = find_config(small_base)
         needed = estimate_memory(config, CPU, Load())[1].total
         assert "Leave out --activation-checkpointing off" in _advice(
             config, CPU, Load(gradient_checkpointing=False), needed
@@ -222,38 +225,71 @@ class TestCheck:
         assert load_of(DEFAULT_RECIPE, WORK).supervised_share == 0.5
 
 
-class TestDays:
-    LAPTOP = 50e9  # multiplications and additions a second: one core of a recent processor
+class TestLongRuns:
+    """Before more than an hour on a processor, the user is asked; without a terminal the run is refused."""
 
-    def test_default_base_is_refused_without_a_gpu_and_a_feasible_one_named(self):
+    @pytest.fixture(autouse=True)
+    def command_line(self, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["fine_tuning_model.py", "--epochs", "2"])
+
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """A function after which standard input and output are a terminal that answers with these lines."""
+
+        def answer(text):
+            stdin = io.StringIO(text)
+            stdin.isatty = lambda: True
+            monkeypatch.setattr(sys, "stdin", stdin)
+            monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+        return answer
+
+    def announce(self, device="auto", base=DEFAULT_BASE, work=WORK):
+        announce_time(base, find_config(base), CPU, work, device, "14.0 GiB")
+
+    def test_without_a_terminal_it_is_refused_with_hours_download_bases_and_the_command(self):
         with pytest.raises(ScriptError) as refusal:
-            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, WORK, ["--epochs", "2"], self.LAPTOP)
-        message = str(refusal.value)
-        assert message.startswith("yam-peleg/Hebrew-Mistral-7B: would take about")
-        assert "--device cpu" in message
-        assert "fine_tuning_model.py --epochs 2 --base-model-id " in message
-        named = message.split("--base-model-id ")[1].split()[0]
-        config = next(known.config for known in known_bases() if known.name == named)
-        refuse_what_takes_days(BaseModel(named, None), config, CPU, WORK, [], self.LAPTOP)  # does not
+            self.announce()
+        lines = str(refusal.value).splitlines()
+        assert lines[0].startswith("yam-peleg/Hebrew-Mistral-7B: training would take about ")
+        assert "after a download of 14.0 GiB" in lines[0]
+        named = [line.split(":")[0].strip() for line in lines if ": about " in line]
+        assert len(named) == 3
+        assert set(named) <= {known.name for known in known_bases()} - {DEFAULT_BASE.name}
+        assert lines[-1].endswith("fine_tuning_model.py --epochs 2 --device cpu")
 
-    def test_too_much_data_for_any_base_is_said(self):
-        much = dataclasses.replace(WORK, epoch_tokens=10**9)
-        with pytest.raises(ScriptError, match="give it less data"):
-            refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), CPU, much, [], self.LAPTOP)
+    @pytest.mark.parametrize(
+        ("answer", "trains"), [("y\n", True), ("yes\n", True), ("\n", False), ("", False), ("n\n", False)]
+    )
+    def test_at_a_terminal_it_asks(self, terminal, capsys, answer, trains):
+        terminal(answer)
+        if trains:
+            self.announce()
+        else:
+            with pytest.raises(ScriptError, match="nothing was downloaded or written"):
+                self.announce()
+        assert "14.0 GiB" in capsys.readouterr().out
 
-    def test_small_base_is_not_refused(self, tiny_base_dir):
-        refuse_what_takes_days(
-            BaseModel("tiny", tiny_base_dir), read_model_config(tiny_base_dir), CPU, WORK, [], self.LAPTOP
-        )
+    def test_the_device_chosen_by_flag_skips_the_question(self, capsys):
+        self.announce(device="cpu")
+        assert "Time: training takes about " in capsys.readouterr().out
 
-    def test_with_a_gpu_nothing_is_refused(self):
-        refuse_what_takes_days(DEFAULT_BASE, find_config(DEFAULT_BASE), GPU, WORK)
+    def test_a_short_run_is_not_asked_about(self, tiny_base_dir, capsys):
+        self.announce(base=BaseModel("tiny", tiny_base_dir))
+        assert "Time: training takes about " in capsys.readouterr().out
 
-    def test_time_grows_with_the_work(self, tiny_base_dir):
-        config = read_model_config(tiny_base_dir)
-        twice = dataclasses.replace(WORK, epoch_tokens=600_000, epoch_supervised_tokens=200_000)
-        once, double = (estimate_training_seconds(config, CPU, work, self.LAPTOP) for work in (WORK, twice))
-        assert double == pytest.approx(2 * once)
 
-    def test_rate_of_this_machine_is_plausible(self):
-        assert 1e8 < measure_rate(CPU) < 1e15
+class TestGuesses:
+    def test_more_replies_are_more_tokens_in_at_most_as_many_epochs(self):
+        few, many = (work_of_replies(number, DEFAULT_RECIPE) for number in (1_000, 20_000))
+        assert many.epoch_tokens == 20 * few.epoch_tokens
+        assert many.num_epochs <= few.num_epochs
+
+    def test_tokens_are_guessed_from_the_data_within_a_third(self, sample_conversations, tiny_base_dir, tmp_path):
+        data_path = tmp_path / "data.jsonl"
+        data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations))
+        data = read_training_data(data_path)
+        num_chars = sum(len(message["content"]) for talk in sample_conversations for message in talk)
+        num_turns = sum(map(len, sample_conversations))
+        guessed = guess_work(data.conversations, DEFAULT_RECIPE).epoch_tokens
+        assert num_chars / 4 < guessed < num_chars / 2 + 8 * num_turns

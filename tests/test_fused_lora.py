@@ -13,7 +13,7 @@ from packed_attention import choose_attention, register_segment_attention
 from packing import PackedRows, collate_row, plan_schedule
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
-from recipes import Recipe
+from recipes import FUSED_OPTIMIZER, Recipe
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Trainer, set_seed
 
@@ -206,7 +206,14 @@ def test_packing_check_passes_and_a_training_loses_what_peft_loses(base_dirs, tm
             fuse_lora(model, keeps_weights=True)
         assert choose_attention(model, chunks[:2]) is None
         arguments = make_training_arguments(
-            Recipe(learning_rate=1e-2), CPU, schedule, tmp_path / str(is_fused), False, measures_base=False, seed=0
+            Recipe(learning_rate=1e-2),
+            CPU,
+            schedule,
+            tmp_path / str(is_fused),
+            False,
+            False,
+            seed=0,
+            optimizer=FUSED_OPTIMIZER,
         )
         arguments.save_strategy = "no"
         trainer = Trainer(

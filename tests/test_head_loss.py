@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from fake_training_step import StorageMeter
 from head_loss import choose_block_positions, compute_loss_in_blocks, has_plain_head, is_product, sum_loss
-from memory_estimate import StorageMeter
 from packed_attention import SEGMENT_ATTENTION, find_packing_fault, register_segment_attention
 from packing import collate_row
 from peft import LoraConfig, get_peft_model

@@ -4,8 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
+from fake_training_step import build_empty_model, make_fake, measure_step
 from known_bases import find_config
-from memory_estimate import GIB, Load, build_empty_model, estimate_memory, make_fake, measure_step
+from memory_estimate import GIB, estimate_memory
+from model_shape import Load
 from published_recipe import (
     BATCHES_PER_STEP,
     DROPOUT,
@@ -16,6 +18,7 @@ from published_recipe import (
 )
 from qlora_model import add_lora, enable_gradient_checkpointing
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoConfig
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
@@ -48,7 +51,7 @@ def test_padded_plan_takes_so_many_rows_to_a_batch():
 def test_published_recipe_needs_about_12_gib():
     """It upcasts embeddings, head and norms to fp32, pads two rows to 2,000 tokens and scores all of them."""
     config = find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None))
-    model = build_empty_model(config, torch.bfloat16)
+    model = build_empty_model(AutoConfig.for_model(**config), torch.bfloat16)
     upcast_bytes = 0
     for name, parameter in model.named_parameters():
         if any(part in name for part in ("embed", "lm_head", "norm")):

@@ -10,24 +10,40 @@ import argparse
 import math
 import shlex
 import shutil
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from checkpoints import NUM_KEPT, list_checkpoints, read_run_facts
 from known_bases import find_config, known_bases
-from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
-from prepared_run import Material, Run, prepare_run, shorten_to_context
+from memory_estimate import (
+    GIB,
+    NF4_BYTES,
+    MemoryEstimate,
+    count_weights,
+    estimate_memory,
+    shown_gib,
+)
+from model_shape import Load, ParameterCount, read_context
 from processes import local_world_size, say, warn, world_size
-from qlora_model import ParameterCount, find_lora_targets, read_model_config
-from recipes import FUSED_OPTIMIZER, OPTIMIZER_BYTES, PAGED_OPTIMIZER, Recipe, choose_epochs, choose_optimizer
-from tqdm import tqdm
+from recipes import (
+    FUSED_OPTIMIZER,
+    OPTIMIZER_BYTES,
+    PAGED_OPTIMIZER,
+    Recipe,
+    choose_epochs,
+    choose_optimizer,
+    choose_step_tokens,
+    shorten_to_context,
+    split_step,
+)
 from training_options import flags_without
 from training_progress import shown_bytes
-from transformers import PreTrainedConfig
+from training_time import Speed, Work, estimate_training_seconds, measure_speed
 
 from common.base_model_files import BaseModel, check_base_folder, find_base
 from common.compute_device import Device, choose_training_device, unused_gpu_notice
@@ -35,79 +51,84 @@ from common.conversation_data import Conversation, TrainingData
 from common.model_folder import CHECKPOINTS_NAME
 from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 
+if TYPE_CHECKING:
+    from prepared_run import Material, Run
+
 STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 
-# Per weight and token: 2 forward, 2 forward again with gradient checkpointing (a third too much without it), and 2 backward
-# (for the activations only: the weights are frozen).
-OPERATIONS_PER_WEIGHT = 6
-# The share of a plain matrix product's speed that a training step reaches. CPU: measured on two cores with the model of
-# tests/benchmarks. GPU: from published QLoRA rates of 7B models (2,300 tokens/s on an A100), not measured by us.
-REACHED_SHARE = {"cpu": 0.5, "cuda": 0.35, "mps": 0.3}
-RATE_SIZE = 1024  # rows and columns of the matrices that measure the machine
-RATE_SECONDS = 0.3
+MAX_CPU_SECONDS = 3600  # before a longer run on a processor, the user is asked
+NUM_NAMED_BASES = 3  # of those that take less
 
-MAX_CPU_SECONDS = 24 * 3600  # a longer run on a processor is refused
-
-ESTIMATE_ERROR = 0.1  # the memory estimate is within 10 %
+ESTIMATE_ERROR = 0.1  # the memory estimate is within 10 %, for families that are not counted, too
 # Activations are kept if training takes at most this share of the free memory. Main memory is shared with other programs.
 SHARE_FOR_KEEPING = {"cuda": 1 - ESTIMATE_ERROR, "mps": 0.5, "cpu": 0.5}
 
 KEPT_CHECKPOINTS = NUM_KEPT + 1  # and the best one
-CHARS_PER_TOKEN = 3  # a guess while there is no tokenizer: Hebrew has about 2.5, English 4
+# Guesses while there is no tokenizer, or no data: Hebrew has about 2.5 characters a token, English 4.
+CHARS_PER_TOKEN = 3
+TOKENS_PER_MARK = 6  # around each turn: whose it is, and its end
+TOKENS_PER_REPLY = 27  # with what it answers; the demo's chat has 47 characters and two turns a reply
+GUESSED_FILL = 0.95
+EXAMPLE_REPLIES = (1_000, 5_000, 20_000)
 FALLBACK_LENGTHS = (1024, 512)
 
 
-@dataclass(frozen=True)
-class Work:
-    """How much there is to train on."""
-
-    epoch_tokens: int
-    epoch_supervised_tokens: int
-    fill: float
-    num_steps: int
-    num_epochs: int
-    row_tokens: int  # of the longest row
-    supervised_share: float  # of the row that has most
-
-
 def check_feasibility(options: argparse.Namespace, data: TrainingData | None) -> list[str]:
-    """Return the lines of `--check`; without data, or without the base's tokenizer, some figures are not known."""
+    """Return the lines of `--check`; without data, or without the base's tokenizer, some figures are guesses."""
     device = choose_training_device(options.device)
     base = find_base(options.base_model_id, options.start_dir)
     work = None
     if base.folder is not None and data is not None:
+        from prepared_run import prepare_run  # with the libraries of tokenizers and data, which nothing else here needs
+
         check_base_folder(base.folder)
         run = prepare_run(options, data, base)
         recipe, work = run.recipe, measure_work(run.material)
     else:
-        recipe = shorten_to_context(options.recipe, find_config(base))
-    keeping, resumes = options.activation_checkpointing, options.resume
-    lines = check_run(base, device, recipe, work, options.model_dir, keeping, resumes)
-    if data is not None and options.device == "auto":
-        try:
-            work = work or guess_work(data.conversations, recipe)
-            refuse_what_takes_days(base, find_config(base), device, work, flags_without("--check", "--resume"))
-        except ScriptError as error:
-            lines.append(f"  But {error}")
-    return lines
+        recipe = shorten_to_context(options.recipe, read_context(find_config(base)))
+        if data is not None:
+            work = guess_work(data.conversations, recipe)
+    return check_run(
+        base, device, recipe, work, options.model_dir, options.activation_checkpointing, options.resume, options.device
+    )
 
 
-def refuse_hopeless_download(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> None:
-    """Raise ScriptError before the download of a base that this machine cannot train within a day."""
-    if options.device == "auto":
-        config = find_config(base)
-        work = guess_work(data.conversations, shorten_to_context(options.recipe, config))
-        refuse_what_takes_days(base, config, choose_training_device(), work, flags_without("--resume"))
+def announce_before_download(options: argparse.Namespace, data: TrainingData, base: BaseModel, num_bytes: int) -> None:
+    """Say how long training will take once the base is downloaded; ask where a processor would take more than an hour."""
+    config = find_config(base)
+    work = guess_work(data.conversations, shorten_to_context(options.recipe, read_context(config)))
+    device = choose_training_device(options.device)
+    announce_time(base, config, device, work, options.device, shown_bytes(num_bytes))
 
 
-def refuse_hopeless_run(run: Run) -> None:
-    """Raise ScriptError before a base is loaded that this machine cannot train within a day."""
+def announce_run(run: Run, gradient_checkpointing: bool) -> None:
+    """Say how long training will take; ask where a processor would take more than an hour."""
     notice = unused_gpu_notice()
     if notice:
         warn(notice)
-    if run.options.device == "auto":
-        work, flags = measure_work(run.material), flags_without("--resume")
-        refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
+    work = measure_work(run.material)
+    announce_time(
+        run.base, find_config(run.base), run.device, work, run.options.device, None, not gradient_checkpointing
+    )
+
+
+def announce_time(
+    base: BaseModel,
+    config: Mapping[str, Any],
+    device: Device,
+    work: Work,
+    wanted_device: str,
+    download: str | None,
+    keeps: bool = False,
+) -> None:
+    """Print the time, and ask about a long run on a processor unless `wanted_device` says "cpu"."""
+    speed = measure_speed(device, count_weights(config))
+    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    if is_to_confirm(device, wanted_device, seconds):
+        confirm_long_run(describe_long_run(base, seconds, work, speed, download))
+    say(
+        f"Time: training takes about {shown_duration(seconds)} on {device.name} (measured in a short run of the same work)"
+    )
 
 
 def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
@@ -118,7 +139,7 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
     checkpointing = run.options.activation_checkpointing
     is_cuda = run.device.kind == "cuda"
     assert run.base.folder is not None
-    config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
+    config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material))
     available = available_bytes(run.device)
     load, count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
     optimizer = FUSED_OPTIMIZER
@@ -140,11 +161,24 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
 
 
 def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
-    """Estimate the work from the number of characters, without a tokenizer."""
+    """Estimate the work from the number of characters and turns, without a tokenizer."""
     num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
-    tokens = num_chars // CHARS_PER_TOKEN
-    num_epochs = choose_epochs(recipe, sum(talk.num_replies for talk in conversations))
-    return Work(tokens, tokens // 2, 1.0, 0, num_epochs, recipe.max_length, 0.5)
+    num_turns = sum(len(talk.messages) for talk in conversations)
+    num_tokens = num_chars // CHARS_PER_TOKEN + TOKENS_PER_MARK * num_turns
+    return _guessed(num_tokens, sum(talk.num_replies for talk in conversations), recipe)
+
+
+def work_of_replies(num_replies: int, recipe: Recipe) -> Work:
+    """Estimate the work for so many replies of the imitated person."""
+    return _guessed(TOKENS_PER_REPLY * num_replies, num_replies, recipe)
+
+
+def _guessed(num_tokens: int, num_replies: int, recipe: Recipe) -> Work:
+    num_epochs = choose_epochs(recipe, num_replies)
+    step_tokens = choose_step_tokens(recipe, num_tokens, num_epochs)
+    row_tokens, rows_per_step = split_step(step_tokens, recipe.max_length, world_size())
+    num_supervised = num_tokens if recipe.train_on == "everyone" else num_tokens // 2
+    return Work(max(1, num_tokens), num_supervised, GUESSED_FILL, 0, num_epochs, row_tokens, 0.5, rows_per_step)
 
 
 def measure_work(material: Material) -> Work:
@@ -163,6 +197,7 @@ def measure_work(material: Material) -> Work:
         num_epochs=len(material.schedule.epoch_ends),
         row_tokens=longest,
         supervised_share=max(num_supervised for _, num_supervised in rows) / longest,
+        rows_per_step=material.schedule.rows_per_step,
     )
 
 
@@ -179,12 +214,15 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
     if recipe.train_on == "everyone":
         load = replace(load, supervised_share=1.0)
     if work is not None:
-        load = replace(load, row_tokens=work.row_tokens, supervised_share=work.supervised_share)
+        accumulates = work.rows_per_step > world_size()
+        load = replace(
+            load, row_tokens=work.row_tokens, supervised_share=work.supervised_share, accumulates=accumulates
+        )
     return load
 
 
 def plan_memory(
-    config: PreTrainedConfig, device: Device, load: Load, available: int, checkpointing: str = "auto"
+    config: Mapping[str, Any], device: Device, load: Load, available: int, checkpointing: str = "auto"
 ) -> tuple[Load, ParameterCount, MemoryEstimate, MemoryEstimate]:
     """Choose gradient checkpointing: `checkpointing` is "on", "off", or "auto", which uses it only where memory is short.
 
@@ -206,15 +244,17 @@ def check_run(
     output_dir: Path,
     checkpointing: str = "auto",
     resumes: bool = False,
+    wanted_device: str = "auto",
 ) -> list[str]:
     """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError."""
     config = find_config(base)
     available = available_bytes(device)
     load, count, training, chat = plan_memory(config, device, load_of(recipe, work), available, checkpointing)
+    speed = measure_speed(device, count_weights(config))
     lines = [
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)} (nothing is loaded or downloaded)",
         f"  parameters  {count.total:,}; trained: {count.trainable:,} ({count.trainable_percent:.4f} %)",
-        *_work_lines(config, device, work),
+        *describe_work(config, device, work, recipe, speed, not load.gradient_checkpointing),
         _disk_line(base, count, output_dir),
         f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
         f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
@@ -225,6 +265,13 @@ def check_run(
     notice = unused_gpu_notice()
     if notice:
         lines.append(f"  note        {notice}")
+    if work is not None:
+        seconds = estimate_training_seconds(config, device, work, speed, load.gradient_checkpointing)
+        if is_to_confirm(device, wanted_device, seconds):
+            lines += [
+                "  But " + line.strip() if number == 0 else "  " + line
+                for number, line in enumerate(describe_long_run(base, seconds, work, speed, None))
+            ]
     problems = [] if training.total <= available else [_advice(config, device, load, available)]
     disk_problem = _disk_problem(count, output_dir, resumes)
     if disk_problem:
@@ -232,41 +279,47 @@ def check_run(
     return [*lines, *([f"  It does not fit. {problem}" for problem in problems] or ["  It fits."])]
 
 
-def refuse_what_takes_days(
-    base: BaseModel,
-    config: PreTrainedConfig,
-    device: Device,
-    work: Work,
-    flags: Sequence[str] = (),
-    operations_per_second: float | None = None,
-) -> None:
-    """Raise ScriptError if training on this processor would take more than a day; name a base that takes less.
+def is_to_confirm(device: Device, wanted_device: str, seconds: float) -> bool:
+    """Return whether the user is asked before a run of this length: on a processor that was not chosen by flag."""
+    return device.kind == "cpu" and wanted_device == "auto" and seconds > MAX_CPU_SECONDS
 
-    `flags` are those that the user gave: the command to try instead has them, too. The machine's speed is measured unless
-    it is given.
-    """
-    if device.kind != "cpu":
-        return
-    operations_per_second = operations_per_second or measure_rate(device)
-    seconds = estimate_training_seconds(config, device, work, operations_per_second)
-    if seconds <= MAX_CPU_SECONDS:
-        return
-    feasible = [
-        known
-        for known in known_bases()
-        if estimate_training_seconds(known.config, device, work, operations_per_second) <= MAX_CPU_SECONDS
-    ]
-    if feasible:
-        # The last --base-model-id counts.
-        command = [shown_python(), shown_path(STAGE_2_PATH), *flags, "--base-model-id", feasible[-1].name]
-        smaller = f"use a smaller base, which takes less than a day:\n  {printable(shlex.join(command))}"
-    else:
-        smaller = "give it less data: even the smallest base of the README would take days"
+
+def describe_long_run(base: BaseModel, seconds: float, work: Work, speed: Speed, download: str | None) -> list[str]:
+    """Return the lines that are shown before a long run on a processor: its time, and bases that take less."""
+    processor = choose_training_device("cpu")
+    available = available_bytes(processor)
+    faster = []
+    for known in known_bases():
+        known_seconds = estimate_training_seconds(known.config, processor, work, speed)
+        fits = estimate_memory(known.config, processor, Load(row_tokens=work.row_tokens))[1].total <= available
+        if known_seconds < seconds and fits:
+            faster.append((known.name, known_seconds))
+    within = [entry for entry in faster if entry[1] <= MAX_CPU_SECONDS]
+    named = within[-NUM_NAMED_BASES:] if len(within) >= NUM_NAMED_BASES else faster[:NUM_NAMED_BASES]
+    first = f"{base.name}: training would take about {shown_duration(seconds)} on this processor"
+    lines = [first + (f", after a download of {download}" if download else "") + "; there is no usable GPU"]
     notice = unused_gpu_notice()
-    raise ScriptError(
-        f"{base.name}: would take about {tqdm.format_interval(seconds)} on this processor, and there is no usable GPU; "
-        f"pass --device cpu to train all the same, or {smaller}" + (f"\n  {notice}" if notice else "")
-    )
+    if notice:
+        lines.append(f"  {notice}")
+    if named:
+        lines.append("  bases that take less (--base-model-id):")
+        lines += [f"    {name}: about {shown_duration(of_name)}" for name, of_name in named]
+    lines.append('  or train on a rented or borrowed card, and chat here (README, "Without an NVIDIA card")')
+    return lines
+
+
+def confirm_long_run(lines: Sequence[str]) -> None:
+    """Show the lines and ask whether to train all the same; raise ScriptError if not, or if there is nobody to ask."""
+    if world_size() > 1 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        command = [shown_python(), shown_path(STAGE_2_PATH), *flags_without(), "--device", "cpu"]
+        raise ScriptError("\n".join([*lines, "  to train all the same:", f"    {printable(shlex.join(command))}"]))
+    say("\n".join(lines))
+    try:
+        answer = input("Train all the same? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ScriptError("not trained, as you wished; nothing was downloaded or written")
 
 
 def shown_keeping(load: Load) -> str:
@@ -286,55 +339,49 @@ def available_bytes(device: Device) -> int:
     return int(psutil.virtual_memory().available) // local_world_size()
 
 
-def measure_rate(device: Device) -> float:
-    """Return how many operations per second the device reaches in plain matrix products; takes 0.3 s."""
-    left, right = (torch.randn(RATE_SIZE, RATE_SIZE, device=device.name, dtype=device.dtype) for _ in range(2))
-    (left @ right)[0, 0].item()  # the first call is slower
-    started_at, cpu_started_at = time.perf_counter(), time.process_time()
-    num_products = 0
-    while time.perf_counter() - started_at < RATE_SECONDS:
-        (left @ right)[0, 0].item()  # waits for the device
-        num_products += 1
-    seconds = time.perf_counter() - started_at
-    if device.kind == "cpu":
-        # The time that other programs take does not count.
-        seconds = min(seconds, (time.process_time() - cpu_started_at) / torch.get_num_threads())
-    return 2 * RATE_SIZE**3 * num_products / seconds
-
-
-def estimate_training_seconds(
-    config: PreTrainedConfig, device: Device, work: Work, operations_per_second: float
-) -> float:
-    """Estimate how long all epochs take."""
-    in_layers, in_head = _count_multiplied_weights(config)
-    operations = OPERATIONS_PER_WEIGHT * (in_layers * work.epoch_tokens + in_head * work.epoch_supervised_tokens)
-    return work.num_epochs * operations / (operations_per_second * REACHED_SHARE[device.kind])
-
-
-def _count_multiplied_weights(config: PreTrainedConfig) -> tuple[int, int]:
-    """Return the number of weights in the layers (for each token), and in the head (for each supervised token)."""
-    model = build_empty_model(config, torch.bfloat16)
-    targets = set(find_lora_targets(model))
-    head = model.get_output_embeddings()
-    in_layers = sum(
-        module.weight.numel()
-        for path, module in model.named_modules()
-        if {path, path.split(".")[-1]} & targets and module is not head
-    )
-    return in_layers, head.weight.numel()
-
-
-def _work_lines(config: PreTrainedConfig, device: Device, work: Work | None) -> list[str]:
+def describe_work(
+    config: Mapping[str, Any], device: Device, work: Work | None, recipe: Recipe, speed: Speed, keeps: bool
+) -> list[str]:
+    """Return the lines of `--check` about tokens, steps and time; `keeps`: activations are kept."""
     if work is None:
-        return ["  tokens      not known (needs the data, and the base's tokenizer on disk)"]
+        times = [
+            f"{shown_time(config, device, work_of_replies(number, recipe), speed, keeps)} for {number:,} replies"
+            for number in EXAMPLE_REPLIES
+        ]
+        return ["  tokens      not known (there is no data yet)", f"  time        {', '.join(times)}"]
     supervised_percent = 100 * work.epoch_supervised_tokens / work.epoch_tokens
-    seconds = estimate_training_seconds(config, device, work, measure_rate(device))
-    return [
-        f"  tokens      {work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
-        f"({supervised_percent:.0f} %); rows are {100 * work.fill:.0f} % full",
-        f"  steps       {work.num_steps:,} in up to {work.num_epochs} epochs",
-        f"  time        about {tqdm.format_interval(seconds)} for all of them (a rough estimate from a matrix product on this machine)",
-    ]
+    if work.num_steps:
+        tokens = (
+            f"{work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
+            f"({supervised_percent:.0f} %); rows are {100 * work.fill:.0f} % full"
+        )
+        steps = [f"  steps       {work.num_steps:,} in up to {work.num_epochs} epochs"]
+    else:
+        tokens = f"about {work.epoch_tokens:,} per epoch, in up to {work.num_epochs} epochs (guessed: the base is not on disk)"
+        steps = []
+    time_line = (
+        f"  time        {shown_time(config, device, work, speed, keeps)} for all epochs, after the base is loaded"
+    )
+    return [f"  tokens      {tokens}", *steps, time_line]
+
+
+def shown_time(config: Mapping[str, Any], device: Device, work: Work, speed: Speed, keeps: bool) -> str:
+    """Return the estimated time of training as messages show it: `about 2:10:00`."""
+    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    return f"about {shown_duration(seconds)}"
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration as messages show it; no estimate is good to the second.
+
+    >>> shown_duration(20), shown_duration(150), shown_duration(7_500), shown_duration(400_000)
+    ('less than a minute', '3 minutes', '2.1 hours', '4.6 days')
+    """
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5_400:
+        return f"{math.ceil(seconds / 60):,} minutes"
+    return f"{seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86_400:,.1f} days"
 
 
 def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = False) -> None:
@@ -345,7 +392,7 @@ def refuse_full_disk(output_dir: Path, count: ParameterCount, resumes: bool = Fa
 
 
 def refuse_what_does_not_fit(
-    base: BaseModel, config: PreTrainedConfig, device: Device, load: Load, training: MemoryEstimate, available: int
+    base: BaseModel, config: Mapping[str, Any], device: Device, load: Load, training: MemoryEstimate, available: int
 ) -> None:
     """Raise ScriptError if training needs more than `available` even where the estimate is 10 % too high.
 
@@ -389,7 +436,7 @@ def _free_disk_bytes(output_dir: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int) -> str:
+def _advice(config: Mapping[str, Any], device: Device, load: Load, available: int) -> str:
     """Return the smallest change with which the same estimate fits."""
     and_more = ""
     if not load.gradient_checkpointing:
@@ -404,16 +451,13 @@ def _advice(config: PreTrainedConfig, device: Device, load: Load, available: int
             if training.total <= available:
                 return f"{and_more}Pass --max-length {length} (then {shown_gib(training.total)})."
     for known in reversed(known_bases()):
-        if _num_weights(known.config) >= _num_weights(config) or _num_weights(known.config) * NF4_BYTES > available:
+        num_weights = count_weights(known.config).total
+        if num_weights >= count_weights(config).total or num_weights * NF4_BYTES > available:
             continue
         training = estimate_memory(known.config, device, load)[1]
         if training.total <= available:
             return f"{and_more}Pass --base-model-id {known.name} (then {shown_gib(training.total)})."
     return "No base of the README fits; free some memory."
-
-
-def _num_weights(config: PreTrainedConfig) -> int:
-    return sum(parameter.numel() for parameter in build_empty_model(config, torch.bfloat16).parameters())
 
 
 def _shown_parts(memory: MemoryEstimate) -> str:

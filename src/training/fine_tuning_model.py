@@ -71,17 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
         from captured_decoder import capture_decoder, choose_shape
-        from feasibility import choose_by_memory, refuse_hopeless_run
+        from feasibility import announce_run, choose_by_memory
         from learning_rate_search import find_learning_rate
         from prepared_run import find_checkpoint, prepare_run, with_optimizer
+        from training_progress import begin_peak_of_training
 
         run = prepare_run(options, data, base)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
-            refuse_hopeless_run(run)
             gradient_checkpointing, optimizer = choose_by_memory(run, checkpoint)
+            announce_run(run, gradient_checkpointing)
             run = with_optimizer(run, optimizer)
             model = load_model(run, gradient_checkpointing)
+            loading_bytes = begin_peak_of_training()
             material = run.material
             capture_decoder(model, choose_shape(material.lengths, material.schedule.rows, material.row_tokens))
             if run.recipe.finds_learning_rate:
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"Saved after step {trainer.state.global_step:,}. {how_to_resume()}")
                 return callback.stop_request.exit_status
             if is_first_process():
-                save_and_summarise(run, model, trainer, callback)
+                save_and_summarise(run, model, trainer, callback, loading_bytes)
     return 0
 
 
@@ -130,10 +132,10 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or download it; from then on the network is not used."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
-        from feasibility import refuse_hopeless_download
+        from feasibility import announce_before_download
 
-        refuse_hopeless_download(options, data, base)
         listing = list_on_hub(base.name)
+        announce_before_download(options, data, base, listing.total_bytes)
         say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
         base = download_base(listing)
     assert base.folder is not None
@@ -266,15 +268,20 @@ def failures_explained(model_dir: Path) -> Iterator[None]:
         raise
 
 
-def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback") -> None:
-    """Write the finished model, settings last; print the result and the next command."""
+def save_and_summarise(
+    run: "Run", model: Any, trainer: "AdapterTrainer", callback: "TrainingCallback", loading_bytes: int | None
+) -> None:
+    """Write the finished model, settings last; print the result and the next command.
+
+    `loading_bytes`: the GPU's peak while the base was loaded.
+    """
     from output_folder import make_generation_config, make_report, make_settings
     from tqdm import tqdm
     from training_progress import draw_loss_curve, shown_bytes
 
     model_dir = run.options.model_dir
     assert callback.log is not None
-    report = make_report(run, model, trainer.state, callback.log.rows)
+    report = make_report(run, model, trainer.state, callback.log.rows, loading_bytes)
     draw_loss_curve(model_dir / CURVE_NAME, callback.log.rows, report["best_step"])
     write_json(model_dir / REPORT_NAME, report)
     generation_config = make_generation_config(run.tokenizer)
@@ -286,9 +293,10 @@ def save_and_summarise(run: "Run", model: Any, trainer: "AdapterTrainer", callba
         say(f"  bits per character of held-out replies  base {bits['base']:.3f}, tuned {bits['tuned']:.3f}")
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base; give it more data, or pass a higher --learning-rate")
+    loading = "" if loading_bytes is None else f" (while loading {shown_bytes(loading_bytes)})"
     say(
         f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
-        f"peak memory {shown_bytes(report['peak_memory_bytes'])}, adapter {shown_bytes(num_bytes)}\n"
+        f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}\n"
         f"Next:\n  {next_command(run.options)}"
     )
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import torch
-from memory_estimate import GIB, Load, estimate_memory, shown_gib
-from qlora_model import read_model_config
-from transformers import AutoConfig, PreTrainedConfig
+from memory_estimate import GIB, estimate_memory, shown_gib
+from model_shape import Load
 
-from common.base_model_files import BaseModel, fetch_config
+from common.base_model_files import BaseModel, fetch_config, read_json_object
 from common.compute_device import Device
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
@@ -35,31 +36,29 @@ class KnownBase:
     languages: str
     license: str
     source: str
-    config: PreTrainedConfig
+    config: Mapping[str, Any]  # as in a config.json
 
 
 def known_bases() -> list[KnownBase]:
     """Return the bases of the table, smallest first."""
     entries = json.loads(BASE_MODELS_PATH.read_text(encoding="utf-8"))["bases"]
     return [
-        KnownBase(
-            entry["id"], entry["languages"], entry["license"], entry["source"], AutoConfig.for_model(**entry["config"])
-        )
+        KnownBase(entry["id"], entry["languages"], entry["license"], entry["source"], entry["config"])
         for entry in entries
     ]
 
 
-def find_config(base: BaseModel) -> PreTrainedConfig:
-    """Return the config of `base`: from its folder, from the table, or from the hub.
+def find_config(base: BaseModel) -> Mapping[str, Any]:
+    """Return the `config.json` of `base`: from its folder, from the table, or from the hub.
 
     Raises BaseModelError.
     """
     if base.folder is not None:
-        return read_model_config(base.folder)
+        return read_json_object(base.folder / "config.json")
     for known in known_bases():
         if known.name == base.name:
             return known.config
-    return AutoConfig.for_model(**fetch_config(base.name))
+    return fetch_config(base.name)
 
 
 def smallest_card_gib(needed_bytes: int) -> int | None:

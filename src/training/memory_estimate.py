@@ -1,38 +1,25 @@
 """The memory that training and a chat need, from the base's config alone.
 
-No formula: a model of the real shape takes one training step on fake tensors, which have sizes but no contents, and the
-storages alive at one time are summed. That takes seconds and needs neither weights nor a GPU.
+For the family of Llama the tensors that a training step keeps are counted here one by one, as the library's layers and our
+LoRA keep them; for other families `fake_training_step` measures a step. Either way the base need not be on disk.
 Time, disk and the comparison with the machine are left to `feasibility`.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from head_loss import compute_loss_in_blocks
-from peft.helpers import disable_input_dtype_casting
-from qlora_model import ParameterCount, add_lora, count_parameters, enable_gradient_checkpointing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.pytorch_utils import Conv1D
+from model_shape import Load, ModelShape, ParameterCount, Weights, read_shape
+from recipes import choose_block_positions
 
 from common.compute_device import Device
 from common.outside_files import loading
 
 GIB = 2**30
+MIB = 2**20
 
 # NF4 with double quantization: half a byte per weight, one byte of scale per 64 weights, four bytes per 256 scales.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
@@ -41,10 +28,9 @@ OPTIMIZER_BYTES = {"cuda": 2 * (1 + 4 / 256), "mps": 8, "cpu": 8}
 # Before the first tensor: CUDA, cuBLAS and the libraries; on a CPU, Python with torch and transformers.
 CUDA_CONTEXT_BYTES = int(0.6 * GIB)
 CPU_LIBRARIES_BYTES = int(0.8 * GIB)
-
-MASKLESS_ATTENTION = "sdpa_without_mask"
-
-SUPERVISED_SHARE = 1 / 3  # of the tokens, while there is no data to count
+# The CUDA allocator does not split off a rest of up to 1 MiB. Measured with activations kept at 7.5 billion parameters
+# (about 400 large tensors): 0.32 GiB more than their sizes.
+LARGE_TENSORS_PER_LAYER = 12
 
 
 @dataclass(frozen=True)
@@ -66,17 +52,20 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True)
-class Load:
-    """What decides the memory of one training step besides the model."""
+class Kernels:
+    """What the training code keeps for the backward pass where there are two ways to write it.
 
-    row_tokens: int = 2048
-    supervised_share: float = SUPERVISED_SHARE  # of the tokens
-    rank: int = 32
-    alpha: int = 64
-    dropout: float = 0.0
-    adapter_dtype: torch.dtype = torch.float32
-    gradient_checkpointing: bool = True
-    chat_tokens: int = 2048  # the context of a chat
+    The defaults are what the layers of transformers keep.
+    """
+
+    are_norms_fused: bool = False  # a norm keeps its input as it is, not as fp32
+    is_swiglu_fused: bool = False  # the product of gate and up keeps its two factors, not the activated gate
+    keeps_unpacked_weights: bool = False  # of the layer whose activations are computed again
+
+
+def kernels_of(device: Device) -> Kernels:
+    """Return what training uses on `device`."""
+    return Kernels(are_norms_fused=device.kind == "cuda")
 
 
 def shown_gib(num_bytes: int) -> str:
@@ -84,154 +73,148 @@ def shown_gib(num_bytes: int) -> str:
     return f"{math.ceil(100 * num_bytes / GIB) / 100:.2f} GiB"
 
 
-class StorageMeter(TorchDispatchMode):
-    """Count the bytes of the storages created inside the block, and their peak."""
+def count_weights(config: Mapping[str, Any]) -> Weights:
+    """Count the weights of a base with this `config.json`."""
+    shape = read_shape(config)
+    if shape is None:
+        import fake_training_step  # with the libraries of models, which the family of Llama does not need here
 
-    def __init__(self) -> None:
-        """Start at zero: earlier storages do not count."""
-        super().__init__()
-        self.current: int = 0
-        self.peak: int = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and record the storages of its results."""
-        result = func(*args, **(kwargs or {}))
-        given = {_storage_key(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, torch.Tensor)}
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor) and _storage_key(tensor) not in given:
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        num_bytes = storage.nbytes()
-        self.current += num_bytes
-        self.peak = max(self.peak, self.current)
-        weakref.finalize(storage, self._release, key, num_bytes)
-
-    def _release(self, key: int, num_bytes: int) -> None:
-        self._known.discard(key)
-        self.current -= num_bytes
-
-
-def _storage_key(tensor: torch.Tensor) -> int:
-    key: int = tensor.untyped_storage()._cdata
-    return key
-
-
-def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Build a model of this shape without memory for its weights (on torch's meta device)."""
-    # Without the T x T mask, which the library would build for fake tensors but not in a real run.
-    AttentionInterface.register(MASKLESS_ATTENTION, sdpa_attention_forward)
-    AttentionMaskInterface.register(MASKLESS_ATTENTION, lambda *_args, **_kwargs: None)
-    with loading(str(config.model_type), "a model of this shape", "choose another base model"), torch.device("meta"):
-        try:
-            return _build(config, dtype, MASKLESS_ATTENTION)
-        except (
-            ValueError
-        ):  # a family with a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run too
-            return _build(config, dtype, "eager")
-    raise AssertionError("loading lets no error through")
-
-
-def _build(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    return model
-
-
-def make_fake(model: torch.nn.Module) -> None:
-    """Replace the meta tensors of `model` by fake CPU tensors; call it inside a FakeTensorMode.
-
-    Kernels are chosen by device: on meta tensors, attention would build a T x T matrix.
-    """
-    fakes: dict[int, torch.Tensor] = {}  # tied weights stay one
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                if id(tensor) not in fakes:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    is_parameter = isinstance(tensor, torch.nn.Parameter)
-                    fakes[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_parameter else fake
-                tensors[name] = fakes[id(tensor)]  # type: ignore[assignment]
-
-
-def measure_training_step(model: Any, load: Load) -> int:
-    """Return the peak bytes of activations and gradients in one training step of `model`.
-
-    Plain attention over the whole row stands in for attention inside segments: flash kernels keep the same for both.
-    """
-    num_supervised = max(1, round(load.supervised_share * load.row_tokens))
-    targets = torch.zeros(num_supervised, dtype=torch.long)
-    row = {"input_ids": torch.zeros(1, load.row_tokens, dtype=torch.long), "use_cache": False}
-    row |= {"logits_to_keep": torch.arange(num_supervised), "labels": targets, "shift_labels": targets}
-    return measure_step(model, row, num_items_in_batch=num_supervised)
-
-
-def measure_step(model: Any, batch: dict[str, Any], **arguments: Any) -> int:
-    """Return the peak bytes of activations and gradients in one training step on `batch`."""
-    model.train()
-    with StorageMeter() as meter:
-        model(**batch, **arguments).loss.backward()
-    return int(meter.peak)
-
-
-def measure_chat_prompt(model: Any, context_tokens: int) -> int:
-    """Return the peak bytes of activations and cache while a prompt of this length is read."""
-    model.eval()
-    with torch.no_grad(), StorageMeter() as meter:
-        model(input_ids=torch.zeros(1, context_tokens, dtype=torch.long), use_cache=True, logits_to_keep=1)
-    return int(meter.peak)
+        return fake_training_step.count_weights(_library_config(config))
+    of_layer = [width * height for width, height in shape.projections]
+    return Weights(
+        total=shape.num_weights,
+        linear=shape.num_layers * sum(of_layer),
+        largest=max(of_layer),
+        multiplied=shape.num_layers * sum(of_layer),
+        head=shape.vocab_size * shape.hidden_size,
+        lora_per_rank=count_lora_per_rank(shape),
+        head_widths=shape.hidden_size + shape.vocab_size,
+    )
 
 
 def estimate_memory(
-    config: PreTrainedConfig, device: Device, load: Load
+    config: Mapping[str, Any], device: Device, load: Load, kernels: Kernels | None = None
 ) -> tuple[ParameterCount, MemoryEstimate, MemoryEstimate]:
-    """Return the number of parameters, the memory of training, and the memory of a chat."""
-    model = build_empty_model(config, device.dtype)
-    num_4bit, largest = _count_quantizable(model) if device.is_quantized else (0, 0)
-    num_other = sum(parameter.numel() for parameter in model.parameters()) - num_4bit
-    compute_loss_in_blocks(model)
-    adapted = add_lora(model, load.rank, load.alpha, load.dropout, load.adapter_dtype)
-    if load.gradient_checkpointing:
-        enable_gradient_checkpointing(adapted)
-    count = count_parameters(adapted)
-    # Half precision is trained under autocast. Real 4-bit layers do not cast their input to the adapter's fp32 there;
-    # the plain layers that stand in for them would.
-    is_half = device.dtype != torch.float32
-    with (
-        loading(str(config.model_type), "a model of this shape", "choose another base model"),
-        FakeTensorMode(),
-        torch.autocast("cpu", torch.bfloat16, enabled=is_half),
-        disable_input_dtype_casting(adapted, active=is_half and device.is_quantized),
-    ):
-        make_fake(adapted)
-        training_peak = measure_training_step(adapted, load)
-        adapted.zero_grad(set_to_none=True)
-        chat_peak = measure_chat_prompt(adapted, load.chat_tokens)
+    """Return the number of parameters, the memory of training, and the memory of a chat.
+
+    `config`: of `config.json`; `kernels`: those of the device unless given.
+    """
+    kernels = kernels_of(device) if kernels is None else kernels
+    weights = count_weights(config)
+    num_4bit, unpacked = (weights.linear, weights.largest) if device.is_quantized else (0, 0)
+    trainable = load.rank * weights.lora_per_rank
+    shape = read_shape(config)
+    if shape is None:
+        import fake_training_step
+
+        training_peak, chat_peak = fake_training_step.measure_memory(_library_config(config), device, load)
+    else:
+        if kernels.keeps_unpacked_weights and load.gradient_checkpointing and device.is_quantized:
+            unpacked = weights.linear // shape.num_layers
+        training_peak = count_training_step(shape, device, load, kernels)
+        chat_peak = count_chat_prompt(shape, device, load)
     shared = {
         "weights_4bit": math.ceil(num_4bit * NF4_BYTES),
-        "weights_other": num_other * device.dtype.itemsize,
-        "adapter": count.trainable * load.adapter_dtype.itemsize,
-        "unpacking": largest * device.dtype.itemsize,
+        "weights_other": (weights.total - num_4bit) * device.dtype.itemsize,
+        "adapter": trainable * load.adapter_dtype.itemsize,
         "libraries": CUDA_CONTEXT_BYTES if device.kind == "cuda" else CPU_LIBRARIES_BYTES,
     }
-    optimizer = math.ceil(count.trainable * OPTIMIZER_BYTES[device.kind])
-    training = MemoryEstimate(**shared, optimizer=optimizer, activations=training_peak)
-    return count, training, MemoryEstimate(**shared, optimizer=0, activations=chat_peak)
+    training = MemoryEstimate(
+        **shared,
+        unpacking=unpacked * device.dtype.itemsize,
+        optimizer=math.ceil(trainable * OPTIMIZER_BYTES[device.kind]),
+        activations=training_peak,
+    )
+    chat_unpacking = weights.largest * device.dtype.itemsize if device.is_quantized else 0
+    chat = MemoryEstimate(**shared, unpacking=chat_unpacking, optimizer=0, activations=chat_peak)
+    return ParameterCount(trainable, weights.total + trainable), training, chat
 
 
-def _count_quantizable(model: PreTrainedModel) -> tuple[int, int]:
-    """Return how many weights bitsandbytes quantizes (all linear layers except the head), and how many the largest has."""
-    head = model.get_output_embeddings()
-    sizes = [
-        module.weight.numel()
-        for module in model.modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
-    ]
-    return sum(sizes), max(sizes)
+def count_training_step(shape: ModelShape, device: Device, load: Load, kernels: Kernels) -> int:
+    """Return the peak bytes of activations and gradients in one training step.
+
+    The peak is where the backward pass begins: everything that is kept, and the gradients inside the last layer.
+    """
+    size, tokens = device.dtype.itemsize, load.row_tokens
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    kept = _bytes_kept_by_layer(shape, device, load, kernels)
+    trainable = load.rank * count_lora_per_rank(shape)
+    gradients = trainable * load.adapter_dtype.itemsize
+    # Autocast multiplies by copies of the adapter in half precision. They live as long as the activations that need them.
+    copies = trainable * size if size < load.adapter_dtype.itemsize else 0
+    num_kept_layers, between = shape.num_layers, 0
+    if load.gradient_checkpointing:
+        num_kept_layers, between = 1, shape.num_layers * tokens * size * hidden
+        copies //= shape.num_layers
+    if load.accumulates:
+        between += gradients
+    else:  # as the layers' inputs go, the gradients come
+        between = max(between, gradients)
+    in_backward = size * tokens * (hidden + inner)
+    last_norm = tokens * (_bytes_of_norm(hidden, device, kernels) + size * hidden)
+    total = (
+        num_kept_layers * kept + between + copies + max(in_backward, _bytes_of_loss(shape, device, load)) + last_norm
+    )
+    if device.kind == "cuda":
+        num_tensors = LARGE_TENSORS_PER_LAYER * num_kept_layers
+        total += MIB * (num_tensors + (shape.num_layers if load.gradient_checkpointing else 0))
+    return total
+
+
+def count_lora_per_rank(shape: ModelShape) -> int:
+    """Return the adapter's parameters of rank 1: inputs and outputs of all linear layers, the head included."""
+    widths = sum(width + height for width, height in shape.projections)
+    return shape.num_layers * widths + shape.hidden_size + shape.vocab_size
+
+
+def _bytes_kept_by_layer(shape: ModelShape, device: Device, load: Load, kernels: Kernels) -> int:
+    """Return what one layer keeps of a row for its backward pass."""
+    size, hidden, inner = device.dtype.itemsize, shape.hidden_size, shape.intermediate_size
+    query, key_value = shape.query_size, shape.key_value_size
+    per_token = 2 * (_bytes_of_norm(hidden, device, kernels) + size * hidden)  # its result is the input of LoRA
+    if shape.has_head_norms:
+        per_token += _bytes_of_norm(query, device, kernels) + _bytes_of_norm(key_value, device, kernels)
+    # q, k, v and the result of attention, which is the input of o; the loop over segments on a processor joins the
+    # results of the segments in a second tensor.
+    per_token += size * (2 * query + 2 * key_value) + 4 * shape.num_heads
+    if device.kind == "cpu":
+        per_token += size * query
+    # Gate, activated gate, up, and their product, the input of down.
+    per_token += size * inner * (3 if kernels.is_swiglu_fused else 4)
+    low_ranks = len(shape.projections) * load.rank * min(size, load.adapter_dtype.itemsize)
+    per_token += low_ranks
+    if load.dropout:  # the input of each A once more, and a mask of one byte
+        per_token += sum(width for width, _ in shape.projections) * (size + 1)
+    return load.row_tokens * per_token
+
+
+def _bytes_of_norm(width: int, device: Device, kernels: Kernels) -> int:
+    """Return what a norm keeps of each token: its input, which the library computes with in fp32, and a scale."""
+    return width * (device.dtype.itemsize if kernels.are_norms_fused else 4) + 4
+
+
+def _bytes_of_loss(shape: ModelShape, device: Device, load: Load) -> int:
+    """Return the peak of `head_loss`: hidden states and their gradients at supervised positions, one block of logits."""
+    size = device.dtype.itemsize
+    num_supervised = max(1, round(load.supervised_share * load.row_tokens))
+    num_logits = min(num_supervised, choose_block_positions(shape.vocab_size)) * shape.vocab_size
+    of_head = load.rank * (shape.hidden_size + shape.vocab_size) * load.adapter_dtype.itemsize
+    low_rank = 2 * num_supervised * load.rank * load.adapter_dtype.itemsize
+    # In half precision the logits exist in fp32, too, and their gradient again in half precision.
+    return 2 * num_supervised * shape.hidden_size * size + low_rank + of_head + num_logits * (4 if size == 4 else 8)
+
+
+def count_chat_prompt(shape: ModelShape, device: Device, load: Load) -> int:
+    """Return the peak bytes of activations and cache while a prompt as long as the context is read."""
+    size, tokens = device.dtype.itemsize, load.chat_tokens
+    cache = 2 * shape.num_layers * tokens * shape.key_value_size * size
+    # The activated gate, and up three times while LoRA adds to it; the layer's input and its norm.
+    in_layer = tokens * size * (4 * shape.intermediate_size + 2 * shape.hidden_size)
+    return cache + in_layer
+
+
+def _library_config(config: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    with loading(str(config.get("model_type")), "a model of this kind", "choose another base model"):
+        return AutoConfig.for_model(**config)

@@ -181,8 +181,13 @@ def make_generation_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def make_report(run: Run, model: Any, state: TrainerState, log_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the measurements of a finished run; `log_rows` are the rows of its training log."""
+def make_report(
+    run: Run, model: Any, state: TrainerState, log_rows: Sequence[Mapping[str, Any]], loading_bytes: int | None
+) -> dict[str, Any]:
+    """Return the measurements of a finished run; `log_rows` are the rows of its training log.
+
+    `loading_bytes`: the GPU's peak while the base was loaded, None without a GPU. The peak of training counts from there.
+    """
     from qlora_model import count_parameters
     from training_progress import peak_memory_bytes
 
@@ -205,6 +210,7 @@ def make_report(run: Run, model: Any, state: TrainerState, log_rows: Sequence[Ma
         "seconds_in_steps": round(step_seconds, 1),
         "tokens_per_second": round(sum(row["tokens"] for row in steps) / step_seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
+        "loading_peak_memory_bytes": loading_bytes,
         "device": run.device.name,
     }
     if best_step is not None:

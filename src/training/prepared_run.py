@@ -32,7 +32,7 @@ from held_out_sets import HeldOut, hold_out, overlapping_lines
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
-from recipes import FUSED_OPTIMIZER, Recipe, choose_epochs, choose_step_tokens, split_step
+from recipes import FUSED_OPTIMIZER, Recipe, choose_epochs, choose_step_tokens, shorten_to_context, split_step
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
@@ -115,7 +115,8 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     tokenizer = load_tokenizer(base.folder, base.name, day)
     config = read_model_config(base.folder)
     refuse_tokens_without_rows(tokenizer, config, base.name)
-    recipe = shorten_to_context(options.recipe, config)
+    num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    recipe = shorten_to_context(options.recipe, num_positions)
     held_out = choose_held_out(data)
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
     facts = dataclasses.asdict(recipe)
@@ -228,15 +229,6 @@ def refuse_tokens_without_rows(tokenizer: Any, config: PreTrainedConfig, name: s
             f"{name}: its tokenizer has {num_without:,} tokens more than the model has rows ({num_rows:,}), so the two do "
             "not belong together; download the base model again, or choose another one"
         )
-
-
-def shorten_to_context(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
-    """Return `recipe` with rows no longer than the base's context; print it if they are shorter now."""
-    num_positions = getattr(config.get_text_config(), "max_position_embeddings", recipe.max_length)
-    if num_positions >= recipe.max_length:
-        return recipe
-    say(f"  rows of {num_positions:,} tokens: the base has no more positions")
-    return dataclasses.replace(recipe, max_length=num_positions)
 
 
 def choose_held_out(data: TrainingData) -> HeldOut:

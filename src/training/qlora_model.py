@@ -6,11 +6,11 @@ Files and downloads are left to `base_model_files`.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from model_shape import ParameterCount
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -19,19 +19,6 @@ from common.base_model_files import BaseModel
 from common.compute_device import Device, choose_4bit_layout, load_causal_model, make_quantization_config
 from common.outside_files import loading
 from common.script import ScriptError
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """Parameters of base and adapter; quantized weights are counted singly."""
-
-    trainable: int
-    total: int
-
-    @property
-    def trainable_percent(self) -> float:
-        """The trainable share of base and adapter, in percent."""
-        return 100 * self.trainable / self.total
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:

@@ -87,11 +87,21 @@ class _Lines:
 
 
 def peak_memory_bytes() -> int:
-    """Return the peak memory so far: of the GPU if there is one, else of this process."""
+    """Return the peak memory so far: of the GPU since the base was loaded if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def begin_peak_of_training() -> int | None:
+    """Return the peak of the GPU's memory while loading, which then counts no more; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()  # what loading reserved and no longer needs
+    torch.cuda.reset_peak_memory_stats()
+    return peak
 
 
 def shown_bytes(number: float) -> str:

@@ -32,18 +32,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "8")  # what feeds a card; benchmark_tr
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
 from captured_decoder import MIN_ROWS, capture_decoder, choose_shape, find_hindrance
+from fake_training_step import build_empty_model
 from fused_lora import fuse_lora
 from fused_norms import fuse_norms
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
-from memory_estimate import GIB, Load, build_empty_model, estimate_memory
+from memory_estimate import GIB, estimate_memory
+from model_shape import Load
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
 from peft import get_peft_model
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base, read_model_config
 from recipes import FUSED_OPTIMIZER, PAGED_OPTIMIZER
 from safetensors.torch import save_file
-from transformers import PreTrainedConfig, set_seed
+from transformers import AutoConfig, PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device
 
@@ -203,7 +205,7 @@ class Benchmark:
             supervised_share=most_supervised_share(self.conversations, self.row_tokens),
             gradient_checkpointing=gradient_checkpointing,
         )
-        training = estimate_memory(self.config, self.device, load)[1]
+        training = estimate_memory(self.config.to_dict(), self.device, load)[1]
         return training.total - training.libraries
 
     def forget_base(self) -> None:
@@ -315,7 +317,8 @@ def main() -> None:
         if options.base is None:
             if not torch.cuda.is_available():
                 sys.exit("benchmark_training_gpu: no CUDA card here, not measured; --base DIR runs on the processor")
-            write_random_base(next(known.config for known in known_bases() if known.name == BASE_NAME), Path(folder))
+            known = next(known for known in known_bases() if known.name == BASE_NAME)
+            write_random_base(AutoConfig.for_model(**known.config), Path(folder))
         base_dir = options.base or Path(folder)
         benchmark = Benchmark(base_dir, choose_training_device(), options.conversations, options.row_tokens)
         for arm in arms:

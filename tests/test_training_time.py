@@ -1,0 +1,87 @@
+"""The estimated time grows with the work, and agrees with real steps."""
+
+import dataclasses
+import time
+
+import pytest
+import torch
+from head_loss import compute_loss_in_blocks
+from known_bases import find_config
+from memory_estimate import count_weights
+from packed_attention import SEGMENT_ATTENTION, register_segment_attention
+from packing import collate_row
+from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
+from training_time import Speed, Work, estimate_training_seconds, measure_speed
+
+from common.base_model_files import BaseModel
+from common.compute_device import Device
+
+CPU = Device("cpu", torch.float32, is_quantized=True)
+GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
+DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
+WORK = Work(
+    epoch_tokens=204_800,
+    epoch_supervised_tokens=100_000,
+    fill=1.0,
+    num_steps=100,
+    num_epochs=1,
+    row_tokens=2048,
+    supervised_share=0.5,
+)
+H100 = Speed(operations_per_second=680e12, bytes_per_second=2.8e12, call_seconds=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("gradient_checkpointing", "is_captured", "ms_per_row"), [(True, True, 240), (False, True, 180), (True, False, 815)]
+)
+def test_a_row_on_an_h100_is_within_a_factor_of_1_5(gradient_checkpointing, is_captured, ms_per_row):
+    """815 ms were measured, with Python in every layer; the card itself was busy for 310, 240 are expected of fused layers."""
+    seconds = estimate_training_seconds(find_config(DEFAULT_BASE), GPU, WORK, H100, gradient_checkpointing, is_captured)
+    evaluations = estimate_training_seconds(
+        find_config(DEFAULT_BASE),
+        GPU,
+        dataclasses.replace(WORK, num_epochs=0),
+        H100,
+        gradient_checkpointing,
+        is_captured,
+    )
+    assert ms_per_row / 1.5 < 10 * (seconds - 5 * evaluations) < 1.5 * ms_per_row
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [True, False])
+def test_it_agrees_with_real_steps_on_this_processor(gradient_checkpointing, tiny_base_dir):
+    """Within a factor of 2.5 here, where other programs run; RESULTS.md has what was measured alone."""
+    config = find_config(BaseModel("tiny", tiny_base_dir))
+    register_segment_attention()
+    base = load_quantized_base(tiny_base_dir, CPU, SEGMENT_ATTENTION)
+    compute_loss_in_blocks(base)
+    model = add_lora(base, rank=32, alpha=64, dropout=0.0)
+    if gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    model.train()
+    batch = collate_row([[{"input_ids": [5] * 128, "is_supervised": [False] * 64 + [True] * 64}] * 4])
+    model(**batch).loss.backward()
+    started_at = time.process_time()
+    for _ in range(5):
+        model(**batch).loss.backward()
+    seconds = (time.process_time() - started_at) / 5 / torch.get_num_threads()
+    work = dataclasses.replace(WORK, epoch_tokens=512 * 1000, epoch_supervised_tokens=256 * 1000, row_tokens=512)
+    speed = measure_speed(CPU, count_weights(config))
+    estimated = estimate_training_seconds(config, CPU, work, speed, gradient_checkpointing) / 1000
+    assert seconds / 2.5 < estimated < 2.5 * seconds
+
+
+def test_time_grows_with_the_work():
+    config = find_config(DEFAULT_BASE)
+    twice = dataclasses.replace(WORK, num_epochs=2)
+    once, double = (estimate_training_seconds(config, GPU, work, H100) for work in (WORK, twice))
+    assert 1.8 * once < double < 2 * once
+    recomputed, kept = (estimate_training_seconds(config, GPU, WORK, H100, again) for again in (True, False))
+    assert kept < recomputed
+
+
+def test_speed_of_this_machine_is_plausible(tiny_base_dir):
+    speed = measure_speed(CPU, count_weights(find_config(BaseModel("tiny", tiny_base_dir))))
+    assert 1e8 < speed.operations_per_second < 1e15
+    assert 1e8 < speed.bytes_per_second < 1e14
+    assert 1e-8 < speed.call_seconds < 1e-2
