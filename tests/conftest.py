@@ -24,6 +24,15 @@ def pytest_configure():
             signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_runtest_setup(item):
+    """Skip a test marked `gpu` where torch finds no CUDA card."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch  # here and below: torch loads only for the tests that need it
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA card")
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """A byte-level BPE tokenizer with <s>, </s> and no chat template, as a base model's."""
@@ -103,7 +112,7 @@ def start_python(module_environment):
 @pytest.fixture(scope="session")
 def tiny_saved_model_dir(tmp_path_factory, tiny_base_dir):
     """A finished training of the tiny base as stage 2 leaves it, with a random adapter. Do not change it."""
-    from tiny_saved_model import write_saved_model  # here and below: torch loads only for the tests that need it
+    from tiny_saved_model import write_saved_model
 
     return write_saved_model(
         tmp_path_factory.mktemp("tiny_saved_model"), tiny_base_dir, max_length=160, adapter_scale=0.1
