@@ -69,7 +69,7 @@ def test_a_row_predicts_supervised_tokens_from_the_position_before_and_nothing_a
     batch = collate_row([CHUNKS])
     assert batch["input_ids"].tolist() == [[1, 5, 6, 2, 1, 7, 2]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2]]
-    assert batch["logits_to_keep"].tolist() == [[False, True, True, False, False, True, False]]
+    assert batch["logits_to_keep"].tolist() == [1, 2, 5]
     assert batch["labels"].tolist() == batch["shift_labels"].tolist() == [6, 2, 2]
     assert batch["cu_seq_lens_q"].tolist() == [0, 4, 7]
     assert batch["use_cache"] is False
@@ -152,6 +152,5 @@ def test_no_reply_is_lost_or_learnt_twice_whatever_the_lengths(encode, sizes, st
 
 def test_collated_tensors_are_of_the_types_the_model_takes():
     batch = collate_row([CHUNKS])
-    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
-    assert batch["logits_to_keep"].dtype == torch.bool
+    assert batch["input_ids"].dtype == batch["labels"].dtype == batch["logits_to_keep"].dtype == torch.int64
     assert batch["cu_seq_lens_q"].dtype == torch.int32

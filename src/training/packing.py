@@ -210,13 +210,14 @@ class PackedRows(Dataset[list[dict[str, Any]]]):
 def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     """Lay the chunks of one row end to end; return the arguments of the model's `forward`.
 
-    `input_ids`, `position_ids`, `logits_to_keep`: [1, T]. `labels`, `shift_labels`: one id per position kept, already
-    shifted, because the model computes logits at those positions only. `cu_seq_lens_q`: the borders of the segments.
+    `input_ids`, `position_ids`: [1, T]. `logits_to_keep`: the positions whose logits the model computes (a mask would make
+    the host wait until a GPU has counted it). `labels`, `shift_labels`: one id for each of them, already shifted.
+    `cu_seq_lens_q`: the borders of the segments.
     """
     (chunks,) = batch  # one row is a batch
     input_ids: list[int] = []
     position_ids: list[int] = []
-    predicts: list[bool] = []
+    predicting: list[int] = []
     targets: list[int] = []
     borders = [0]
     for chunk in chunks:
@@ -224,14 +225,14 @@ def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         input_ids += ids
         position_ids += range(len(ids))
         # The position before a supervised token predicts it; the last of a chunk predicts nothing.
-        predicts += [*is_supervised[1:], False]
+        predicting += [borders[-1] + place for place, wanted in enumerate(is_supervised[1:]) if wanted]
         targets += [token_id for token_id, wanted in zip(ids[1:], is_supervised[1:], strict=True) if wanted]
         borders.append(len(input_ids))
     labels = torch.tensor(targets)
     return {
         "input_ids": torch.tensor([input_ids]),
         "position_ids": torch.tensor([position_ids]),
-        "logits_to_keep": torch.tensor([predicts]),
+        "logits_to_keep": torch.tensor(predicting, dtype=torch.long),
         "labels": labels,
         "shift_labels": labels,
         # With a cache, the library ignores that positions restart, and chunks see each other.
