@@ -4,7 +4,7 @@ import pytest
 import torch
 from adapter_trainer import TrainingCallback, make_training_arguments
 from packing import Schedule
-from recipes import DEFAULT_RECIPE
+from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER
 from transformers import TrainerControl, TrainerState
 
 from common.compute_device import Device
@@ -15,7 +15,9 @@ def arguments_for(tmp_path, epoch_steps, num_epochs=3, has_held_out=True):
     epoch_ends = [epoch_steps * epoch for epoch in range(1, num_epochs + 1)]
     schedule = Schedule(rows=[[0]] * epoch_ends[-1], rows_per_step=1, epoch_ends=epoch_ends)
     device = Device("cpu", torch.float32, is_quantized=True)
-    return make_training_arguments(DEFAULT_RECIPE, device, schedule, tmp_path, has_held_out, has_held_out, seed=0)
+    return make_training_arguments(
+        DEFAULT_RECIPE, device, schedule, tmp_path, has_held_out, has_held_out, 0, FUSED_OPTIMIZER
+    )
 
 
 @pytest.mark.parametrize("epoch_steps", [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15, 16, 17, 100, 1_001])

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from checkpoints import complete_checkpoint
 from feasibility import (
     Work,
     _advice,
     check_run,
+    choose_by_memory,
     estimate_training_seconds,
     load_of,
     measure_rate,
@@ -23,9 +25,9 @@ from feasibility import (
 from fine_tuning_model import load_model
 from known_bases import find_config, known_bases
 from memory_estimate import Load, estimate_memory
-from prepared_run import prepare_run
+from prepared_run import find_checkpoint, prepare_run, with_optimizer
 from qlora_model import ParameterCount, read_model_config
-from recipes import DEFAULT_RECIPE
+from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER, choose_optimizer
 from training_options import parse_options
 
 from common.base_model_files import BaseModel
@@ -115,16 +117,38 @@ def test_check_judges_the_disk_by_the_same_rule(disk, tmp_path, tiny_base_dir, f
     assert lines[-1].startswith(verdict)
 
 
-def test_the_run_is_refused_before_its_first_step(disk, tmp_path, tiny_base_dir, sample_conversations):
+@pytest.fixture
+def run(tmp_path, tiny_base_dir, sample_conversations):
+    """A prepared run of the tiny base on this processor."""
     data_path = tmp_path / "data.jsonl"
     data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
     block = {"base_model_id": "", "path_to_data": "", "saved_model_path": str(tmp_path / "model")}
     options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
-    run = prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
+    return prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
+
+
+def test_the_run_is_refused_before_its_first_step(disk, tmp_path, run):
     disk(tmp_path, 1_000_000)
     with pytest.raises(ScriptError, match="checkpoints need .* of disk space"):
         load_model(run, gradient_checkpointing=False)
     assert not (tmp_path / "model").exists()
+
+
+def test_the_optimizer_is_paged_only_where_its_states_have_no_room():
+    more_bytes = 6 * COUNT.trainable  # 8 bytes a parameter instead of 2
+    assert choose_optimizer(COUNT.trainable, free_bytes=more_bytes) == FUSED_OPTIMIZER
+    assert choose_optimizer(COUNT.trainable, free_bytes=more_bytes - 20_000_000) == PAGED_OPTIMIZER
+
+
+@pytest.mark.parametrize("optimizer", [PAGED_OPTIMIZER, None])
+def test_a_resumed_run_keeps_the_optimizer_of_its_checkpoint(tmp_path, run, optimizer):
+    """Checkpoints of earlier versions do not name it: those of a processor have the fused one."""
+    assert choose_by_memory(run, None)[1] == FUSED_OPTIMIZER
+    checkpoint = tmp_path / "model/checkpoints/checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    complete_checkpoint(checkpoint, (with_optimizer(run, optimizer) if optimizer else run).facts, {})
+    assert find_checkpoint(run) == checkpoint
+    assert choose_by_memory(run, checkpoint)[1] == (optimizer or FUSED_OPTIMIZER)
 
 
 class TestCheck:

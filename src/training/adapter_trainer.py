@@ -47,6 +47,7 @@ def make_training_arguments(
     has_held_out: bool,
     measures_base: bool,
     seed: int,
+    optimizer: str,
 ) -> TrainingArguments:
     """Translate a recipe into the library's arguments; a batch is one row, and the whole schedule is one epoch.
 
@@ -64,7 +65,7 @@ def make_training_arguments(
         # Rounded down: the first step of a warm-up has rate 0, a waste in a run of few steps.
         warmup_steps=int(recipe.warmup_share * schedule.num_steps),
         max_grad_norm=MAX_GRADIENT_NORM,
-        optim="paged_adamw_8bit" if device.kind == "cuda" else "adamw_torch_fused",
+        optim=optimizer,
         bf16=device.dtype == torch.bfloat16,
         fp16=device.dtype == torch.float16,
         use_cpu=device.kind == "cpu",

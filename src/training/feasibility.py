@@ -7,6 +7,7 @@ weight is loaded. The memory estimate itself is in `memory_estimate`.
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import shutil
 import time
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import psutil
 import torch
-from checkpoints import NUM_KEPT, list_checkpoints
+from checkpoints import NUM_KEPT, list_checkpoints, read_run_facts
 from known_bases import find_config, known_bases
 from memory_estimate import GIB, NF4_BYTES, Load, MemoryEstimate, build_empty_model, estimate_memory, shown_gib
 from prepared_run import Material, Run, prepare_run, shorten_to_context
-from processes import local_world_size, say, warn
+from processes import local_world_size, say, warn, world_size
 from qlora_model import ParameterCount, find_lora_targets, read_model_config
-from recipes import Recipe, choose_epochs
+from recipes import FUSED_OPTIMIZER, OPTIMIZER_BYTES, PAGED_OPTIMIZER, Recipe, choose_epochs, choose_optimizer
 from tqdm import tqdm
 from training_options import flags_without
 from training_progress import shown_bytes
@@ -109,19 +110,33 @@ def refuse_hopeless_run(run: Run) -> None:
         refuse_what_takes_days(run.base, find_config(run.base), run.device, work, flags)
 
 
-def choose_gradient_checkpointing(run: Run) -> bool:
-    """Return whether to use gradient checkpointing, and print why; raise ScriptError if training does not fit either way."""
+def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
+    """Return whether to use gradient checkpointing, and the optimizer; print why.
+
+    Raises ScriptError if training does not fit either way. A resumed run keeps the optimizer of `checkpoint`.
+    """
     checkpointing = run.options.activation_checkpointing
+    is_cuda = run.device.kind == "cuda"
     assert run.base.folder is not None
     config, load = read_model_config(run.base.folder), load_of(run.recipe, measure_work(run.material))
     available = available_bytes(run.device)
-    load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
+    load, count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
+    optimizer = FUSED_OPTIMIZER
+    if checkpoint is not None:  # the states of one are not those of the other
+        former = PAGED_OPTIMIZER if is_cuda else FUSED_OPTIMIZER  # of checkpoints that do not name it
+        optimizer = read_run_facts(checkpoint).get("optimizer", former)
+    elif is_cuda and world_size() > 1:
+        optimizer = PAGED_OPTIMIZER  # two cards with different room would choose differently
+    elif is_cuda:
+        free_bytes = int(SHARE_FOR_KEEPING["cuda"] * available) - training.total
+        optimizer = choose_optimizer(count.trainable, free_bytes)
+    training = replace(training, optimizer=math.ceil(count.trainable * OPTIMIZER_BYTES[optimizer]))
     say(
         f"Memory: training takes about {shown_gib(training.total)}, {run.device.name} has {shown_gib(available)} free\n"
         f"  {shown_keeping(load)}"
     )
     refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
-    return load.gradient_checkpointing
+    return load.gradient_checkpointing, optimizer
 
 
 def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:

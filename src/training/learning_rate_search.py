@@ -83,7 +83,14 @@ def _try_rate(run: Run, model: Any, schedule: Schedule, rate: float) -> float:
     assert run.material.held_out is not None
     with tempfile.TemporaryDirectory() as folder:  # the Trainer creates its output folder; nothing is written into it
         arguments = make_training_arguments(
-            recipe, run.device, schedule, Path(folder), has_held_out=False, measures_base=False, seed=run.options.seed
+            recipe,
+            run.device,
+            schedule,
+            Path(folder),
+            has_held_out=False,
+            measures_base=False,
+            seed=run.options.seed,
+            optimizer=run.optimizer,
         )
         arguments.save_strategy = SaveStrategy.NO
         trainer = AdapterTrainer(

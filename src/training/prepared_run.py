@@ -32,7 +32,7 @@ from held_out_sets import HeldOut, hold_out, overlapping_lines
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
-from recipes import Recipe, choose_epochs, choose_step_tokens, split_step
+from recipes import FUSED_OPTIMIZER, Recipe, choose_epochs, choose_step_tokens, split_step
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
@@ -95,6 +95,11 @@ class Run:
     facts: dict[str, Any]  # what decides the result of the training
 
     @property
+    def optimizer(self) -> str:
+        """The optimizer, as the library calls it; until the memory is known, the faster one."""
+        return str(self.facts.get("optimizer", FUSED_OPTIMIZER))
+
+    @property
     def held_out_conversations(self) -> list[list[dict[str, str]]]:
         """The messages of the validation set."""
         lines = set(self.held_out.validation)
@@ -136,6 +141,11 @@ def with_found_rate(run: Run, found: Mapping[str, Any]) -> Run:
     return dataclasses.replace(run, recipe=recipe, facts=run.facts | {name: found[name] for name in FOUND_FACTS})
 
 
+def with_optimizer(run: Run, optimizer: str) -> Run:
+    """Return `run` with this optimizer among its facts."""
+    return dataclasses.replace(run, facts=run.facts | {"optimizer": optimizer})
+
+
 def _tokenizer_files(folder: Path) -> list[Path]:
     return [folder / name for group in TOKENIZER_FILES for name in group if (folder / name).is_file()]
 
@@ -155,7 +165,9 @@ def find_checkpoint(run: Run) -> Path | None:
         say("There is no complete checkpoint yet: starting from step 1")
         return None
     saved = read_run_facts(checkpoint)
-    found = {name: saved[name] for name in FOUND_FACTS if name in saved} if run.recipe.finds_learning_rate else {}
+    # Chosen in the run itself, and then taken from its checkpoint.
+    chosen = ("optimizer", *(FOUND_FACTS if run.recipe.finds_learning_rate else ()))
+    found = {name: saved[name] for name in chosen if name in saved}
     differences = list_differences(FORMER_FACTS | saved, FORMER_FACTS | run.facts | found)
     if differences:
         raise ScriptError(

@@ -48,6 +48,14 @@ class Recipe:
 
 DEFAULT_RECIPE = Recipe()
 
+# Both are AdamW. The first has its states in fp32 and updates all tensors in a few kernels; the second has them in 8 bits,
+# and in main memory where a card has no room, but goes through some 450 tensors in Python: 4 to 7 % of an H100's time for
+# its fills alone.
+FUSED_OPTIMIZER = "adamw_torch_fused"
+PAGED_OPTIMIZER = "paged_adamw_8bit"
+# Per trained parameter: two states; in 8 bits with a scale of four bytes for 256 values.
+OPTIMIZER_BYTES = {FUSED_OPTIMIZER: 2 * 4, PAGED_OPTIMIZER: 2 * (1 + 4 / 256)}
+
 
 def choose_epochs(recipe: Recipe, num_replies: int) -> int:
     """Return the most epochs to train, for data with `num_replies` replies of the imitated person."""
@@ -63,6 +71,12 @@ def choose_step_tokens(recipe: Recipe, num_tokens: int, num_epochs: int) -> int:
     return min(
         MAX_STEP_TOKENS, max(MIN_STEP_TOKENS, num_tokens * min(num_epochs, EPOCHS_OF_WANTED_STEPS) // WANTED_STEPS)
     )
+
+
+def choose_optimizer(num_trained: int, free_bytes: int) -> str:
+    """Return the optimizer for a card on which training with the 8-bit one leaves `free_bytes`."""
+    more_bytes = num_trained * (OPTIMIZER_BYTES[FUSED_OPTIMIZER] - OPTIMIZER_BYTES[PAGED_OPTIMIZER])
+    return FUSED_OPTIMIZER if more_bytes <= free_bytes else PAGED_OPTIMIZER
 
 
 def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[int, int]:
