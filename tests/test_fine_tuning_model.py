@@ -202,6 +202,27 @@ def test_losses_after_kills_are_those_of_a_run_without(finished_run, flags, tmp_
     assert has_same_adapter(model_dir, finished_run[0])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("activations", ["on", "off"])
+def test_on_a_card_a_resumed_run_goes_on_as_one_without_an_end(flags, tmp_path, activations):
+    """Sums in the attention's gradient come in any order there, so losses differ in their last digits."""
+    flags = [*flags, "--activation-checkpointing", activations]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    status, _, errors = finish(start(flags, straight))
+    assert status == 0, errors
+    assert "cannot be captured" not in errors
+    process = start(flags, stopped)
+    wait_for_rows(process, stopped, 12)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 128 + signal.SIGINT
+    status, _, errors = finish(start(flags, stopped, "--resume"))
+    assert status == 0, errors
+    losses, expected = dict(losses_of(stopped)), dict(losses_of(straight))
+    common = losses.keys() & expected.keys()  # one of them may stop early
+    assert max(common) > 12
+    assert [losses[step] for step in common] == pytest.approx([expected[step] for step in common], rel=0.05)
+
+
 def test_a_run_that_had_stopped_early_is_not_trained_further(flags, tmp_path):
     """So high a rate stops early; the kill comes after the last checkpoint, before the model is written."""
     high = [*flags, "--learning-rate", "1e-2"]

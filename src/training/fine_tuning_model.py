@@ -70,15 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = get_base(options, data)
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
-        from feasibility import choose_gradient_checkpointing, refuse_hopeless_run
+        from captured_decoder import capture_decoder, choose_shape
+        from feasibility import choose_by_memory, refuse_hopeless_run
         from learning_rate_search import find_learning_rate
-        from prepared_run import find_checkpoint, prepare_run
+        from prepared_run import find_checkpoint, prepare_run, with_optimizer
 
         run = prepare_run(options, data, base)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
             refuse_hopeless_run(run)
-            model = load_model(run, choose_gradient_checkpointing(run))
+            gradient_checkpointing, optimizer = choose_by_memory(run, checkpoint)
+            run = with_optimizer(run, optimizer)
+            model = load_model(run, gradient_checkpointing)
+            material = run.material
+            capture_decoder(model, choose_shape(material.lengths, material.schedule.rows, material.row_tokens))
             if run.recipe.finds_learning_rate:
                 run = find_learning_rate(run, model, checkpoint)
             print_plan(run, model)
@@ -222,6 +227,7 @@ def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[Adap
             has_held_out=rows is not None,
             measures_base=rows is not None and checkpoint is None,
             seed=run.options.seed,
+            optimizer=run.optimizer,
         ),
         train_dataset=PackedRows(run.material.chunks, schedule.rows),
         data_collator=collate_row,

@@ -61,7 +61,7 @@ def attend_within_segments(
         raise ValueError("segment attention needs one packed row with its borders")
     if dropout or any(extras.get(name) is not None for name in UNKNOWN_EXTRAS):
         raise ValueError("segment attention cannot do what this model adds to attention")
-    if _has_varlen_kernel(query):
+    if has_varlen_kernel(query.device, query.dtype, query.shape[-1]):
         return _attend_in_one_call(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
     borders = cu_seq_lens_q.tolist()
     outputs = [
@@ -90,13 +90,14 @@ def _window_mask(length: int, sliding_window: int, device: torch.device) -> torc
     return (distance >= 0) & (distance < sliding_window)
 
 
-def _has_varlen_kernel(query: torch.Tensor) -> bool:
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Return whether the segments of a row are attended to in one call."""
     # The kernel is flash attention: Ampere and newer, half precision, heads of at most 256.
     return (
-        query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        device.type == "cuda"
+        and dtype in (torch.bfloat16, torch.float16)
+        and head_size <= 256
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 
