@@ -203,12 +203,11 @@ def trl_trainer(model, conversations, folder, row_tokens=STEP_TOKENS, use_liger_
     return trainer
 
 
-def our_trainer(model, conversations, folder, row_tokens=STEP_TOKENS):
+def our_trainer(model, conversations, folder, row_tokens=STEP_TOKENS, **arguments):
     lengths = [len(row["input_ids"]) for row in conversations]
     schedule = plan_schedule(lengths, num_epochs=1, row_tokens=row_tokens, rows_per_step=1, seed=SEED)
-    arguments = TrainingArguments(
-        **common_arguments(folder), per_device_train_batch_size=1, remove_unused_columns=False
-    )
+    settings = common_arguments(folder) | arguments
+    arguments = TrainingArguments(**settings, per_device_train_batch_size=1, remove_unused_columns=False)
     return Trainer(
         model=model,
         args=arguments,

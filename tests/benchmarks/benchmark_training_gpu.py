@@ -2,6 +2,7 @@
 
 Every arm trains the same base in 4 bits on the same made-up conversations: a warm-up, then the epoch that is timed. TRL
 trains the seven projections (its own loss refuses the head); `ours_seven` does the same. Each arm prints a line of JSON.
+An arm of ours may end in any of the PARTS, which leave a part of the product out: `ours_keep_eager_paged`.
 
 Run     python3 tests/benchmarks/benchmark_training_gpu.py
             (writes the default base's shape with random weights first: 15 GB in the folder for temporary files)
@@ -29,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "8")  # what feeds a card; benchmark_tr
 
 import torch
 from benchmark_training import SEED, lora_config, make_conversations, our_trainer, trl_trainer
+from captured_decoder import MIN_ROWS, capture_decoder, choose_shape, find_hindrance
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from memory_estimate import GIB, Load, build_empty_model, estimate_memory
@@ -36,6 +38,7 @@ from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
 from peft import get_peft_model
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base, read_model_config
+from recipes import FUSED_OPTIMIZER, PAGED_OPTIMIZER
 from safetensors.torch import save_file
 from transformers import PreTrainedConfig, set_seed
 
@@ -45,12 +48,23 @@ BASE_NAME = "yam-peleg/Hebrew-Mistral-7B"
 NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
 NUM_PROFILED = 48  # conversations under the profiler, which slows them down
 TOP_KERNELS = 14
+LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")  # calls of the host
 ROW_TOKENS = 2_048
+# What follows `ours` in the name of an arm, by underscores.
+PARTS = {
+    "seven": "no LoRA on the head",
+    "keep": "activations kept",
+    "eager": "no CUDA graphs",
+    "paged": "the paged 8-bit optimizer",
+}
 ARMS = {
     "ours": "ours, LoRA on the head too, gradient checkpointing",
     "ours_keep": "ours, LoRA on the head too, activations kept",
     "ours_seven": "ours, seven projections, gradient checkpointing",
     "ours_seven_keep": "ours, seven projections, activations kept",
+    "ours_eager": "as `ours`, no CUDA graphs",
+    "ours_paged": "as `ours`, the paged 8-bit optimizer",
+    "ours_eager_paged": "as `ours`, neither",
     "trl": "TRL, packing, seven projections, gradient checkpointing",
     "trl_liger": "the same with Liger kernels",
 }
@@ -93,8 +107,13 @@ class Benchmark:
 
     def measure(self, arm: str, is_profiled: bool = False) -> dict[str, Any]:
         """Train one epoch and return what was measured: tokens a second, and on a card the peak of its memory."""
-        model = self._make_model(arm)
-        make_trainer = our_trainer if arm.startswith("ours") else partial(trl_trainer, use_liger_kernel="liger" in arm)
+        model, parts, captured = self._make_model(arm), parts_of(arm), None
+        if parts is None:
+            make_trainer = partial(trl_trainer, use_liger_kernel="liger" in arm)
+        else:
+            make_trainer = partial(our_trainer, optim=PAGED_OPTIMIZER if "paged" in parts else FUSED_OPTIMIZER)
+            shape = None if "eager" in parts else self._choose_shape()
+            captured = capture_decoder(model, shape)
         self._train(make_trainer, model, self.warm_up)
         if self.device.kind == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -108,15 +127,38 @@ class Benchmark:
             "losses": [round(row["loss"], 3) for row in trainer.state.log_history if "loss" in row][-3:],
         }
         if self.device.kind == "cuda":
-            measured["peak_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 3)
+            graph_bytes = captured.recorder.num_bytes if captured else 0
+            measured["peak_gib"] = round((torch.cuda.max_memory_allocated() + graph_bytes) / GIB, 3)
             measured["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
-        if arm in ("ours", "ours_keep"):
-            estimated = self.estimate(gradient_checkpointing=arm == "ours")
+        if parts is not None and "seven" not in parts:
+            estimated = self.estimate(gradient_checkpointing="keep" not in parts)
             measured["estimated_gib"] = round(estimated / GIB, 3)
+        if captured is not None:
+            measured["capture"] = {
+                "seconds": round(captured.seconds, 2),
+                "rows": captured.num_replayed,
+                "gib": round(graph_bytes / GIB, 3),
+                "problem": captured.problem,
+            }
+        elif parts is not None and "eager" not in parts:
+            measured["capture"] = {"problem": find_hindrance(model, shape)}
         if is_profiled and self.device.kind == "cuda":
             measured["profile"] = self._profile(make_trainer, model)
+        if captured is not None:
+            captured.remove()
         self._loaded = (self._kind_of(arm), model.unload())
         return measured
+
+    def _choose_shape(self) -> Any:
+        """Return the shape of the rows of both epochs; they are few, and those of a training many."""
+        lengths: list[int] = []
+        rows: list[list[int]] = []
+        for conversations in (self.warm_up, self.conversations):
+            own = [len(row["input_ids"]) for row in conversations]
+            planned = plan_schedule(own, 1, self.row_tokens, 1, SEED).rows
+            rows += [[len(lengths) + chunk for chunk in row] for row in planned]
+            lengths += own
+        return choose_shape(lengths, rows * MIN_ROWS, self.row_tokens)
 
     def estimate(self, gradient_checkpointing: bool) -> int:
         """Return the estimated peak in bytes, as the card's own count has it: without the libraries' context."""
@@ -150,16 +192,17 @@ class Benchmark:
         else:
             base = self._loaded[1]
             base.requires_grad_(False)
-        if arm.endswith("_keep"):
-            base.activation_checkpointing_disable()
-        if not arm.startswith("ours"):
+        parts = parts_of(arm)
+        if parts is None:
             base.activation_checkpointing_enable({"use_reentrant": False})
+        elif "keep" in parts:
+            base.activation_checkpointing_disable()
         set_seed(SEED)
-        if "seven" in arm or not arm.startswith("ours"):
+        if parts is None or "seven" in parts:
             model = get_peft_model(base, lora_config(False, 0.0))
         else:
             model = add_lora(base, rank=32, alpha=64, dropout=0.0)
-        if arm in ("ours", "ours_seven"):
+        if parts is not None and "keep" not in parts:
             enable_gradient_checkpointing(model)
         return model
 
@@ -177,21 +220,35 @@ class Benchmark:
             torch.cuda.synchronize()
 
     def _profile(self, make_trainer: Callable, model: Any) -> dict[str, Any]:
-        """Return how long the card itself was busy, and its costliest kernels: [name, percent, launches]."""
+        """Return how long the card itself was busy, what was started, and its costliest kernels: [name, percent, number].
+
+        A graph is started in one launch.
+        """
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             trainer, _seconds = self._train(make_trainer, model, self.conversations[:NUM_PROFILED])
-        kernels = sorted(profiler.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
+        events = profiler.key_averages()
+        kernels = sorted(events, key=lambda kernel: -kernel.self_device_time_total)
+        steps = trainer.state.global_step
         total = sum(kernel.self_device_time_total for kernel in kernels)
         return {
             "busy_ms": round(total / 1000),
-            "steps": trainer.state.global_step,
+            "steps": steps,
+            "busy_ms_per_step": round(total / 1000 / steps, 1),
+            "kernels_per_step": sum(kernel.count for kernel in kernels if kernel.self_device_time_total) // steps,
+            "launches_per_step": sum(event.count for event in events if event.key.startswith(LAUNCHES)) // steps,
             "top": [
                 [kernel.key[:70], round(100 * kernel.self_device_time_total / total, 1), kernel.count]
                 for kernel in kernels[:TOP_KERNELS]
             ],
         }
+
+
+def parts_of(arm: str) -> set[str] | None:
+    """Return which PARTS the name of an arm of ours has; None for the others."""
+    kind, *parts = arm.split("_")
+    return set(parts) if kind == "ours" else None
 
 
 def most_supervised_share(conversations: Conversations, row_tokens: int) -> float:
@@ -213,7 +270,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="how long the card itself is busy, by kernels")
     options = parser.parse_args()
     arms = options.arms.split(",")
-    unknown = [arm for arm in arms if arm not in ARMS]
+    unknown = [arm for arm in arms if arm not in ARMS and not (parts_of(arm) or {""}) <= PARTS.keys()]
     if unknown:
         parser.error(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
     with tempfile.TemporaryDirectory() as folder:
