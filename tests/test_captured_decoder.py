@@ -11,9 +11,9 @@ import torch
 from captured_decoder import CapturedDecoder, GraphRecorder, RowShape, StaticRow, choose_shape, find_hindrance
 from head_loss import compute_loss_in_blocks
 from packed_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
-from packing import collate_row
+from packing import PackedRows, collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing
-from transformers import AutoModelForCausalLM, MistralConfig
+from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments
 
 CONFIG = MistralConfig(
     vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
@@ -125,6 +125,37 @@ def test_losses_and_gradients_of_several_steps_of_two_rows_are_as_before(device,
     assert captured.problem is None
     assert captured.num_replayed == 4
     assert captured.seconds > 0
+
+
+@pytest.mark.parametrize("device", ["cpu", CARD])
+def test_a_training_by_the_library_has_the_same_losses_and_gradients(device, tmp_path):
+    """Its steps clip the gradients, let go of them, and change the weights."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(20, 60, (24,), generator=generator).tolist()
+    chunks = [
+        {
+            "input_ids": torch.randint(3, 320, (length,), generator=generator).tolist(),
+            "is_supervised": [False] + [True] * (length - 1),
+        }
+        for length in lengths
+    ]
+    rows = PackedRows(chunks, [[number, number + 1] for number in range(0, 24, 2)])
+    arguments = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=1, gradient_accumulation_steps=2, learning_rate=1e-2, max_grad_norm=0.1,
+        num_train_epochs=1, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+        remove_unused_columns=False, use_cpu=device == "cpu", bf16=device == "cuda", optim="adamw_torch_fused",
+    )  # fmt: skip
+    logs = []
+    for is_captured in (True, False):
+        model = make_model(device)
+        captured = capture(model) if is_captured else None
+        trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate_row)
+        trainer.train()
+        logs.append([(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "loss" in row])
+        assert captured is None or captured.num_replayed == 12
+    assert len(logs[0]) == 6
+    for row, expected in zip(*logs, strict=True):
+        assert row == pytest.approx(expected, rel=max(1e-3, ROUNDING[device]))
 
 
 @pytest.mark.parametrize("device", ["cpu", CARD])
