@@ -279,7 +279,7 @@ def measure_profile(trained: TrainedModel, static: StaticCache, products: str) -
     """Show which kernels a step takes: name, number and milliseconds a step, the costliest first."""
     decoder = static.decoder
     static.drop()
-    decoder.read([[5] * 400])
+    decoder.read([[5] * min(400, decoder.max_tokens // 2)])
     tokens = torch.zeros(1, dtype=torch.long, device=decoder.logits.device)
     decoder.step(tokens)
     activities = [torch.profiler.ProfilerActivity.CPU]
