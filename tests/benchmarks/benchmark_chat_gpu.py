@@ -37,6 +37,7 @@ BATCH_REPLY_TOKENS = 40  # replies of a chat are short
 NUM_ALONE = 2  # replies one by one
 MARGIN_TOKENS = 200  # of the context: for the lines that are timed
 PARTS = ("agreement", "chat", "step", "first", "batches", "profile")
+LAYERS = ("library", "joint", "joint, fused norms")  # the second only for a step's time
 GREEDY_WALK = ("say", "say", "undo", "say", "regenerate", "edit", "say")
 
 
@@ -64,10 +65,13 @@ def guarded(name: str) -> Iterator[None]:
 
 
 def measure(saved_model_dir: Path, parts: list[str]) -> None:
-    """Measure the model in `saved_model_dir`: first with the library's adapter layers, then with joint products."""
+    """Measure the model in `saved_model_dir`: first with the library's layers, then with fewer kernels."""
     saved = check_saved_model(saved_model_dir)
     started_at = clock()
-    with mock.patch.object(trained_model, "join_adapter_products", lambda model, dtype: 0):
+    with (
+        mock.patch.object(trained_model, "join_adapter_products", lambda model, dtype: 0),
+        mock.patch.object(trained_model, "fuse_norms", lambda model: 0),
+    ):
         trained = load_trained_model(saved, is_merged=True)  # beside 4 bits the adapter stays unmerged
     show(
         loaded_seconds=round(clock() - started_at, 1),
@@ -77,14 +81,17 @@ def measure(saved_model_dir: Path, parts: list[str]) -> None:
         context_tokens=trained.context_tokens,
     )
     library_logits = None
-    for products in ("library", "joint"):
+    for products in LAYERS:
         if products == "joint":
             with guarded("joining products"):
                 show(layers_joined=trained_model.join_adapter_products(trained.model, trained.device.dtype))
+        if products == "joint, fused norms":
+            with guarded("fusing norms"):
+                show(norms_fused=trained_model.fuse_norms(trained.model))
         with guarded(f"logits, {products} products"):
             logits = prompt_logits(trained)
             if library_logits is not None:
-                show(joint_products_differ_by=round(float(spread_share(logits, library_logits)), 5))
+                show(products=products, logits_differ_by=round(float(spread_share(logits, library_logits)), 5))
             library_logits = logits
         static = None
         with guarded(f"capture, {products} products"):
@@ -94,6 +101,8 @@ def measure(saved_model_dir: Path, parts: list[str]) -> None:
         if static is None:
             continue
         for part in parts:
+            if products == "joint" and part not in ("step", "profile"):
+                continue
             with guarded(f"{part}, {products} products"):
                 MEASUREMENTS[part](trained, static, products)
         del static
@@ -250,7 +259,7 @@ def measure_batches(trained: TrainedModel, _static: StaticCache, products: str) 
     sampling = replace(trained.sampling, do_sample=True, max_new_tokens=BATCH_REPLY_TOKENS, max_bubbles=100)
     prompt = ([5, 6, 7, 8, 9] * BATCH_PROMPT_TOKENS)[:BATCH_PROMPT_TOKENS]
     ways = [("library", 1)] if products == "library" else [("captured", 1), ("library", 16)]
-    ways += [("captured", rows) for rows in (BATCH_ROWS if products == "joint" else BATCH_ROWS[-1:])]
+    ways += [("captured", rows) for rows in (BATCH_ROWS if products == LAYERS[-1] else BATCH_ROWS[-1:])]
     for way, num_rows in ways:
         with guarded(f"batches of {num_rows}, {way}"):
             generation = BatchGeneration(endless, is_static=way == "captured")
