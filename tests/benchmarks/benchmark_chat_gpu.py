@@ -21,9 +21,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-import trained_model
 from benchmark_chat import HISTORY_TOKENS, first_token_times
 from conversation_cache import GrowingCache, StaticCache
+from fewer_kernels import fuse_norms, join_adapter_products
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
 from trained_model import TrainedModel, load_trained_model
@@ -64,15 +64,16 @@ def guarded(name: str) -> Iterator[None]:
     show(part=name, part_seconds=round(time.perf_counter() - started_at, 1))
 
 
-def measure(saved_model_dir: Path, parts: list[str]) -> None:
+def measure(saved_model_dir: Path, parts: list[str], context_tokens: int | None = None) -> None:
     """Measure the model in `saved_model_dir`: first with the library's layers, then with fewer kernels."""
     saved = check_saved_model(saved_model_dir)
     started_at = clock()
     with (
-        mock.patch.object(trained_model, "join_adapter_products", lambda model, dtype: 0),
-        mock.patch.object(trained_model, "fuse_norms", lambda model: 0),
+        mock.patch("trained_model.join_adapter_products", lambda model, dtype: 0),
+        mock.patch("trained_model.fuse_norms", lambda model: 0),
     ):
         trained = load_trained_model(saved, is_merged=True)  # beside 4 bits the adapter stays unmerged
+    trained = replace(trained, context_tokens=context_tokens or trained.context_tokens)
     show(
         loaded_seconds=round(clock() - started_at, 1),
         device=str(trained.device),
@@ -84,10 +85,10 @@ def measure(saved_model_dir: Path, parts: list[str]) -> None:
     for products in LAYERS:
         if products == "joint":
             with guarded("joining products"):
-                show(layers_joined=trained_model.join_adapter_products(trained.model, trained.device.dtype))
+                show(layers_joined=join_adapter_products(trained.model, trained.device.dtype))
         if products == "joint, fused norms":
             with guarded("fusing norms"):
-                show(norms_fused=trained_model.fuse_norms(trained.model))
+                show(norms_fused=fuse_norms(trained.model))
         with guarded(f"logits, {products} products"):
             logits = prompt_logits(trained)
             if library_logits is not None:
@@ -326,11 +327,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("saved_model_dir", type=Path)
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help="of %(default)s")
+    parser.add_argument("--context-tokens", type=int, metavar="N", help="default: the length it was trained at")
     options = parser.parse_args()
     parts = [part for part in options.only.split(",") if part]
     if set(parts) - set(PARTS):
         parser.error(f"--only: parts are {', '.join(PARTS)}")
-    measure(options.saved_model_dir, parts)
+    measure(options.saved_model_dir, parts, options.context_tokens)
 
 
 if __name__ == "__main__":
