@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from saved_model_checks import check_saved_model
+from trained_model import load_trained_model
 from writing_style.model_replies import BatchGeneration
 
 PROMPTS = [
@@ -42,3 +44,16 @@ def test_the_base_is_another_writer_on_the_same_decoder(tiny_model, prompts):
         assert base == library.generate(prompts, greedy, 0)
     assert tuned != base
     assert static.generate(prompts, greedy, 0) == tuned
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_captured_batch_is_what_the_library_draws(tiny_saved_model_dir, prompts, do_sample):
+    trained = load_trained_model(check_saved_model(tiny_saved_model_dir), device="cuda", dtype="float32")
+    sampling = replace(trained.sampling, do_sample=do_sample, max_new_tokens=30)
+    captured, library = BatchGeneration(trained), BatchGeneration(trained, is_static=False)
+    for seed in range(3):
+        assert captured.generate(prompts, sampling, seed) == library.generate(prompts, sampling, seed)
+    with trained.model.disable_adapter():
+        assert captured.generate(prompts, sampling, 0) == library.generate(prompts, sampling, 0)
+    assert captured._decoder.why_direct is None and len(captured._decoder.graphs) == 2

@@ -80,5 +80,5 @@ def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir
     values = {name: value for result in results for name, value in result.items()}
     assert values["walk_steps_equal"] == values["walk_steps"] == 7
     assert values["captured_and_direct_differ_by"] == 0
-    assert values["joint_products_differ_by"] < 1e-4
+    assert all(result["logits_differ_by"] < 1e-4 for result in results if "logits_differ_by" in result)
     assert values["chat_tokens_per_second"] > 0

@@ -2,6 +2,7 @@
 
 import pytest
 from chat_session import ChatSession
+from conversation_cache import GrowingCache
 from conversation_log import ConversationLog, read_conversation
 from terminal import PipedScreen
 
@@ -83,6 +84,12 @@ def test_values_change_live_and_nonsense_is_refused(sit, conversation):
         "temperature 0.9\ntemperature must be a number from 0.01 to 5\nusage: /set NAME VALUE\ndo_sample False\ntemperature 0.9\n"
     )
     assert "seed 0\ncontext_tokens 160\ncomputed_on cpu, float32\n" in told
+
+
+def test_stats_tell_why_steps_are_not_captured(sit, conversation):
+    assert "CUDA graph" not in sit("hello", "/stats")[2]
+    conversation.cache = GrowingCache(conversation.trained, "out of memory")
+    assert "not as a CUDA graph: out of memory" in sit("again", "/stats")[2]
 
 
 def test_stats_tell_what_came_from_the_cache(sit):

@@ -8,7 +8,8 @@ import torch
 from conversation_cache import GrowingCache, StaticCache, open_cache
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
-from static_decoding import MOST_CHUNKED_TOKENS, NotStatic
+from static_decoding import CHUNK_TOKENS, MOST_CHUNKED_TOKENS, NotStatic, StaticDecoder
+from torch.utils._python_dispatch import TorchDispatchMode
 from trained_model import TrainedModel, load_trained_model
 from transformers import AutoModelForCausalLM
 
@@ -130,3 +131,28 @@ def test_the_captured_step_equals_the_plain_one(tiny_saved_model_dir):
             assert difference <= 1e-4 * direct.decoder.logits.std()
     assert captured.why_direct is None and len(captured.decoder.graphs) == 2
     assert isinstance(open_cache(trained), StaticCache)
+
+
+class NotedOperations(TorchDispatchMode):
+    """Notes the name of each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_no_step_waits_for_a_value_or_brings_one_from_python(family_model, num_rows):
+    decoder = StaticDecoder(family_model.model, num_rows, 64)
+    addresses = [layer.keys.data_ptr() for layer in decoder._cache.layers] + [decoder.logits.data_ptr()]
+    with torch.no_grad(), NotedOperations() as noted:
+        for width in (1, CHUNK_TOKENS):
+            decoder._compute(width, 64)
+    # `item`, `torch.tensor`, a shape that depends on values: a CUDA graph can capture none of them.
+    forbidden = {"_local_scalar_dense", "lift_fresh", "lift_fresh_copy", "nonzero", "masked_select", "where", "unique"}
+    assert not noted.names & forbidden
+    assert addresses == [layer.keys.data_ptr() for layer in decoder._cache.layers] + [decoder.logits.data_ptr()]

@@ -50,7 +50,7 @@ class StaticDecoder:
 
     @torch.no_grad()
     def __init__(self, model: Any, num_rows: int, max_tokens: int) -> None:
-        """Take the memory for `max_tokens` tokens a row, and capture the first step where there is a card.
+        """Take the memory for `max_tokens` tokens a row, and capture the first steps where there is a card.
 
         Raises NotStatic when the model cannot be decoded so, torch.OutOfMemoryError when there is no room.
         """
@@ -80,6 +80,8 @@ class StaticDecoder:
         self.logits = torch.empty((num_rows, 0), device=device)
         self._read_whole([[0]] * num_rows)  # allocates the layers
         self.step(torch.zeros(num_rows, dtype=torch.long, device=device))
+        if num_rows == 1:
+            self.read([[0]])  # captures the chunk now rather than before the first reply
         self.rewind(0)
 
     def rewind(self, num_tokens: int) -> None:

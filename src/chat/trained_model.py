@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from adapter_products import join_adapter_products
+from fewer_kernels import fuse_norms, join_adapter_products
 from peft import PeftModel, get_peft_model_state_dict
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
@@ -150,6 +150,7 @@ def load_trained_model(
         model.merge_adapter()
     if chosen.kind == "cuda" and chosen.is_quantized:
         join_adapter_products(model, chosen.dtype)
+        fuse_norms(model)
     positions = getattr(base.config.get_text_config(), "max_position_embeddings", None) or saved.settings["max_length"]
     return TrainedModel(
         model=model,

@@ -21,9 +21,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-import trained_model
 from benchmark_chat import HISTORY_TOKENS, first_token_times
 from conversation_cache import GrowingCache, StaticCache
+from fewer_kernels import fuse_norms, join_adapter_products
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
 from trained_model import TrainedModel, load_trained_model
@@ -37,6 +37,7 @@ BATCH_REPLY_TOKENS = 40  # replies of a chat are short
 NUM_ALONE = 2  # replies one by one
 MARGIN_TOKENS = 200  # of the context: for the lines that are timed
 PARTS = ("agreement", "chat", "step", "first", "batches", "profile")
+LAYERS = ("library", "joint", "joint, fused norms")  # the second only for a step's time
 GREEDY_WALK = ("say", "say", "undo", "say", "regenerate", "edit", "say")
 
 
@@ -63,12 +64,16 @@ def guarded(name: str) -> Iterator[None]:
     show(part=name, part_seconds=round(time.perf_counter() - started_at, 1))
 
 
-def measure(saved_model_dir: Path, parts: list[str]) -> None:
-    """Measure the model in `saved_model_dir`: first with the library's adapter layers, then with joint products."""
+def measure(saved_model_dir: Path, parts: list[str], context_tokens: int | None = None) -> None:
+    """Measure the model in `saved_model_dir`: first with the library's layers, then with fewer kernels."""
     saved = check_saved_model(saved_model_dir)
     started_at = clock()
-    with mock.patch.object(trained_model, "join_adapter_products", lambda model, dtype: 0):
+    with (
+        mock.patch("trained_model.join_adapter_products", lambda model, dtype: 0),
+        mock.patch("trained_model.fuse_norms", lambda model: 0),
+    ):
         trained = load_trained_model(saved, is_merged=True)  # beside 4 bits the adapter stays unmerged
+    trained = replace(trained, context_tokens=context_tokens or trained.context_tokens)
     show(
         loaded_seconds=round(clock() - started_at, 1),
         device=str(trained.device),
@@ -77,14 +82,17 @@ def measure(saved_model_dir: Path, parts: list[str]) -> None:
         context_tokens=trained.context_tokens,
     )
     library_logits = None
-    for products in ("library", "joint"):
+    for products in LAYERS:
         if products == "joint":
             with guarded("joining products"):
-                show(layers_joined=trained_model.join_adapter_products(trained.model, trained.device.dtype))
+                show(layers_joined=join_adapter_products(trained.model, trained.device.dtype))
+        if products == "joint, fused norms":
+            with guarded("fusing norms"):
+                show(norms_fused=fuse_norms(trained.model))
         with guarded(f"logits, {products} products"):
             logits = prompt_logits(trained)
             if library_logits is not None:
-                show(joint_products_differ_by=round(float(spread_share(logits, library_logits)), 5))
+                show(products=products, logits_differ_by=round(float(spread_share(logits, library_logits)), 5))
             library_logits = logits
         static = None
         with guarded(f"capture, {products} products"):
@@ -94,6 +102,8 @@ def measure(saved_model_dir: Path, parts: list[str]) -> None:
         if static is None:
             continue
         for part in parts:
+            if products == "joint" and part not in ("step", "profile"):
+                continue
             with guarded(f"{part}, {products} products"):
                 MEASUREMENTS[part](trained, static, products)
         del static
@@ -250,7 +260,7 @@ def measure_batches(trained: TrainedModel, _static: StaticCache, products: str) 
     sampling = replace(trained.sampling, do_sample=True, max_new_tokens=BATCH_REPLY_TOKENS, max_bubbles=100)
     prompt = ([5, 6, 7, 8, 9] * BATCH_PROMPT_TOKENS)[:BATCH_PROMPT_TOKENS]
     ways = [("library", 1)] if products == "library" else [("captured", 1), ("library", 16)]
-    ways += [("captured", rows) for rows in (BATCH_ROWS if products == "joint" else BATCH_ROWS[-1:])]
+    ways += [("captured", rows) for rows in (BATCH_ROWS if products == LAYERS[-1] else BATCH_ROWS[-1:])]
     for way, num_rows in ways:
         with guarded(f"batches of {num_rows}, {way}"):
             generation = BatchGeneration(endless, is_static=way == "captured")
@@ -279,7 +289,7 @@ def measure_profile(trained: TrainedModel, static: StaticCache, products: str) -
     """Show which kernels a step takes: name, number and milliseconds a step, the costliest first."""
     decoder = static.decoder
     static.drop()
-    decoder.read([[5] * 400])
+    decoder.read([[5] * min(400, decoder.max_tokens // 2)])
     tokens = torch.zeros(1, dtype=torch.long, device=decoder.logits.device)
     decoder.step(tokens)
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -317,11 +327,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("saved_model_dir", type=Path)
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help="of %(default)s")
+    parser.add_argument("--context-tokens", type=int, metavar="N", help="default: the length it was trained at")
     options = parser.parse_args()
     parts = [part for part in options.only.split(",") if part]
     if set(parts) - set(PARTS):
         parser.error(f"--only: parts are {', '.join(PARTS)}")
-    measure(options.saved_model_dir, parts)
+    measure(options.saved_model_dir, parts, options.context_tokens)
 
 
 if __name__ == "__main__":
