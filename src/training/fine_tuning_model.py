@@ -172,8 +172,12 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     if run.device.kind == "cuda":
         from fused_lora import fuse_lora
         from fused_norms import fuse_norms
+        from liger_kernels import apply_liger_kernels, has_liger
 
         fuse_lora(model)
+        fault = apply_liger_kernels(base_model) if has_liger() else None
+        if fault:
+            warn(f"{fault}; training without them is slower")
         fuse_norms(base_model)
     longest = sorted(range(len(run.material.lengths)), key=run.material.lengths.__getitem__)[-2:]
     fault = choose_attention(model, [run.material.chunks[number] for number in longest])

@@ -40,7 +40,8 @@ VARIANTS = (
     "lora_norms",
     "lora_norms_unpacked",
     "lora_liger",
-    "lora_liger_unpacked",
+    "lora_liger_norms",
+    "lora_liger_norms_unpacked",
     "keep",
     "lora_liger_keep",
 )

@@ -37,6 +37,7 @@ from fused_lora import fuse_lora
 from fused_norms import fuse_norms
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
+from liger_kernels import apply_liger_kernels
 from memory_estimate import GIB, estimate_memory
 from model_shape import Load
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
@@ -63,7 +64,7 @@ PARTS = {
     "paged": "the paged 8-bit optimizer",
     "lora": "fused LoRA",
     "unpacked": "fused LoRA that keeps the unpacked weights of a block until its backward pass; not with `keep`",
-    "norms": "fused norms",
+    "norms": "norms by torch's own kernel, also instead of Liger's",
     "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
 }
 ARMS = {
@@ -110,12 +111,12 @@ def fused(model: Any, words: set[str]) -> Iterator[None]:
     library = vars(sys.modules[type(base).__module__])  # Liger replaces its rotary embedding and its classes
     before = dict(library)
     try:
+        if "liger" in words:
+            fault = apply_liger_kernels(base)
+            if fault:
+                raise RuntimeError(fault)
         if "norms" in words:
             fuse_norms(base)
-        if "liger" in words:
-            from liger_kernel.transformers import _apply_liger_kernel_to_instance
-
-            _apply_liger_kernel_to_instance(model=base, cross_entropy=False, fused_linear_cross_entropy=False)
         if "lora" in words:
             fuse_lora(model, keeps_weights="unpacked" in words)
         yield

@@ -1,0 +1,41 @@
+"""Norms, rotary embeddings and SwiGLU by the Triton kernels of the optional package liger-kernel, on a CUDA card.
+
+Each is one kernel forward and one backward. Triton compiles them at the first call, which needs a C compiler.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+
+import torch
+from transformers import PreTrainedModel
+
+
+def has_liger() -> bool:
+    """Return whether liger-kernel is installed."""
+    try:
+        import liger_kernel.transformers  # noqa: F401
+    except ImportError:  # also one of Triton, which liger-kernel needs
+        return False
+    return True
+
+
+def apply_liger_kernels(model: PreTrainedModel) -> str | None:
+    """Let `model` compute with Liger's kernels where there are some for its family; return why not, or None.
+
+    The rotary embedding is replaced for all models of its family in this process: the library calls it by a global name.
+    """
+    from liger_kernel.ops import LigerSiLUMulFunction
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    row = torch.ones(1, 8, device=model.device, dtype=model.dtype)
+    try:
+        LigerSiLUMulFunction.apply(row, row)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"Triton cannot compile Liger's kernels ({reason})"
+    # It warns of each kind of hardware and package that it has kernels for and that is not here.
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)
+    _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+    return None
