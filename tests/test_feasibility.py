@@ -197,8 +197,10 @@ class TestCheck:
         )
 
     def test_load_follows_recipe_and_data(self):
-        assert load_of(DEFAULT_RECIPE, None).row_tokens == 2048
-        assert load_of(DEFAULT_RECIPE, WORK).supervised_share == 0.5
+        assert load_of(DEFAULT_RECIPE, None, GPU).row_tokens == 2048
+        assert load_of(DEFAULT_RECIPE, WORK, GPU).supervised_share == 0.5
+        several = dataclasses.replace(WORK, rows_per_step=4)
+        assert [load_of(DEFAULT_RECIPE, work, CPU).accumulates for work in (WORK, several)] == [False, True]
 
 
 class TestLongRuns:

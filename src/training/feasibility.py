@@ -113,7 +113,7 @@ def announce_time(
 ) -> None:
     """Print the time, and ask about a long run on a processor unless `wanted_device` says "cpu"."""
     speed = measure_speed(device, count_weights(config))
-    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
     if is_to_confirm(device, wanted_device, seconds):
         confirm_long_run(describe_long_run(base, seconds, work, speed, download))
     say(
@@ -127,7 +127,7 @@ def choose_gradient_checkpointing(run: Run) -> bool:
     if is_sharded():  # the estimate is of a whole model
         return bool(checkpointing != "off")
     assert run.base.folder is not None
-    config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material))
+    config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material), run.device)
     available = available_bytes(run.device)
     load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
     say(
@@ -179,7 +179,7 @@ def measure_work(material: Material) -> Work:
     )
 
 
-def load_of(recipe: Recipe, work: Work | None) -> Load:
+def load_of(recipe: Recipe, work: Work | None, device: Device) -> Load:
     """Return what decides the memory of one step; without data, rows are as long as `recipe` allows."""
     load = Load(
         row_tokens=recipe.max_length,
@@ -192,7 +192,8 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
     if recipe.train_on == "everyone":
         load = replace(load, supervised_share=1.0)
     if work is not None:
-        accumulates = work.rows_per_step > world_size()
+        # Captured rows on CUDA add to gradients that stay where they are.
+        accumulates = device.kind == "cuda" or work.rows_per_step > world_size()
         load = replace(
             load, row_tokens=work.row_tokens, supervised_share=work.supervised_share, accumulates=accumulates
         )
@@ -227,7 +228,7 @@ def check_run(
     """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError."""
     config = find_config(base)
     available = available_bytes(device)
-    load, count, training, chat = plan_memory(config, device, load_of(recipe, work), available, checkpointing)
+    load, count, training, chat = plan_memory(config, device, load_of(recipe, work, device), available, checkpointing)
     speed = measure_speed(device, count_weights(config))
     lines = [
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)} (nothing is loaded or downloaded)",
@@ -244,7 +245,7 @@ def check_run(
     if notice:
         lines.append(f"  note        {notice}")
     if work is not None:
-        seconds = estimate_training_seconds(config, device, work, speed, load.gradient_checkpointing)
+        seconds = training_seconds(config, device, work, speed, load.gradient_checkpointing)
         if is_to_confirm(device, wanted_device, seconds):
             lines += [
                 "  But " + line.strip() if number == 0 else "  " + line
@@ -268,7 +269,7 @@ def describe_long_run(base: BaseModel, seconds: float, work: Work, speed: Speed,
     available = available_bytes(processor)
     faster = []
     for known in known_bases():
-        known_seconds = estimate_training_seconds(known.config, processor, work, speed)
+        known_seconds = training_seconds(known.config, processor, work, speed)
         fits = estimate_memory(known.config, processor, Load(row_tokens=work.row_tokens))[1].total <= available
         if known_seconds < seconds and fits:
             faster.append((known.name, known_seconds))
@@ -343,9 +344,19 @@ def describe_work(
     return [f"  tokens      {tokens}", *steps, time_line]
 
 
+def training_seconds(
+    config: Mapping[str, Any], device: Device, work: Work, speed: Speed, gradient_checkpointing: bool = True
+) -> float:
+    """Estimate how long all epochs take in the processes that were started: GPUs share the rows, one processor does not."""
+    seconds = estimate_training_seconds(
+        config, device, work, speed, gradient_checkpointing, is_captured=world_size() == 1
+    )
+    return seconds / world_size() if device.kind == "cuda" else seconds
+
+
 def shown_time(config: Mapping[str, Any], device: Device, work: Work, speed: Speed, keeps: bool) -> str:
     """Return the estimated time of training as messages show it: `about 2:10:00`."""
-    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
     return f"about {shown_duration(seconds)}"
 
 

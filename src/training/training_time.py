@@ -26,6 +26,9 @@ TRAVERSALS = {"cuda": (5, 14), "mps": (5, 14), "cpu": (35, 40)}
 # Python's work for one layer in forward and backward pass, in calls of a tiny operation.
 CALLS_PER_LAYER = {"cuda": (1_500, 2_000), "mps": (1_500, 2_000), "cpu": (350, 600)}
 
+# And for a row outside its layers: the loss, the optimizer, the Trainer's loop.
+CALLS_PER_ROW = 4_000
+
 MEASURED_TOKENS = {"cuda": 2048, "mps": 512, "cpu": 128}
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
@@ -109,12 +112,12 @@ def estimate_training_seconds(
     work: Work,
     speed: Speed,
     gradient_checkpointing: bool = True,
-    is_captured: bool = False,
+    is_captured: bool = True,
     rank: int = DEFAULT_RECIPE.rank,
 ) -> float:
     """Estimate how long all epochs take, with their evaluations; `config`: of `config.json`.
 
-    `is_captured`: a captured step is replayed, so a GPU does not wait for Python.
+    `is_captured`: on CUDA, training replays the layers of a row as captured graphs, so that they do not wait for Python.
     """
     weights = count_weights(config)
     num_layers = _count_layers(config)
@@ -137,7 +140,9 @@ def estimate_training_seconds(
         waiting = calls * speed.call_seconds
         if device.kind == "cpu":
             return computing + waiting
-        return computing if is_captured else max(computing, waiting)
+        if device.kind == "cuda" and is_captured and has_backward:
+            return computing + CALLS_PER_ROW * rows * speed.call_seconds
+        return max(computing, waiting)
 
     rows = max(1.0, work.epoch_tokens / (work.fill * work.row_tokens))
     epoch = seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, num_forward, True)
