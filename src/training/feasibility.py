@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from checkpoints import NUM_KEPT, list_checkpoints, read_run_facts
+from held_out_sets import hold_out
 from known_bases import find_config, known_bases
 from memory_estimate import (
     GIB,
@@ -49,6 +50,7 @@ from common.base_model_files import BaseModel, check_base_folder, find_base
 from common.compute_device import Device, choose_training_device, unused_gpu_notice
 from common.conversation_data import Conversation, TrainingData
 from common.model_folder import CHECKPOINTS_NAME
+from common.outside_files import loading
 from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
 
 if TYPE_CHECKING:
@@ -66,28 +68,22 @@ SHARE_FOR_KEEPING = {"cuda": 1 - ESTIMATE_ERROR, "mps": 0.5, "cpu": 0.5}
 KEPT_CHECKPOINTS = NUM_KEPT + 1  # and the best one
 # Guesses while there is no tokenizer, or no data: Hebrew has about 2.5 characters a token, English 4.
 CHARS_PER_TOKEN = 3
-TOKENS_PER_MARK = 6  # around each turn: whose it is, and its end
+TOKENS_PER_MARK = 5  # around each turn: whose it is, and its end
 TOKENS_PER_REPLY = 27  # with what it answers; the demo's chat has 47 characters and two turns a reply
-GUESSED_FILL = 0.95
+USUAL_FILL = 0.97  # of the rows
+USUAL_SUPERVISED_SHARE = 0.6  # of the row that has most
 EXAMPLE_REPLIES = (1_000, 5_000, 20_000)
 FALLBACK_LENGTHS = (1024, 512)
 
 
 def check_feasibility(options: argparse.Namespace, data: TrainingData | None) -> list[str]:
-    """Return the lines of `--check`; without data, or without the base's tokenizer, some figures are guesses."""
+    """Return the lines of `--check`. Tokens are counted apart from the run, whose libraries take longer than the check."""
     device = choose_training_device(options.device)
     base = find_base(options.base_model_id, options.start_dir)
-    work = None
-    if base.folder is not None and data is not None:
-        from prepared_run import prepare_run  # with the libraries of tokenizers and data, which nothing else here needs
-
+    if base.folder is not None:
         check_base_folder(base.folder)
-        run = prepare_run(options, data, base)
-        recipe, work = run.recipe, measure_work(run.material)
-    else:
-        recipe = shorten_to_context(options.recipe, read_context(find_config(base)))
-        if data is not None:
-            work = guess_work(data.conversations, recipe)
+    recipe = shorten_to_context(options.recipe, read_context(find_config(base)))
+    work = None if data is None else count_work(data.conversations, recipe, base)
     return check_run(
         base, device, recipe, work, options.model_dir, options.activation_checkpointing, options.resume, options.device
     )
@@ -96,7 +92,7 @@ def check_feasibility(options: argparse.Namespace, data: TrainingData | None) ->
 def announce_before_download(options: argparse.Namespace, data: TrainingData, base: BaseModel, num_bytes: int) -> None:
     """Say how long training will take once the base is downloaded; ask where a processor would take more than an hour."""
     config = find_config(base)
-    work = guess_work(data.conversations, shorten_to_context(options.recipe, read_context(config)))
+    work = count_work(data.conversations, shorten_to_context(options.recipe, read_context(config)), base)
     device = choose_training_device(options.device)
     announce_time(base, config, device, work, options.device, shown_bytes(num_bytes))
 
@@ -123,7 +119,7 @@ def announce_time(
 ) -> None:
     """Print the time, and ask about a long run on a processor unless `wanted_device` says "cpu"."""
     speed = measure_speed(device, count_weights(config))
-    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
     if is_to_confirm(device, wanted_device, seconds):
         confirm_long_run(describe_long_run(base, seconds, work, speed, download))
     say(
@@ -139,7 +135,7 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
     checkpointing = run.options.activation_checkpointing
     is_cuda = run.device.kind == "cuda"
     assert run.base.folder is not None
-    config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material))
+    config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material), run.device)
     available = available_bytes(run.device)
     load, count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
     optimizer = FUSED_OPTIMIZER
@@ -160,25 +156,53 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
     return load.gradient_checkpointing, optimizer
 
 
-def guess_work(conversations: Sequence[Conversation], recipe: Recipe) -> Work:
-    """Estimate the work from the number of characters and turns, without a tokenizer."""
-    num_chars = sum(len(message["content"]) for talk in conversations for message in talk.messages)
-    num_turns = sum(len(talk.messages) for talk in conversations)
-    num_tokens = num_chars // CHARS_PER_TOKEN + TOKENS_PER_MARK * num_turns
-    return _guessed(num_tokens, sum(talk.num_replies for talk in conversations), recipe)
+def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: BaseModel) -> Work:
+    """Count the work with the base's tokenizer, or guess it from the characters while it is not on disk.
+
+    Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
+    """
+    held_out = hold_out(conversations)
+    lines = {*held_out.validation, *held_out.spread, *held_out.latest}
+    messages = [message for talk in conversations if talk.line_number not in lines for message in talk.messages]
+    texts = [message["content"] for message in messages]
+    tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
+    if tokenizer_path is not None and tokenizer_path.is_file():
+        from tokenizers import Tokenizer
+
+        with loading(base.name, "its tokenizer", "choose another base model, or download it again"):
+            tokenizer = Tokenizer.from_file(str(tokenizer_path))
+            lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    else:
+        lengths = [len(text) // CHARS_PER_TOKEN for text in texts]
+    supervised = sum(
+        length + 1  # and the end of the turn
+        for length, message in zip(lengths, messages, strict=True)
+        if message["role"] == "assistant" or recipe.train_on == "everyone"
+    )
+    num_replies = sum(talk.num_replies for talk in conversations)
+    return _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
 
 
 def work_of_replies(num_replies: int, recipe: Recipe) -> Work:
-    """Estimate the work for so many replies of the imitated person."""
-    return _guessed(TOKENS_PER_REPLY * num_replies, num_replies, recipe)
+    """Guess the work for so many replies of the imitated person."""
+    num_tokens = TOKENS_PER_REPLY * num_replies
+    return _plan(num_tokens, num_tokens // 2, num_replies, recipe)
 
 
-def _guessed(num_tokens: int, num_replies: int, recipe: Recipe) -> Work:
+def _plan(num_tokens: int, num_supervised: int, num_replies: int, recipe: Recipe) -> Work:
     num_epochs = choose_epochs(recipe, num_replies)
     step_tokens = choose_step_tokens(recipe, num_tokens, num_epochs)
     row_tokens, rows_per_step = split_step(step_tokens, recipe.max_length, world_size())
-    num_supervised = num_tokens if recipe.train_on == "everyone" else num_tokens // 2
-    return Work(max(1, num_tokens), num_supervised, GUESSED_FILL, 0, num_epochs, row_tokens, 0.5, rows_per_step)
+    return Work(
+        epoch_tokens=max(1, num_tokens),
+        epoch_supervised_tokens=num_supervised,
+        fill=USUAL_FILL,
+        num_steps=num_epochs * math.ceil(num_tokens / (USUAL_FILL * row_tokens * rows_per_step)),
+        num_epochs=num_epochs,
+        row_tokens=row_tokens,
+        supervised_share=USUAL_SUPERVISED_SHARE,
+        rows_per_step=rows_per_step,
+    )
 
 
 def measure_work(material: Material) -> Work:
@@ -201,7 +225,7 @@ def measure_work(material: Material) -> Work:
     )
 
 
-def load_of(recipe: Recipe, work: Work | None) -> Load:
+def load_of(recipe: Recipe, work: Work | None, device: Device) -> Load:
     """Return what decides the memory of one step; without data, rows are as long as `recipe` allows."""
     load = Load(
         row_tokens=recipe.max_length,
@@ -214,7 +238,8 @@ def load_of(recipe: Recipe, work: Work | None) -> Load:
     if recipe.train_on == "everyone":
         load = replace(load, supervised_share=1.0)
     if work is not None:
-        accumulates = work.rows_per_step > world_size()
+        # Captured rows on CUDA add to gradients that stay where they are.
+        accumulates = device.kind == "cuda" or work.rows_per_step > world_size()
         load = replace(
             load, row_tokens=work.row_tokens, supervised_share=work.supervised_share, accumulates=accumulates
         )
@@ -249,12 +274,12 @@ def check_run(
     """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError."""
     config = find_config(base)
     available = available_bytes(device)
-    load, count, training, chat = plan_memory(config, device, load_of(recipe, work), available, checkpointing)
+    load, count, training, chat = plan_memory(config, device, load_of(recipe, work, device), available, checkpointing)
     speed = measure_speed(device, count_weights(config))
     lines = [
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)} (nothing is loaded or downloaded)",
         f"  parameters  {count.total:,}; trained: {count.trainable:,} ({count.trainable_percent:.4f} %)",
-        *describe_work(config, device, work, recipe, speed, not load.gradient_checkpointing),
+        *describe_work(config, device, work, recipe, speed, not load.gradient_checkpointing, base.folder is None),
         _disk_line(base, count, output_dir),
         f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
         f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
@@ -266,7 +291,7 @@ def check_run(
     if notice:
         lines.append(f"  note        {notice}")
     if work is not None:
-        seconds = estimate_training_seconds(config, device, work, speed, load.gradient_checkpointing)
+        seconds = training_seconds(config, device, work, speed, load.gradient_checkpointing)
         if is_to_confirm(device, wanted_device, seconds):
             lines += [
                 "  But " + line.strip() if number == 0 else "  " + line
@@ -290,7 +315,7 @@ def describe_long_run(base: BaseModel, seconds: float, work: Work, speed: Speed,
     available = available_bytes(processor)
     faster = []
     for known in known_bases():
-        known_seconds = estimate_training_seconds(known.config, processor, work, speed)
+        known_seconds = training_seconds(known.config, processor, work, speed)
         fits = estimate_memory(known.config, processor, Load(row_tokens=work.row_tokens))[1].total <= available
         if known_seconds < seconds and fits:
             faster.append((known.name, known_seconds))
@@ -340,7 +365,13 @@ def available_bytes(device: Device) -> int:
 
 
 def describe_work(
-    config: Mapping[str, Any], device: Device, work: Work | None, recipe: Recipe, speed: Speed, keeps: bool
+    config: Mapping[str, Any],
+    device: Device,
+    work: Work | None,
+    recipe: Recipe,
+    speed: Speed,
+    keeps: bool,
+    is_guessed: bool,
 ) -> list[str]:
     """Return the lines of `--check` about tokens, steps and time; `keeps`: activations are kept."""
     if work is None:
@@ -350,24 +381,32 @@ def describe_work(
         ]
         return ["  tokens      not known (there is no data yet)", f"  time        {', '.join(times)}"]
     supervised_percent = 100 * work.epoch_supervised_tokens / work.epoch_tokens
-    if work.num_steps:
-        tokens = (
-            f"{work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
-            f"({supervised_percent:.0f} %); rows are {100 * work.fill:.0f} % full"
-        )
-        steps = [f"  steps       {work.num_steps:,} in up to {work.num_epochs} epochs"]
-    else:
-        tokens = f"about {work.epoch_tokens:,} per epoch, in up to {work.num_epochs} epochs (guessed: the base is not on disk)"
-        steps = []
+    tokens = (
+        f"about {work.epoch_tokens:,} per epoch, {work.epoch_supervised_tokens:,} of them supervised "
+        f"({supervised_percent:.0f} %)"
+    )
+    if is_guessed:
+        tokens += "; a guess: the base's tokenizer is not on disk"
+    steps = [f"  steps       about {work.num_steps:,} in up to {work.num_epochs} epochs"]
     time_line = (
         f"  time        {shown_time(config, device, work, speed, keeps)} for all epochs, after the base is loaded"
     )
     return [f"  tokens      {tokens}", *steps, time_line]
 
 
+def training_seconds(
+    config: Mapping[str, Any], device: Device, work: Work, speed: Speed, gradient_checkpointing: bool = True
+) -> float:
+    """Estimate how long all epochs take in the processes that were started: GPUs share the rows, one processor does not."""
+    seconds = estimate_training_seconds(
+        config, device, work, speed, gradient_checkpointing, is_captured=world_size() == 1
+    )
+    return seconds / world_size() if device.kind == "cuda" else seconds
+
+
 def shown_time(config: Mapping[str, Any], device: Device, work: Work, speed: Speed, keeps: bool) -> str:
     """Return the estimated time of training as messages show it: `about 2:10:00`."""
-    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
+    seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
     return f"about {shown_duration(seconds)}"
 
 

@@ -24,9 +24,13 @@ from common.compute_device import Device
 # H100 computed at 7.5 billion parameters (225 ms of 2,048 tokens with gradient checkpointing).
 TRAVERSALS = {"cuda": (5, 14), "mps": (5, 14), "cpu": (35, 40)}
 # Python's work for one layer in forward and backward pass, in calls of a tiny operation.
-CALLS_PER_LAYER = {"cuda": (1_500, 2_000), "mps": (1_500, 2_000), "cpu": (350, 600)}
+CALLS_PER_LAYER = {"cuda": (700, 3_600), "mps": (700, 3_600), "cpu": (350, 600)}
+
+# And for a row outside its layers: the loss, the optimizer, the Trainer's loop.
+CALLS_PER_ROW = 4_000
 
 MEASURED_TOKENS = {"cuda": 2048, "mps": 512, "cpu": 128}
+MIN_WIDTH = 256  # of the products: with less, calling them takes longer than computing them
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
 SAMPLED_TOKENS = 2 * 40  # written at each evaluation, one after the other
@@ -39,7 +43,7 @@ class Work:
     epoch_tokens: int
     epoch_supervised_tokens: int
     fill: float
-    num_steps: int  # 0: not known
+    num_steps: int
     num_epochs: int
     row_tokens: int  # of the longest row
     supervised_share: float  # of the row that has most
@@ -58,7 +62,7 @@ class Speed:
 def measure_speed(device: Device, weights: Weights) -> Speed:
     """Measure the three kinds of work on `device` with the widths of this base; takes half a second."""
     tokens = MEASURED_TOKENS[device.kind]
-    width = max(64, round(weights.largest**0.5) // 64 * 64)
+    width = max(MIN_WIDTH, round(weights.largest**0.5) // 64 * 64)
     left, right = (torch.ones(rows, width, device=device.name, dtype=device.dtype) for rows in (tokens, width))
     product, tiny = torch.empty_like(left), torch.ones(1, device=device.name)
     # Of one row through the widest layer, so that a processor's cache does not hold it.
@@ -109,12 +113,12 @@ def estimate_training_seconds(
     work: Work,
     speed: Speed,
     gradient_checkpointing: bool = True,
-    is_captured: bool = False,
+    is_captured: bool = True,
     rank: int = DEFAULT_RECIPE.rank,
 ) -> float:
     """Estimate how long all epochs take, with their evaluations; `config`: of `config.json`.
 
-    `is_captured`: a captured step is replayed, so a GPU does not wait for Python.
+    `is_captured`: on CUDA, training replays the layers of a row as captured graphs, so that they do not wait for Python.
     """
     weights = count_weights(config)
     num_layers = _count_layers(config)
@@ -137,7 +141,9 @@ def estimate_training_seconds(
         waiting = calls * speed.call_seconds
         if device.kind == "cpu":
             return computing + waiting
-        return computing if is_captured else max(computing, waiting)
+        if device.kind == "cuda" and is_captured and has_backward:
+            return computing + CALLS_PER_ROW * rows * speed.call_seconds
+        return max(computing, waiting)
 
     rows = max(1.0, work.epoch_tokens / (work.fill * work.row_tokens))
     epoch = seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, num_forward, True)

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 import time
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from known_bases import known_bases
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from peft import get_peft_model
 from qlora_model import enable_gradient_checkpointing, load_quantized_base
-from transformers import PreTrainedConfig, set_seed
+from transformers import AutoConfig, PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device
 
@@ -174,8 +173,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=ROW_TOKENS, metavar="N", help="default: %(default)s")
     parser.add_argument("--kernels", default="peft,lora_liger", help="variants whose kernels are shown")
     options = parser.parse_args()
-    config = deepcopy(next(known.config for known in known_bases() if known.name == BASE_NAME))
-    config.num_hidden_layers, config.vocab_size = 1, 512
+    known = next(known for known in known_bases() if known.name == BASE_NAME)
+    config = AutoConfig.for_model(**{**known.config, "num_hidden_layers": 1, "vocab_size": 512})
     if not torch.cuda.is_available():
         print("benchmark_layer_gpu: no CUDA card here, a tiny shape on the processor", file=sys.stderr)
         config.update(TINY)
