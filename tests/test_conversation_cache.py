@@ -35,7 +35,7 @@ class Ids:
         return token_id == END_ID
 
     def __call__(self, input_ids, scores, **_kwargs):
-        return torch.zeros(1, dtype=torch.bool)
+        return torch.zeros(1, dtype=torch.bool, device=input_ids.device)
 
 
 def reply_ids(cache, prompt_ids, sampling, seed=0):

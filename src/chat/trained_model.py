@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fewer_kernels import fuse_norms, join_adapter_products
+from joint_adapter import join_adapter_products
 from peft import PeftModel, get_peft_model_state_dict
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
@@ -33,6 +33,7 @@ from common.compute_device import (
     look_at_machine,
     make_quantization_config,
 )
+from common.fused_norms import fuse_norms
 from common.model_folder import ADAPTER_NAME, Sampling
 from common.outside_files import loading
 from common.script import ScriptError, shown_path

@@ -171,8 +171,9 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     compute_loss_in_blocks(base_model)
     if run.device.kind == "cuda":
         from fused_lora import fuse_lora
-        from fused_norms import fuse_norms
         from liger_kernels import apply_liger_kernels, has_liger
+
+        from common.fused_norms import fuse_norms
 
         fuse_lora(model)
         fault = apply_liger_kernels(base_model) if has_liger() else None

@@ -23,11 +23,13 @@ from unittest import mock
 import torch
 from benchmark_chat import HISTORY_TOKENS, first_token_times
 from conversation_cache import GrowingCache, StaticCache
-from fewer_kernels import fuse_norms, join_adapter_products
+from joint_adapter import join_adapter_products
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
 from trained_model import TrainedModel, load_trained_model
 from writing_style.model_replies import BatchGeneration
+
+from common.fused_norms import fuse_norms
 
 REPLY_TOKENS = 128
 STEPS = 100

@@ -1,7 +1,7 @@
 """One decoder layer in 4 bits with LoRA: how long the card is busy with its forward and backward pass, by kernels.
 
 The layer has the default base's shape and random weights; no base is needed. Each variant is named by what differs from
-peft's layers and the library's (PARTS in benchmark_training_gpu), `peft` is without any. Its outputs and gradients are
+peft's layers and the library's (WORDS), `peft` is without any. Its outputs and gradients are
 compared with those of `peft`. Each prints a line of JSON; the kernels follow as a table.
 
 Run     python3 tests/benchmarks/benchmark_layer_gpu.py
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark_training_gpu import BASE_NAME, PARTS, ROW_TOKENS, SEED, fused, lora_config, write_random_base
+from benchmark_training_gpu import BASE_NAME, ROW_TOKENS, SEED, fused, lora_config, write_random_base
 from known_bases import known_bases
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from peft import get_peft_model
@@ -44,6 +44,13 @@ VARIANTS = (
     "keep",
     "lora_liger_keep",
 )
+WORDS = {
+    "lora": "fused LoRA",
+    "unpacked": "fused LoRA that keeps the unpacked weights until the backward pass; not with `keep`",
+    "norms": "norms by torch's own kernel, also instead of Liger's",
+    "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
+    "keep": "activations kept",
+}
 SEGMENT_TOKENS = 128
 WARM_UPS, TIMED, PROFILED = 3, 10, 4
 TOP_KERNELS = 25
@@ -168,7 +175,7 @@ def main() -> None:
     """Print a line of JSON for each variant; one that fails says why, and the next one runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--variants", default=",".join(VARIANTS), help="default: %(default)s; words: " + ", ".join(PARTS)
+        "--variants", default=",".join(VARIANTS), help="default: %(default)s; words: " + ", ".join(WORDS)
     )
     parser.add_argument("--tokens", type=int, default=ROW_TOKENS, metavar="N", help="default: %(default)s")
     parser.add_argument("--kernels", default="peft,lora_liger", help="variants whose kernels are shown")

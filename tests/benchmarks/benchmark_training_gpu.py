@@ -34,10 +34,9 @@ from benchmark_training import SEED, lora_config, make_conversations, our_traine
 from captured_decoder import MIN_ROWS, capture_decoder, choose_shape, find_hindrance
 from fake_training_step import build_empty_model
 from fused_lora import fuse_lora
-from fused_norms import fuse_norms
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
-from liger_kernels import apply_liger_kernels
+from liger_kernels import apply_liger_kernels, has_liger
 from memory_estimate import GIB, estimate_memory
 from model_shape import Load
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
@@ -49,6 +48,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device
+from common.fused_norms import fuse_norms
 
 BASE_NAME = "yam-peleg/Hebrew-Mistral-7B"
 NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
@@ -62,19 +62,17 @@ PARTS = {
     "keep": "activations kept",
     "eager": "no CUDA graphs",
     "paged": "the paged 8-bit optimizer",
-    "lora": "fused LoRA",
+    "nolora": "peft's LoRA layers",
+    "nonorms": "the library's norms, or Liger's",
+    "noliger": "the library's rotary embeddings and SwiGLU",
     "unpacked": "fused LoRA that keeps the unpacked weights of a block until its backward pass; not with `keep`",
-    "norms": "norms by torch's own kernel, also instead of Liger's",
-    "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
 }
 ARMS = {
     "ours": "ours, LoRA on the head too, gradient checkpointing",
     "ours_keep": "ours, LoRA on the head too, activations kept",
     "ours_seven": "ours, seven projections, gradient checkpointing",
     "ours_seven_keep": "ours, seven projections, activations kept",
-    "ours_eager": "as `ours`, no CUDA graphs",
-    "ours_paged": "as `ours`, the paged 8-bit optimizer",
-    "ours_eager_paged": "as `ours`, neither",
+    "ours_seven_eager_paged_nolora_nonorms_noliger": "ours, seven projections, none of the parts",
     "trl": "TRL, packing, seven projections, gradient checkpointing",
     "trl_liger": "the same with Liger kernels",
 }
@@ -141,7 +139,7 @@ class Benchmark:
     def measure(self, arm: str, is_profiled: bool = False) -> dict[str, Any]:
         """Train one epoch and return what was measured: tokens a second, and on a card the peak of its memory."""
         parts = parts_of(arm)
-        with fused(model := self._make_model(arm), parts or set()):
+        with fused(model := self._make_model(arm), kernels_of(parts)):
             measured = self._measure(arm, model, is_profiled)
         self._loaded = (self._kind_of(arm), model.unload())
         return measured
@@ -288,6 +286,14 @@ def parts_of(arm: str) -> set[str] | None:
     """Return which PARTS the name of an arm of ours has; None for the others."""
     kind, *parts = arm.split("_")
     return set(parts) if kind == "ours" else None
+
+
+def kernels_of(parts: set[str] | None) -> set[str]:
+    """Return what `fused` is to replace in an arm with these PARTS."""
+    if parts is None:
+        return set()
+    installed = {"lora", "norms", *(["liger"] if has_liger() else [])}
+    return {word for word in installed if f"no{word}" not in parts} | (parts & {"unpacked"})
 
 
 def most_supervised_share(conversations: Conversations, row_tokens: int) -> float:

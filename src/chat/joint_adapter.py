@@ -1,8 +1,7 @@
-"""The same layers in fewer kernels: a decoding step on a fast card is little else than small kernels.
+"""The adapter in fewer kernels: a decoding step on a fast card is little else than small kernels.
 
 Beside each 4-bit layer, the library casts the input to the adapter's float32 and back, copies, scales and adds, each in
-a kernel of its own; here two products remain. A norm takes eight kernels there and one here. Loading is left to
-`trained_model`.
+a kernel of its own; here two products remain. Loading is left to `trained_model`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from peft.tuners.lora import LoraLayer
 
 # Layers of one parent that get the same input, in the order of their calls.
 SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-
-# Norms that multiply by their weight and nothing else; Gemma's add 1 to it.
-PLAIN_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 
 
 def join_adapter_products(model: torch.nn.Module, dtype: torch.dtype) -> int:
@@ -37,17 +33,6 @@ def join_adapter_products(model: torch.nn.Module, dtype: torch.dtype) -> int:
                 layer.forward = _make_forward(layer, product, number, dtype)
                 num_joined += 1
     return num_joined
-
-
-def fuse_norms(model: torch.nn.Module) -> int:
-    """Let the plain RMS norms of `model` compute in one kernel; return their number.
-
-    A result in 16 bits is rounded once instead of twice.
-    """
-    norms: list[Any] = [layer for layer in model.modules() if type(layer).__name__ in PLAIN_NORMS]
-    for norm in norms:
-        norm.forward = _make_norm_forward(norm)
-    return len(norms)
 
 
 def is_plain(layer: Any) -> bool:
@@ -101,12 +86,5 @@ def _make_forward(
             return result
         flat = result.view(-1, result.shape[-1])
         return torch.addmm(flat, product.part(number, states).to(flat.dtype), scaled.to(flat.dtype)).view_as(result)
-
-    return forward
-
-
-def _make_norm_forward(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(states: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
     return forward
