@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from known_bases import find_config, known_bases
 from memory_estimate import estimate_memory
 from model_shape import Load, ParameterCount
 from prepared_run import find_checkpoint, prepare_run, with_optimizer
-from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER, choose_optimizer
+from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER
 from training_options import parse_options
 from training_time import Work
 
@@ -138,9 +139,17 @@ def test_the_run_is_refused_before_its_first_step(disk, tmp_path, run):
 
 
 def test_the_optimizer_is_paged_only_where_its_states_have_no_room():
-    more_bytes = 6 * COUNT.trainable  # 8 bytes a parameter instead of 2
-    assert choose_optimizer(COUNT.trainable, free_bytes=more_bytes) == FUSED_OPTIMIZER
-    assert choose_optimizer(COUNT.trainable, free_bytes=more_bytes - 20_000_000) == PAGED_OPTIMIZER
+    config = find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None))
+    card = Device("cuda:0", torch.bfloat16, is_quantized=True)
+    load = load_of(DEFAULT_RECIPE, None, card)
+    assert load.is_captured and load.optimizer == PAGED_OPTIMIZER
+    paged = estimate_memory(config, card, load)[1].total
+    fused = estimate_memory(config, card, replace(load, optimizer=FUSED_OPTIMIZER))[1].total
+    for available, expected in ((fused / 0.9 + 1e7, FUSED_OPTIMIZER), (fused / 0.9 - 1e7, PAGED_OPTIMIZER)):
+        planned, _count, training, _chat = plan_memory(config, card, load, int(available))
+        assert (planned.optimizer, planned.gradient_checkpointing) == (expected, True)
+        assert training.total == (fused if expected == FUSED_OPTIMIZER else paged)
+    assert plan_memory(config, card, load, int(1e12), optimizer=PAGED_OPTIMIZER)[0].optimizer == PAGED_OPTIMIZER
 
 
 @pytest.mark.parametrize("optimizer", [PAGED_OPTIMIZER, None])

@@ -12,6 +12,7 @@ from model_shape import Load
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
+from recipes import PAGED_OPTIMIZER
 from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from common.base_model_files import BaseModel
@@ -81,6 +82,7 @@ MEASURED_ON_H100 = {True: 5.80, False: 17.45 - 32 * 2048 * 12_288 / GIB}
 @pytest.mark.parametrize("gradient_checkpointing", [True, False])
 def test_estimate_is_at_most_5_percent_above_what_a_card_took_and_never_below(gradient_checkpointing):
     load = Load(supervised_share=0.6, gradient_checkpointing=gradient_checkpointing, accumulates=False)
+    load = dataclasses.replace(load, optimizer=PAGED_OPTIMIZER)
     training = estimate_memory(find_config(DEFAULT_BASE), GPU, load, Kernels())[1]
     estimated = (training.total - training.libraries) / GIB
     assert 1 <= estimated / MEASURED_ON_H100[gradient_checkpointing] <= 1.05

@@ -33,11 +33,9 @@ from model_shape import Load, ParameterCount, read_context
 from processes import local_world_size, say, warn, world_size
 from recipes import (
     FUSED_OPTIMIZER,
-    OPTIMIZER_BYTES,
     PAGED_OPTIMIZER,
     Recipe,
     choose_epochs,
-    choose_optimizer,
     choose_step_tokens,
     shorten_to_context,
     split_step,
@@ -132,28 +130,19 @@ def choose_by_memory(run: Run, checkpoint: Path | None) -> tuple[bool, str]:
 
     Raises ScriptError if training does not fit either way. A resumed run keeps the optimizer of `checkpoint`.
     """
-    checkpointing = run.options.activation_checkpointing
-    is_cuda = run.device.kind == "cuda"
     assert run.base.folder is not None
     config, load = find_config(run.base), load_of(run.recipe, measure_work(run.material), run.device)
-    available = available_bytes(run.device)
-    load, count, training, _chat = plan_memory(config, run.device, load, available, checkpointing)
-    optimizer = FUSED_OPTIMIZER
-    if checkpoint is not None:  # the states of one are not those of the other
-        former = PAGED_OPTIMIZER if is_cuda else FUSED_OPTIMIZER  # of checkpoints that do not name it
-        optimizer = read_run_facts(checkpoint).get("optimizer", former)
-    elif is_cuda and world_size() > 1:
-        optimizer = PAGED_OPTIMIZER  # two cards with different room would choose differently
-    elif is_cuda:
-        free_bytes = int(SHARE_FOR_KEEPING["cuda"] * available) - training.total
-        optimizer = choose_optimizer(count.trainable, free_bytes)
-    training = replace(training, optimizer=math.ceil(count.trainable * OPTIMIZER_BYTES[optimizer]))
+    available, checkpointing = available_bytes(run.device), run.options.activation_checkpointing
+    optimizer = None
+    if checkpoint is not None:  # the states of one are not those of the other; older checkpoints do not name it
+        optimizer = read_run_facts(checkpoint).get("optimizer", load.optimizer)
+    load, _count, training, _chat = plan_memory(config, run.device, load, available, checkpointing, optimizer)
     say(
         f"Memory: training takes about {shown_gib(training.total)}, {run.device.name} has {shown_gib(available)} free\n"
         f"  {shown_keeping(load)}"
     )
     refuse_what_does_not_fit(run.base, config, run.device, load, training, available)
-    return load.gradient_checkpointing, optimizer
+    return load.gradient_checkpointing, load.optimizer
 
 
 def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: BaseModel) -> Work:
@@ -222,6 +211,7 @@ def measure_work(material: Material) -> Work:
         row_tokens=longest,
         supervised_share=max(num_supervised for _, num_supervised in rows) / longest,
         rows_per_step=material.schedule.rows_per_step,
+        has_held_out=material.held_out is not None,
     )
 
 
@@ -238,27 +228,47 @@ def load_of(recipe: Recipe, work: Work | None, device: Device) -> Load:
     if recipe.train_on == "everyone":
         load = replace(load, supervised_share=1.0)
     if work is not None:
-        # Captured rows on CUDA add to gradients that stay where they are.
-        accumulates = device.kind == "cuda" or work.rows_per_step > world_size()
         load = replace(
-            load, row_tokens=work.row_tokens, supervised_share=work.supervised_share, accumulates=accumulates
+            load,
+            row_tokens=work.row_tokens,
+            supervised_share=work.supervised_share,
+            accumulates=work.rows_per_step > world_size(),
         )
+    if device.kind == "cuda":
+        load = replace(load, optimizer=PAGED_OPTIMIZER)
+    if device.kind == "cuda" and world_size() == 1:  # captured rows add to gradients that stay where they are
+        load = replace(load, is_captured=True, accumulates=True)
     return load
 
 
 def plan_memory(
-    config: Mapping[str, Any], device: Device, load: Load, available: int, checkpointing: str = "auto"
+    config: Mapping[str, Any],
+    device: Device,
+    load: Load,
+    available: int,
+    checkpointing: str = "auto",
+    optimizer: str | None = None,
 ) -> tuple[Load, ParameterCount, MemoryEstimate, MemoryEstimate]:
-    """Choose gradient checkpointing: `checkpointing` is "on", "off", or "auto", which uses it only where memory is short.
+    """Choose gradient checkpointing and the optimizer by the memory that is there.
 
-    Returns `load` with the choice, the number of parameters, and the memory of training and of a chat.
+    `checkpointing` is "on", "off", or "auto", which uses it only where memory is short; `optimizer` is None for the
+    faster one that fits. Returns `load` with the choices, the number of parameters, and the memory of training and of a
+    chat.
     """
-    if checkpointing != "on":
-        kept = replace(load, gradient_checkpointing=False)
-        count, training, chat = estimate_memory(config, device, kept)
-        if checkpointing == "off" or training.total <= SHARE_FOR_KEEPING[device.kind] * available:
-            return kept, count, training, chat
-    return load, *estimate_memory(config, device, load)
+    comfortable = SHARE_FOR_KEEPING[device.kind] * available
+    if optimizer is not None:
+        load = replace(load, optimizer=optimizer)
+    chosen = load if checkpointing == "on" else replace(load, gradient_checkpointing=False)
+    estimates = estimate_memory(config, device, chosen)
+    if checkpointing == "auto" and estimates[1].total > comfortable:
+        chosen = load
+        estimates = estimate_memory(config, device, chosen)
+    if optimizer is None and world_size() == 1:  # cards with different room would choose differently
+        faster = replace(chosen, optimizer=FUSED_OPTIMIZER)
+        estimates_of_faster = estimate_memory(config, device, faster)
+        if estimates_of_faster[1].total <= comfortable:
+            return faster, *estimates_of_faster
+    return chosen, *estimates
 
 
 def check_run(

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from model_shape import Load, ModelShape, ParameterCount, Weights, read_shape
-from recipes import choose_block_positions
+from recipes import OPTIMIZER_BYTES, choose_block_positions
 
 from common.compute_device import Device
 from common.outside_files import loading
@@ -23,14 +24,17 @@ MIB = 2**20
 
 # NF4 with double quantization: half a byte per weight, one byte of scale per 64 weights, four bytes per 256 scales.
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
-# Per trained parameter. 8-bit Adam: two states of one byte each, and a scale of four bytes per 256 values.
-OPTIMIZER_BYTES = {"cuda": 2 * (1 + 4 / 256), "mps": 8, "cpu": 8}
 # Before the first tensor: CUDA, cuBLAS and the libraries; on a CPU, Python with torch and transformers.
 CUDA_CONTEXT_BYTES = int(0.6 * GIB)
 CPU_LIBRARIES_BYTES = int(0.8 * GIB)
 # The CUDA allocator does not split off a rest of up to 1 MiB. Measured with activations kept at 7.5 billion parameters
 # (about 400 large tensors): 0.32 GiB more than their sizes.
 LARGE_TENSORS_PER_LAYER = 12
+# What CUDA graphs take beside the tensors of their kernels: the matrix library's workspaces of a second stream, and the rest
+# of blocks that are reserved whole. An H200 took 0.3 GiB more than the same step without graphs needs in parts.
+GRAPHS_BYTES = 192 * MIB
+# The attention's gradient sums up in fp32, over each segment rounded up to 128 tokens; segments have about 100.
+ATTENTION_ROUNDING = 2.3
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Kernels:
 
 def kernels_of(device: Device) -> Kernels:
     """Return what training uses on `device`."""
-    return Kernels(are_norms_fused=device.kind == "cuda")
+    is_cuda = device.kind == "cuda"
+    return Kernels(are_norms_fused=is_cuda, is_swiglu_fused=is_cuda and find_spec("liger_kernel") is not None)
 
 
 def shown_gib(num_bytes: int) -> str:
@@ -122,7 +127,7 @@ def estimate_memory(
     training = MemoryEstimate(
         **shared,
         unpacking=unpacked * device.dtype.itemsize,
-        optimizer=math.ceil(trainable * OPTIMIZER_BYTES[device.kind]),
+        optimizer=math.ceil(trainable * OPTIMIZER_BYTES[load.optimizer]),
         activations=training_peak,
     )
     chat_unpacking = weights.largest * device.dtype.itemsize if device.is_quantized else 0
@@ -152,9 +157,11 @@ def count_training_step(shape: ModelShape, device: Device, load: Load, kernels: 
         between = max(between, gradients)
     in_backward = size * tokens * (hidden + inner)
     last_norm = tokens * (_bytes_of_norm(hidden, device, kernels) + size * hidden)
-    total = (
-        num_kept_layers * kept + between + copies + max(in_backward, _bytes_of_loss(shape, device, load)) + last_norm
-    )
+    of_loss = _bytes_of_loss(shape, device, load)
+    if load.is_captured:  # the graphs' memory is theirs alone: the loss has its own, and rows go in and out by copies
+        in_backward += of_loss + 2 * size * tokens * hidden + GRAPHS_BYTES
+        in_backward += round(4 * ATTENTION_ROUNDING * tokens * shape.query_size)
+    total = num_kept_layers * kept + between + copies + max(in_backward, of_loss) + last_norm
     if device.kind == "cuda":
         num_tensors = LARGE_TENSORS_PER_LAYER * num_kept_layers
         total += MIB * (num_tensors + (shape.num_layers if load.gradient_checkpointing else 0))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from recipes import FUSED_OPTIMIZER
 
 # Of each family: whether q, k and v have a bias, and whether each head of q and k has a norm of its own.
 FAMILIES = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
@@ -70,6 +71,8 @@ class Load:
     adapter_dtype: torch.dtype = torch.float32
     gradient_checkpointing: bool = True
     accumulates: bool = True  # several rows make a step: the gradients of the adapter stay between them
+    is_captured: bool = False  # forward and backward pass are CUDA graphs (captured_decoder)
+    optimizer: str = FUSED_OPTIMIZER
     chat_tokens: int = 2048  # the context of a chat
 
 

@@ -79,12 +79,6 @@ def choose_step_tokens(recipe: Recipe, num_tokens: int, num_epochs: int) -> int:
     )
 
 
-def choose_optimizer(num_trained: int, free_bytes: int) -> str:
-    """Return the optimizer for a card on which training with the 8-bit one leaves `free_bytes`."""
-    more_bytes = num_trained * (OPTIMIZER_BYTES[FUSED_OPTIMIZER] - OPTIMIZER_BYTES[PAGED_OPTIMIZER])
-    return FUSED_OPTIMIZER if more_bytes <= free_bytes else PAGED_OPTIMIZER
-
-
 def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[int, int]:
     """Return (tokens per row, rows per step): as few rows as `max_length` allows, the same number for each process.
 

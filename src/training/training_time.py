@@ -48,6 +48,7 @@ class Work:
     row_tokens: int  # of the longest row
     supervised_share: float  # of the row that has most
     rows_per_step: int = 1
+    has_held_out: bool = True  # conversations that are measured, and replied to, several times an epoch
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def estimate_training_seconds(
     epoch = seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, num_forward, True)
     reading = HELD_OUT_SHARE * seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, 1, False)
     writing = seconds_of(SAMPLED_TOKENS, SAMPLED_TOKENS, SAMPLED_TOKENS, 1, False)
-    num_evaluations = EVALUATIONS_PER_EPOCH * work.num_epochs + 1
+    num_evaluations = EVALUATIONS_PER_EPOCH * work.num_epochs + 1 if work.has_held_out else 0
     return work.num_epochs * epoch + num_evaluations * (reading + writing)
 
 

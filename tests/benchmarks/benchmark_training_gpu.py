@@ -37,7 +37,7 @@ from fused_lora import fuse_lora
 from head_loss import compute_loss_in_blocks
 from known_bases import known_bases
 from liger_kernels import apply_liger_kernels, has_liger
-from memory_estimate import GIB, estimate_memory
+from memory_estimate import GIB, Kernels, estimate_memory
 from model_shape import Load
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import plan_schedule
@@ -169,7 +169,7 @@ class Benchmark:
             measured["peak_gib"] = round((torch.cuda.max_memory_allocated() + graph_bytes) / GIB, 3)
             measured["reserved_gib"] = round(torch.cuda.max_memory_reserved() / GIB, 3)
         if parts is not None and "seven" not in parts:
-            estimated = self.estimate(gradient_checkpointing="keep" not in parts)
+            estimated = self.estimate(parts)
             measured["estimated_gib"] = round(estimated / GIB, 3)
         if captured is not None:
             measured["capture"] = {
@@ -197,14 +197,18 @@ class Benchmark:
             lengths += own
         return choose_shape(lengths, rows * MIN_ROWS, self.row_tokens)
 
-    def estimate(self, gradient_checkpointing: bool) -> int:
+    def estimate(self, parts: set[str]) -> int:
         """Return the estimated peak in bytes, as the card's own count has it: without the libraries' context."""
         load = Load(
             row_tokens=self.row_tokens,
             supervised_share=most_supervised_share(self.conversations, self.row_tokens),
-            gradient_checkpointing=gradient_checkpointing,
+            gradient_checkpointing="keep" not in parts,
+            is_captured=self.device.kind == "cuda" and "eager" not in parts,
+            optimizer=PAGED_OPTIMIZER if "paged" in parts else FUSED_OPTIMIZER,
         )
-        training = estimate_memory(self.config.to_dict(), self.device, load)[1]
+        words = kernels_of(parts)
+        kernels = Kernels("norms" in words, "liger" in words, "unpacked" in words)
+        training = estimate_memory(self.config.to_dict(), self.device, load, kernels)[1]
         return training.total - training.libraries
 
     def forget_base(self) -> None:
