@@ -64,8 +64,8 @@ def test_captured_steps_of_a_batch_give_the_logits_of_one_pass_over_each_row(tin
                     whole = torch.tensor([[*prompt, *ids[:number]]], device="cuda")
                     with torch.no_grad():
                         expected = trained.model(input_ids=whole).logits[0, -1].float()
-                    difference = (decoder.logits[row] - expected).abs().max() / expected.std()
-                    assert difference <= 2e-3, (is_tuned, number, row)
+                    difference = (decoder.logits[row] - expected).norm() / (expected - expected.mean()).norm()
+                    assert difference <= 1e-2, (is_tuned, number, row)
                 decoder.step(torch.tensor([ids[number] for ids in drawn], device="cuda"))
     assert decoder.why_direct is None and len(decoder.graphs) == 2
 

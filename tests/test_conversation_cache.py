@@ -111,6 +111,27 @@ def test_positions_that_depend_on_the_length_are_refused_by_name(tiny_model, rop
         config.rope_parameters = before
 
 
+class WronglyMasked(StaticDecoder):
+    """Sees one place too many: its own future."""
+
+    def _make_masks(self, places, num_visible):
+        return super()._make_masks(places + 1, num_visible)
+
+
+class WronglyPlaced(StaticDecoder):
+    """Forgets the padding before a row."""
+
+    def _positions(self, places):
+        return places[None].expand(self.num_rows, -1) if len(places) == 1 else super()._positions(places)
+
+
+@pytest.mark.parametrize(("wrong", "num_rows"), [(WronglyMasked, 1), (WronglyMasked, 3), (WronglyPlaced, 3)])
+def test_a_step_that_differs_from_the_library_s_pass_is_refused(tiny_model, wrong, num_rows):
+    StaticDecoder(tiny_model.model, num_rows, 64)
+    with pytest.raises(NotStatic, match="differs from one pass"):
+        wrong(tiny_model.model, num_rows, 64)
+
+
 def test_a_processor_keeps_the_library_s_way(tiny_model):
     cache = open_cache(tiny_model)
     assert isinstance(cache, GrowingCache) and cache.why_direct is None
