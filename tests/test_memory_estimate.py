@@ -74,6 +74,20 @@ def test_estimate_agrees_with_a_real_step_of_the_real_quantized_model(tiny_base_
     assert estimated == pytest.approx(meter.peak, rel=0.1)
 
 
+# Peaks of captured steps on an H200, in GiB, with all kernels of ours and Liger's and the fused optimizer (otherwise as
+# below).
+MEASURED_CAPTURED = {True: 6.976, False: 15.916 - 32 * 2048 * 12_288 / GIB}
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [True, False])
+def test_estimate_of_captured_steps_is_at_most_5_percent_above_and_never_below(gradient_checkpointing):
+    load = Load(supervised_share=0.6, gradient_checkpointing=gradient_checkpointing, is_captured=True)
+    kernels = Kernels(are_norms_fused=True, is_swiglu_fused=True)
+    training = estimate_memory(find_config(DEFAULT_BASE), GPU, load, kernels)[1]
+    estimated = (training.total - training.libraries) / GIB
+    assert 1 <= estimated / MEASURED_CAPTURED[gradient_checkpointing] <= 1.05
+
+
 # Peaks that torch's allocator counted on an H100 at 2,048 tokens, in GiB, with the library's norms. With activations kept,
 # attention read keys and values repeated for all heads there (12 KiB a token and layer), which it does no more.
 MEASURED_ON_H100 = {True: 5.80, False: 17.45 - 32 * 2048 * 12_288 / GIB}
@@ -127,14 +141,15 @@ def test_what_needs_more_is_estimated_to_need_more():
 
 def test_default_base_fits_an_8_gb_card_at_2048_tokens():
     config = find_config(DEFAULT_BASE)
-    count, training, chat = estimate_memory(config, GPU, Load())
+    load = Load(optimizer=PAGED_OPTIMIZER, is_captured=True)
+    count, training, chat = estimate_memory(config, GPU, load)
     assert (count.trainable, count.total) == (86_065_184, 7_589_949_472)
     assert training.weights_4bit / GIB == pytest.approx(3.353, abs=0.001)
     assert training.weights_other / GIB == pytest.approx(0.977, abs=0.001)
-    assert training.total <= 6.9 * GIB
-    every_token_learnt = estimate_memory(config, GPU, Load(supervised_share=1.0))[1]
+    assert training.total <= 7.2 * GIB
+    every_token_learnt = estimate_memory(config, GPU, dataclasses.replace(load, supervised_share=1.0))[1]
     assert every_token_learnt.total == pytest.approx(training.total, rel=0.01)  # the loss is taken in blocks
     assert smallest_card_gib(training.total) == 8
     assert chat.total < training.total
-    low_memory = estimate_memory(config, GPU, Load(adapter_dtype=torch.bfloat16))[1]
+    low_memory = estimate_memory(config, GPU, dataclasses.replace(load, adapter_dtype=torch.bfloat16))[1]
     assert low_memory.total < training.total

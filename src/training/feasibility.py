@@ -367,8 +367,10 @@ def shown_keeping(load: Load) -> str:
 def available_bytes(device: Device) -> int:
     """Return the free memory of the device; several processes on one processor share it equally."""
     if device.kind == "cuda":
-        free_bytes, _total = torch.cuda.mem_get_info(device.name)
-        return free_bytes
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device.name)
+        # The process may have been given a part of the card.
+        own_bytes = torch.cuda.get_per_process_memory_fraction(device.name) * total_bytes
+        return min(free_bytes, int(own_bytes))
     if device.kind == "mps":
         return int(torch.mps.recommended_max_memory())
     return int(psutil.virtual_memory().available) // local_world_size()

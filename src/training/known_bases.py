@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import torch
-from memory_estimate import GIB, estimate_memory, shown_gib
+from memory_estimate import GIB, Kernels, estimate_memory, shown_gib
 from model_shape import Load
+from recipes import PAGED_OPTIMIZER
 
 from common.base_model_files import BaseModel, fetch_config, read_json_object
 from common.compute_device import Device
@@ -69,16 +70,18 @@ def smallest_card_gib(needed_bytes: int) -> int | None:
 def make_base_table() -> str:
     """Return the README's table of bases as Markdown, computed by the estimate that `--check` uses.
 
-    Training: rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters. Chat: a context of 2,048 tokens.
+    Training: rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters, the optimizer for cards that are
+    short of memory, no optional kernels. Chat: a context of 2,048 tokens.
     """
     gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
+    load, kernels = Load(is_captured=True, optimizer=PAGED_OPTIMIZER), Kernels(are_norms_fused=True)
     lines = [
         "| base model | languages | licence | parameters | download | training, 2,048 / 512 tokens a row | chat | card from |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for known in known_bases():
-        count, training, chat = estimate_memory(known.config, gpu, Load())
-        short_rows = estimate_memory(known.config, gpu, Load(row_tokens=512))[1]
+        count, training, chat = estimate_memory(known.config, gpu, load, kernels)
+        short_rows = estimate_memory(known.config, gpu, replace(load, row_tokens=512), kernels)[1]
         num_parameters = count.total - count.trainable
         lines.append(
             f"| [{known.name}]({known.source}) | {known.languages} | {known.license} | {num_parameters / 1e9:.2f} B "
