@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from conversation_cache import GrowingCache, StaticCache
 from live_conversation import Conversation, MessageTooLong
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
@@ -52,10 +53,13 @@ def carry_out(conversation, operation, seed):
     return reply.text, reply.ending, conversation.messages[-1].get("ids")
 
 
+@pytest.mark.parametrize("kind", [GrowingCache, StaticCache])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
-def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed):
+def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed, kind):
     greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
-    reusing, encoding_again = (Conversation(tiny_model, seed=0, sampling=greedy) for _ in range(2))
+    reusing, encoding_again = (
+        Conversation(tiny_model, seed=0, sampling=greedy, cache=cache(tiny_model)) for cache in (kind, GrowingCache)
+    )
     rng = random.Random(seed)
     for step in range(30):
         operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])

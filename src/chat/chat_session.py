@@ -180,6 +180,8 @@ class ChatSession:
             f"tokens/s, ending: {reply.ending}\n"
             f"context: {self._conversation.num_prompt_tokens:,} of {self._conversation.trained.context_tokens:,} tokens"
         )
+        if self._conversation.cache.why_direct:
+            show_notice(f"steps launched one by one, not as a CUDA graph: {self._conversation.cache.why_direct}")
 
     def _save(self, argument: str) -> None:
         path = typed_path(argument)

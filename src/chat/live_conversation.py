@@ -1,8 +1,8 @@
 """A conversation with the trained model that does not encode its history again for each reply.
 
-It keeps one key/value cache. For each reply, the new prompt is compared with the cached token ids: the cache is cut
-back to the part they share, and only the rest is encoded. New messages, undo, edits and dropped turns need no more.
-Input and output are left to `chat_session`.
+For each reply, the new prompt is compared with the cached token ids: the cache is cut back to the part they share, and
+only the rest is encoded. New messages, undo, edits and dropped turns need no more.
+The cache itself is left to `conversation_cache`, input and output to `chat_session`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from conversation_cache import GrowingCache, StaticCache, open_cache
 from reply_stream import ReplyStream
 from trained_model import TrainedModel
-from transformers import DynamicCache
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.model_folder import Sampling
@@ -53,8 +52,12 @@ class Conversation:
         sampling: Sampling | None = None,
         messages: Messages | None = None,
         on_context_full: Callable[[], None] = lambda: None,
+        cache: GrowingCache | StaticCache | None = None,
     ) -> None:
-        """`on_context_full` is called the first time that old turns are dropped from the prompt."""
+        """`on_context_full` is called the first time that old turns are dropped from the prompt.
+
+        `cache`: of an earlier conversation, which is over; without one, this conversation opens its own.
+        """
         self.trained = trained
         self.sampling = sampling or trained.sampling
         self.seed = seed
@@ -63,9 +66,7 @@ class Conversation:
         self._was_full = False
         self._num_dropped = 0  # messages at the beginning that are no longer in the prompt
         self._num_replies = 0  # each reply gets a seed of its own, also a regenerated one
-        # A plain cache, also for models with a sliding window: it can be cut back to any length.
-        self._cache = DynamicCache()
-        self._cached_ids: list[int] = []  # the last prompt and reply; the cache does not hold the last token
+        self.cache = cache or open_cache(trained)
 
     def say(self, text: str, **callbacks: Any) -> FinishedReply:
         """Add the user's `text` and return the reply to it."""
@@ -95,23 +96,13 @@ class Conversation:
         """
         started_at = time.monotonic()
         prompt_ids = self._fit_prompt()
-        num_reused = self._rewind_cache(prompt_ids)
+        num_reused = self.cache.rewind(prompt_ids)
         stream = self.trained.new_stream(len(prompt_ids), self.sampling, on_text, on_bubble, stop)
         self._num_replies += 1
         output_ids: list[int] = []
         try:
-            output = self.trained.generate(
-                torch.tensor([prompt_ids], device=self.trained.model.device),
-                self.sampling,
-                self.seed + self._num_replies,
-                past_key_values=self._cache,
-                stopping_criteria=[stream],
-            )
-            output_ids = output[0].tolist()
+            output_ids = self.cache.generate(prompt_ids, self.sampling, self.seed + self._num_replies, stream)
         finally:
-            if not output_ids:  # interrupted within a step: the layers' caches may differ in length
-                self.drop_cache()
-            self._cached_ids = output_ids
             stream.finish("limit" if output_ids else "interrupted")
             self._add_reply(stream)
         return FinishedReply(
@@ -144,8 +135,7 @@ class Conversation:
 
     def drop_cache(self) -> None:
         """Empty the cache: the next reply encodes the whole conversation again, and is the same."""
-        self._cache = DynamicCache()
-        self._cached_ids = []
+        self.cache.drop()
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -176,21 +166,6 @@ class Conversation:
             self._was_full = True
             self._on_context_full()
         return prompt_ids
-
-    def _rewind_cache(self, prompt_ids: list[int]) -> int:
-        """Cut the cache back to what it shares with `prompt_ids`; return the number of shared tokens."""
-        num_cached = self._cache.get_seq_length()
-        num_shared = 0
-        # Never the whole prompt: at least one token must be encoded to predict the next.
-        for cached_id, prompt_id in zip(self._cached_ids[:num_cached], prompt_ids[:-1]):  # noqa: B905
-            if cached_id != prompt_id:
-                break
-            num_shared += 1
-        if num_shared == 0:
-            self.drop_cache()
-        elif num_cached > num_shared:
-            self._cache.crop(num_shared - num_cached)  # negative: how many to remove
-        return num_shared
 
     def _add_reply(self, stream: ReplyStream) -> None:
         if not stream.bubbles:

@@ -1,6 +1,7 @@
 """One reply while it is generated: whole characters, bubbles, and when to stop.
 
-It is a stopping criterion: `generate` calls it after each token, before it would call a streamer.
+It takes one token id after another. It is also a stopping criterion, which the library's `generate` calls after each
+token, before it would call a streamer.
 Sampling is left to `trained_model`, the cache to `live_conversation`, showing the text to the callbacks.
 """
 
@@ -74,13 +75,18 @@ class ReplyStream:
         """Process the new tokens of `input_ids` (one sequence) and return whether to stop."""
         import torch
 
-        if self.first_token_at is None:
-            self.first_token_at = time.monotonic()
         for token_id in input_ids[0, self._num_seen_tokens :].tolist():
             self._num_seen_tokens += 1
-            if self.ending is None:
-                self._take(token_id)
+            self.take(token_id)
         return torch.full((1,), self.ending is not None, dtype=torch.bool, device=input_ids.device)
+
+    def take(self, token_id: int) -> bool:
+        """Process the next token, unless the reply has ended before it; return whether it has ended now."""
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
+        if self.ending is None:
+            self._take(token_id)
+        return self.ending is not None
 
     def finish(self, ending: str) -> None:
         """Close the current bubble; `ending` applies unless the stream has ended the reply itself."""

@@ -1,0 +1,132 @@
+"""Both caches give the same replies: the library's own, and the one at fixed addresses that a CUDA card captures."""
+
+from dataclasses import replace
+
+import base_families
+import pytest
+import torch
+from conversation_cache import GrowingCache, StaticCache, open_cache
+from live_conversation import Conversation
+from saved_model_checks import check_saved_model
+from static_decoding import MOST_CHUNKED_TOKENS, NotStatic
+from trained_model import TrainedModel, load_trained_model
+from transformers import AutoModelForCausalLM
+
+from common.compute_device import Device
+from common.model_folder import Sampling
+
+END_ID = 2
+HOT = Sampling(temperature=1.3, min_p=0.02, top_p=0.9, top_k=60, repetition_penalty=1.3, max_new_tokens=20)
+SAMPLINGS = {
+    "greedy": replace(HOT, do_sample=False),
+    "hot": HOT,
+    "plain": Sampling(temperature=1.0, min_p=0.0, max_new_tokens=20),
+}
+
+
+class Ids:
+    """Takes a reply's ids as a ReplyStream does; only the end token ends it."""
+
+    def __init__(self, num_prompt_tokens):
+        self.num_prompt_tokens = num_prompt_tokens
+
+    def take(self, token_id):
+        return token_id == END_ID
+
+    def __call__(self, input_ids, scores, **_kwargs):
+        return torch.zeros(1, dtype=torch.bool)
+
+
+def reply_ids(cache, prompt_ids, sampling, seed=0):
+    """Return the ids of one reply, and how many of the prompt's were taken from the cache."""
+    num_reused = cache.rewind(prompt_ids)
+    return cache.generate(prompt_ids, sampling, seed, Ids(len(prompt_ids)))[len(prompt_ids) :], num_reused
+
+
+@pytest.fixture(params=base_families.FAMILIES)
+def family_model(request):
+    """A random base of one family, ready to generate; windows of 12 tokens where the family has any."""
+    torch.manual_seed(0)
+    config = base_families.make_config(request.param)
+    if getattr(config, "sliding_window", None):
+        config.sliding_window = 12
+    config.tie_word_embeddings = False
+    model = AutoModelForCausalLM.from_config(config).eval()
+    torch.nn.init.normal_(model.get_output_embeddings().weight, std=0.5)  # or one token would follow again and again
+    return TrainedModel(model, None, {}, Sampling(), frozenset({END_ID}), 128, Device("cpu", torch.float32, False))
+
+
+@pytest.mark.parametrize("name", ["hot", *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "plain"))])
+def test_every_family_draws_the_same_ids(family_model, name):
+    growing, static = GrowingCache(family_model), StaticCache(family_model)
+    texts = torch.randint(3, 99, (5, 40), generator=torch.Generator().manual_seed(1)).tolist()
+    prompts = {
+        "new": lambda last: texts[0],
+        "regenerated": lambda last: texts[0],
+        "edited": lambda last: texts[0][:20] + texts[1][:15],
+        "continued": lambda last: [*last, *texts[3]],
+        "another": lambda last: texts[2],
+    }
+    last, num_different = [], 0
+    for number, (change, make_prompt) in enumerate(prompts.items()):
+        prompt_ids = make_prompt(last)
+        outcomes = [reply_ids(cache, prompt_ids, SAMPLINGS[name], seed=number) for cache in (growing, static)]
+        (found, num_reused), (static_found, static_num_reused) = outcomes
+        assert static_found == found, change
+        assert num_reused == {"regenerated": 39, "edited": 20, "continued": len(last) - 1}.get(change, 0)
+        assert static_num_reused - num_reused in (0, 1)  # it may hold the reply's last token, too
+        num_different += len(set(found))
+        last = prompt_ids + found
+    assert num_different > 10  # or all caches would look the same
+
+
+def test_a_long_prompt_is_read_in_one_pass(tiny_model):
+    long_model = replace(tiny_model, context_tokens=400)
+    prompt_ids = torch.randint(
+        10, 400, (MOST_CHUNKED_TOKENS + 20,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    growing, static = GrowingCache(long_model), StaticCache(long_model)
+    assert reply_ids(static, prompt_ids, SAMPLINGS["hot"]) == reply_ids(growing, prompt_ids, SAMPLINGS["hot"])
+
+
+def test_sampled_conversations_are_the_same(tiny_model):
+    replies = []
+    for kind in (GrowingCache, StaticCache):
+        conversation = Conversation(tiny_model, seed=3, sampling=replace(HOT, max_bubbles=2), cache=kind(tiny_model))
+        said = [conversation.say("שלום מה נשמע"), conversation.say("ok"), conversation.regenerate()]
+        replies.append([(reply.text, reply.ending, reply.num_new_tokens) for reply in said])
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_length_are_refused_by_name(tiny_model, rope_type):
+    config = tiny_model.model.config
+    before = config.rope_parameters
+    try:
+        config.rope_parameters = {**before, "rope_type": rope_type}
+        with pytest.raises(NotStatic, match="rotary positions depend on the length"):
+            StaticCache(tiny_model)
+    finally:
+        config.rope_parameters = before
+
+
+def test_a_processor_keeps_the_library_s_way(tiny_model):
+    cache = open_cache(tiny_model)
+    assert isinstance(cache, GrowingCache) and cache.why_direct is None
+
+
+@pytest.mark.gpu
+def test_the_captured_step_equals_the_plain_one(tiny_saved_model_dir):
+    trained = load_trained_model(check_saved_model(tiny_saved_model_dir), device="cuda", dtype="float32")
+    captured, direct, growing = StaticCache(trained), StaticCache(trained), GrowingCache(trained)
+    direct.decoder.why_direct = "not captured, to compare"
+    prompt_ids = torch.randint(10, 400, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    for name, sampling in SAMPLINGS.items():
+        for number, length in enumerate((60, 60, 30)):
+            expected, _num_reused = reply_ids(growing, prompt_ids[:length], sampling, seed=number)
+            assert reply_ids(direct, prompt_ids[:length], sampling, seed=number)[0] == expected, name
+            assert reply_ids(captured, prompt_ids[:length], sampling, seed=number)[0] == expected, name
+            difference = (captured.decoder.logits - direct.decoder.logits).abs().max()
+            assert difference <= 1e-4 * direct.decoder.logits.std()
+    assert captured.why_direct is None and len(captured.decoder.graphs) == 2
+    assert isinstance(open_cache(trained), StaticCache)
