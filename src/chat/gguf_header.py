@@ -36,6 +36,7 @@ SCALAR_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?"
 STRING, ARRAY = 8, 9
 # Of the tensor types that the export writes: numbers in a block, bytes of a block.
 BLOCK_SIZES = {"F32": (1, 4), "F16": (1, 2), "Q4_0": (32, 18), "Q8_0": (32, 34)}
+TYPES_BY_SIZE = ("Q4_0", "Q8_0", "F16", "F32")  # a file has one of them, and larger ones for what is small or delicate
 TENSOR_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0"}
 
 
@@ -49,6 +50,17 @@ class GgufHeader:
 
     values: Mapping[str, Any]
     matrix_types: frozenset[str]
+
+    @property
+    def type_name(self) -> str:
+        """The number type of most matrices, as `--gguf` calls it."""
+        return next(name for name in TYPES_BY_SIZE if name in self.matrix_types).lower()
+
+    @property
+    def max_context_tokens(self) -> int:
+        """The longest context that the base knows; 0 if the file does not say."""
+        value = self.values.get(f"{self.values.get('general.architecture')}.context_length")
+        return value if isinstance(value, int) else 0
 
     @property
     def is_float32(self) -> bool:
@@ -67,7 +79,7 @@ def read_header(path: Path) -> GgufHeader:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content).read()
-        except (ValueError, KeyError, struct.error, OverflowError, UnicodeDecodeError):
+        except (ValueError, TypeError, KeyError, ArithmeticError, struct.error):
             raise NotGguf(path) from None
 
 
@@ -103,7 +115,7 @@ class _Reader:
             data_bytes += _aligned(math.prod(shape) // block_size * block_bytes, alignment)
             if len(shape) > 1:
                 matrix_types.add(type_name)
-        if _aligned(self._place, alignment) + data_bytes != len(self._content):
+        if _aligned(self._place, alignment) + data_bytes != len(self._content) or not matrix_types:
             raise ValueError
         return GgufHeader(values, frozenset(matrix_types))
 
@@ -144,6 +156,8 @@ def check_header(saved: SavedModel, content: Content, path: Path, final_path: Pa
     shown = shown_path(final_path)
     try:
         header = read_header(path)
+        if content != "adapter" and FORMAT_KEY in header.values and header.max_context_tokens < 1:
+            raise NotGguf(path)
     except FileNotFoundError:
         raise ScriptError(f"{shown}: not found; export it first, without --check-only") from None
     except NotGguf:
@@ -173,6 +187,40 @@ def find_base_beside(saved: SavedModel, adapter_path: Path) -> Path | None:
             continue
         return path
     return None
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The GGUF files that together are the trained model."""
+
+    model_path: Path  # the merged model, or the base
+    adapter_path: Path | None  # beside a base
+    header: GgufHeader  # of the model
+
+
+def find_model_files(saved: SavedModel) -> ModelFiles | ScriptError | None:
+    """Return the newest GGUF files of this training in the trained folder.
+
+    Without any, the reason against the newest file is returned, or None when there is no file.
+    """
+    problem: ScriptError | None = None
+    paths = [path for path in (saved.folder / GGUF_DIR_NAME).glob("*.gguf") if not path.name.startswith("base-")]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            return _model_files(saved, path)
+        except ScriptError as error:
+            problem = problem or error
+    return problem
+
+
+def _model_files(saved: SavedModel, path: Path) -> ModelFiles:
+    if not path.name.startswith("adapter-"):
+        return ModelFiles(path, None, check_header(saved, "model", path, path))
+    check_header(saved, "adapter", path, path)
+    base_path = find_base_beside(saved, path)
+    if base_path is None:
+        raise ScriptError(f"{shown_path(path)}: no base of this training lies beside it; export one with --base-only")
+    return ModelFiles(base_path, path, check_header(saved, "base", base_path, base_path))
 
 
 def hash_file(path: Path) -> str:
