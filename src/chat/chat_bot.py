@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from chat_engine import add_engine, choose_model_files, command_to_export, work_without_torch
-from saved_model_checks import SavedModel, check_trained_folder, find_base_of
+from chat_engine import add_engine, choose_engine, command_to_export, work_without_torch
+from saved_model_checks import SavedModel, check_trained_folder
 from terminal import (
     OneMessage,
     PipedInput,
@@ -71,14 +71,13 @@ def main() -> int:
     saved = check_trained_folder(options.saved_model_path)
     export_command = command_to_export(saved, saved_model_path, options.base_model_id)
     may_be_processor = options.device in ("auto", "cpu") and options.dtype == "auto"
-    model_files, notice = choose_model_files(options.engine, saved, may_be_processor, export_command)
-    if model_files is None or options.base_model_id is not None:
-        saved = find_base_of(saved, options.base_model_id)
+    choice = choose_engine(options.engine, saved, options.base_model_id, may_be_processor, export_command)
+    saved = choice.saved
     sampling = choose_sampling(options, saved)
     with closing(open_log(options)) as log, ExitStack() as running:
-        trained, cache = load_model(options, saved, model_files, running)
-        if notice is not None:
-            show_notice(notice)
+        trained, cache = load_model(options, saved, choice.model_files, running)
+        if choice.notice is not None:
+            show_notice(choice.notice)
         status = chat(options, saved, sampling, log, trained, cache)
     return 1 if log.has_unwritten else status
 
@@ -162,7 +161,12 @@ def load_model(
             return model, model.open_cache()
         from trained_model import load_trained_model
 
-        return load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True), None
+        from common.compute_device import is_slow
+
+        trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
+    if is_slow(trained.device, saved.base_dir):
+        show_notice("without a GPU, a base of this size takes minutes per reply")
+    return trained, None
 
 
 def chat(

@@ -9,11 +9,12 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_header import GGUF_DIR_NAME, ModelFiles, find_model_files
 from llama_cpp_server import INSTALL_COMMAND, is_llama_cpp_installed
-from saved_model_checks import SavedModel
+from saved_model_checks import SavedModel, find_base_of
 
 from common.script import PROJECT_ROOT, ScriptError, block_path, shown_path, shown_python
 
@@ -34,34 +35,48 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_model_files(
-    engine: str, saved: SavedModel, may_be_processor: bool, export_command: str
-) -> tuple[ModelFiles | None, str | None]:
-    """Return the GGUF files to chat with, or None for transformers; and a sentence for the user, or None.
+@dataclass(frozen=True)
+class EngineChoice:
+    """What computes the replies."""
 
-    `may_be_processor`: the command line asks for no other device and number type. Raises ScriptError when `engine` is
-    "llama.cpp" and there is no such file or no llama.cpp.
+    saved: SavedModel  # with its base, where that is needed
+    model_files: ModelFiles | None  # for llama.cpp; None: transformers
+    notice: str | None = None  # a sentence for the user
+
+
+def choose_engine(
+    engine: str, saved: SavedModel, base_model_id: str | None, may_be_processor: bool, export_command: str
+) -> EngineChoice:
+    """Choose the engine and find what it needs; `engine` is the flag's value.
+
+    `may_be_processor`: the command line asks for no other device and number type. Raises ScriptError with the cure.
     """
-    if engine == "transformers" or (engine == "auto" and (not may_be_processor or has_cuda())):
-        return None, None
-    found = find_model_files(saved)
     is_wanted = engine == "llama.cpp"
-    if isinstance(found, ScriptError):
-        if is_wanted:
-            raise found
-        return None, str(found)
+    if engine == "transformers" or (not is_wanted and (not may_be_processor or has_cuda())):
+        return EngineChoice(find_base_of(saved, base_model_id), None)
+    found = find_model_files(saved)
+    if isinstance(found, ModelFiles) and not is_llama_cpp_installed():
+        found = ScriptError(
+            f"{shown_path(found.model_path)}: llama.cpp is not installed, which reads it; {INSTALL_COMMAND}"
+        )
+    if found is None and is_wanted:
+        found = ScriptError(
+            f"{shown_path(saved.folder / GGUF_DIR_NAME)}: no GGUF file of this training; write one: {export_command}"
+        )
+    if isinstance(found, ModelFiles):
+        # The base is not needed; one that is named is compared all the same.
+        return EngineChoice(saved if base_model_id is None else find_base_of(saved, base_model_id), found)
+    if is_wanted and found is not None:
+        raise found
+    try:
+        saved = find_base_of(saved, base_model_id)
+    except ScriptError as error:
+        raise (found or error) from None
     if found is None:
-        if is_wanted:
-            raise ScriptError(
-                f"{shown_path(saved.folder / GGUF_DIR_NAME)}: no GGUF file of this training; write one: {export_command}"
-            )
-        return None, f"without an NVIDIA card, llama.cpp computes several times as fast: {export_command}"
-    if not is_llama_cpp_installed():
-        needs = f"{shown_path(found.model_path)}: llama.cpp is not installed, which reads it; {INSTALL_COMMAND}"
-        if is_wanted:
-            raise ScriptError(needs)
-        return None, needs
-    return found, None
+        return EngineChoice(
+            saved, None, f"without an NVIDIA card, llama.cpp computes several times as fast: {export_command}"
+        )
+    return EngineChoice(saved, None, str(found))
 
 
 def has_cuda() -> bool:

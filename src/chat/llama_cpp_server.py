@@ -141,6 +141,9 @@ def start_llama_cpp(
         params.model.path = str(model_path)
         params.n_ctx, params.n_parallel = context_tokens, 1
         params.n_gpu_layers = 0
+        num_threads = os.environ.get("OMP_NUM_THREADS", "")
+        if num_threads.isdigit():  # as torch does
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, int(num_threads))
         params.ui = params.endpoint_slots = params.warmup = params.fit_params = False
         # A copy of the weights in another order: a fifth more tokens a second in q4_0, where the memory has room for it.
         params.no_extra_bufts = model_path.stat().st_size * MEMORY_OF_REORDERED > psutil.virtual_memory().available
@@ -161,6 +164,8 @@ def start_llama_cpp(
             socket_path.unlink()
         running = LlamaCppServer(server, socket_path, key)
         try:
+            # A server that is stopped before its loop has begun never ends (xllamacpp 2026.10): wait for an answer.
+            running.read([0], is_new=True)
             yield running
         finally:
             running.close()
