@@ -110,6 +110,16 @@ def test_a_token_is_drawn_with_the_probability_of_transformers(tiny_model, llama
     assert {number for number, share in given.items() if share > 0} == set(expected.nonzero()[:, 0].tolist())
 
 
+def test_log_probability_of_every_token_is_that_of_transformers(tiny_model, llama_model):
+    """Also of bytes that are no character, and of the token that ends a turn."""
+    prompt_ids = tiny_model.encode_prompt([{"role": "user", "content": "שלום"}])[0]
+    with torch.no_grad():
+        expected = tiny_model.model(input_ids=torch.tensor([prompt_ids])).logits[0, -1].log_softmax(-1)
+    given = [llama_model.log_probability(prompt_ids, number) for number in range(0, len(expected), 3)]
+    assert (torch.tensor(given) - expected[::3]).abs().max() < 1e-3
+    assert abs(llama_model.log_probability(prompt_ids, 1) - float(expected[1])) < 1e-3
+
+
 def test_drawn_tokens_are_as_frequent_as_their_probabilities(tiny_model, llama_model):
     """Each token is drawn with a seed of its own: their numbers must not follow each other."""
     sampling = Sampling(temperature=1.0, top_k=12, min_p=0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +45,11 @@ class LlamaCppModel(TrainedChat):
     def open_cache(self) -> LlamaCppCache:
         """Return the cache for a conversation; llama.cpp holds one at a time."""
         return LlamaCppCache(self)
+
+    def log_probability(self, prompt_ids: Sequence[int], token_id: int) -> float:
+        """Return the log-probability of `token_id` after the prompt."""
+        plain_id = self.tokenizer("a", add_special_tokens=False)["input_ids"][-1]
+        return self.server.log_probability(prompt_ids, token_id, plain_id)
 
     def sampling_options(self, sampling: Sampling, num_reply_tokens: int) -> dict[str, Any]:
         """Return what llama.cpp is asked for the token after `num_reply_tokens` of the reply.

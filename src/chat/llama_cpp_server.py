@@ -23,6 +23,7 @@ from common.script import ScriptError, shown_path
 PACKAGE = "xllamacpp"
 INSTALL_COMMAND = f"pip install {PACKAGE}"
 MEMORY_OF_REORDERED = 3.0  # times the file: mapped, reordered, and as much left for the other programs
+ALL_TOKENS = 10_000_000  # more than any vocabulary
 ANSWER_SECONDS = 600.0  # a long prompt on a slow processor
 
 
@@ -73,12 +74,23 @@ class LlamaCppServer:
         """Read the prompt and return the next token, drawn as llama.cpp's sampling `options` say."""
         return int(self._predict(prompt_ids, **options)["__verbose"]["tokens"][0])
 
-    def log_probability(self, prompt_ids: Sequence[int], token_id: int) -> float:
-        """Read the prompt and return the log-probability of the next token being `token_id`."""
+    def log_probability(self, prompt_ids: Sequence[int], token_id: int, plain_id: int) -> float:
+        """Read the prompt and return the log-probability of the next token being `token_id`.
+
+        `plain_id`: any token of plain text.
+        """
+        given = self._log_probabilities(prompt_ids, token_id, 1)
+        # Of a token inside a character none are given: then those of all tokens are asked for, beside a plain one.
+        return given[token_id] if given else self._log_probabilities(prompt_ids, plain_id, ALL_TOKENS)[token_id]
+
+    def _log_probabilities(self, prompt_ids: Sequence[int], chosen_id: int, num_tokens: int) -> dict[int, float]:
         # As above: the choice is made for it, though not the probabilities.
-        options = {"n_probs": 1, "temperature": 0.0, "samplers": ["temperature"], "logit_bias": [[token_id, 1_000.0]]}
-        chosen = self._predict(prompt_ids, **options)["choices"][0]["logprobs"]["content"][0]
-        return float(chosen["logprob"])
+        options = {"temperature": 0.0, "samplers": ["temperature"], "logit_bias": [[chosen_id, 1_000.0]]}
+        answer = self._predict(prompt_ids, n_probs=num_tokens, **options)["choices"][0]["logprobs"]
+        if answer is None:
+            return {}
+        chosen = answer["content"][0]
+        return {int(entry["id"]): float(entry["logprob"]) for entry in [*chosen["top_logprobs"], chosen]}
 
     def _predict(self, prompt_ids: Sequence[int], **options: Any) -> Any:
         """Ask without the socket, which takes 2 ms less, for at most one token."""

@@ -44,7 +44,7 @@ def score_exported(
     for exchange, reply in zip(exchanges, scored, strict=True):
         ids, num_scored = encode_exchange(exported.tokenizer, exchange, exported.context_tokens)
         nats = -sum(
-            exported.server.log_probability(ids[:place], ids[place]) for place in range(len(ids) - num_scored, len(ids))
+            exported.log_probability(ids[:place], ids[place]) for place in range(len(ids) - num_scored, len(ids))
         )
         results.append(replace(reply, tuned_bits=nats / math.log(2)))
         show_progress(1)
