@@ -27,7 +27,7 @@ LARGEST_SEED = 2**32 - 2  # the next one asks llama.cpp for a random seed
 
 # A prompt is read in parts: Ctrl-C acts between two of them.
 FIRST_PART_TOKENS, LARGEST_PART_TOKENS = 8, 256  # the first takes a 7B half a second
-PART_SECONDS = 0.4
+PART_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
