@@ -17,7 +17,16 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
-from gguf_header import ADAPTER_KEY, BASE_KEY, CONTENT_KEY, FORMAT_KEY, FORMAT_VERSION, Content, hash_file
+from gguf_header import (
+    ADAPTER_KEY,
+    BASE_KEY,
+    CONTENT_KEY,
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    SAMPLER_ORDER,
+    Content,
+    hash_file,
+)
 from gguf_tokenizer import add_tokenizer
 from safetensors import safe_open
 from saved_model_checks import SavedModel
@@ -59,7 +68,6 @@ LAYER_RE = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 ROWS_AT_ONCE_BYTES = 16 * 2**20  # of float32: larger blocks spend as long on getting memory as on quantising
 METADATA_BYTES = 32 * 2**20  # at most: the tokens of the largest vocabularies take 10 MiB
-SAMPLER_ORDER = "penalties;temperature;top_k;top_p;min_p"  # the order of transformers; llama.cpp's own differs
 
 
 @dataclass(frozen=True)
@@ -268,7 +276,7 @@ class GgufExport:
 
     def _add_sampling(self, writer: GGUFWriter) -> None:
         sampling = self.saved.sampling
-        writer.add_sampling_sequence(SAMPLER_ORDER)
+        writer.add_sampling_sequence(";".join(SAMPLER_ORDER))
         writer.add_sampling_temp(sampling.temperature if sampling.do_sample else 0.0)
         writer.add_sampling_top_k(sampling.top_k)
         writer.add_sampling_top_p(sampling.top_p)

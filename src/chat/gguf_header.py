@@ -29,6 +29,9 @@ CONTENT_KEY = "personal_chatbot.content"
 ADAPTER_KEY = "personal_chatbot.adapter_sha256"
 BASE_KEY = "personal_chatbot.base_fingerprint"
 
+# The order of transformers; with llama.cpp's own, probabilities differ by up to 0.06.
+SAMPLER_ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
+
 # The format itself: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 MAGIC, GGUF_VERSION = b"GGUF", 3
 ALIGNMENT_KEY, ALIGNMENT_BYTES = "general.alignment", 32

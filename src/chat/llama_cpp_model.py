@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_header import ModelFiles
+from gguf_header import SAMPLER_ORDER, ModelFiles
 from llama_cpp_server import LlamaCppServer, start_llama_cpp
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
@@ -21,8 +21,6 @@ from trained_chat import TrainedChat, count_shared, load_tokenizer
 
 from common.model_folder import Sampling
 
-# The order of transformers; with llama.cpp's own, probabilities differ by up to 0.06.
-SAMPLER_ORDER = ("penalties", "temperature", "top_k", "top_p", "min_p")
 LARGEST_SEED = 2**32 - 2  # the next one asks llama.cpp for a random seed
 
 # A prompt is read in parts: Ctrl-C acts between two of them.
