@@ -1,6 +1,7 @@
 """Measure how closely the tuned model writes like its owner, the imitated person, on held-out conversations.
 
-Reads   the trained folder saved_model, its base model, and the JSONL it was trained on
+Reads   the trained folder saved_model, its base model, and the JSONL it was trained on; with --engine llama.cpp also its
+        GGUF file
 Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, safe to share),
         style_replies.jsonl (private; an interrupted run continues from it), and on request style_examples.html
         (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they quote the chat
@@ -192,7 +193,8 @@ def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[He
     from trained_model import load_trained_model
 
     # Beside an exported model, the reference is unquantised also on a card.
-    dtype = "auto" if options.engine == ENGINES[1] else "bfloat16" if has_cuda() else "float32"
+    has_card = options.device in ("auto", "cuda") and has_cuda()
+    dtype = "auto" if options.engine == ENGINES[1] else "bfloat16" if has_card else "float32"
     return load_trained_model(saved, device=options.device, dtype=dtype)
 
 
