@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 import threading
 import time
 from collections import Counter
@@ -200,7 +201,7 @@ def test_the_newest_file_of_this_training_is_taken(own_dir):
     assert choose(own_dir, "transformers") == (None, None)
 
 
-def test_an_adapter_needs_its_base_beside_it(own_dir):
+def test_an_adapter_needs_its_base_beside_it(own_dir, tiny_model):
     (own_dir / "gguf/model-f32.gguf").unlink()
     saved = check_saved_model(own_dir)
     adapter_path, base_path = own_dir / "gguf/adapter-f32.gguf", own_dir / "gguf/base-f32.gguf"
@@ -210,6 +211,21 @@ def test_an_adapter_needs_its_base_beside_it(own_dir):
     GgufExport(saved, "base", "f32").write(base_path)
     files, _notice = choose(own_dir, "auto")
     assert (files.model_path, files.adapter_path) == (base_path, adapter_path)
+    greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=12)
+    with run_llama_cpp_model(saved, files) as model:
+        replies = [
+            Conversation(trained, seed=0, sampling=greedy, cache=cache).say("שלום, what's up?").text
+            for trained, cache in ((tiny_model, None), (model, model.open_cache()))
+        ]
+    assert replies[0] == replies[1] != ""
+
+
+def test_a_package_that_cannot_be_loaded_is_one_line(own_dir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    saved = check_trained_folder(own_dir)
+    words = "xllamacpp: cannot be loaded .*; pip install xllamacpp --force-reinstall"
+    with pytest.raises(ScriptError, match=words), run_llama_cpp_model(saved, find_model_files(saved)):
+        pass
 
 
 def test_without_a_file_the_command_is_told(own_dir):

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, printable, shown_path
 
 PACKAGE = "xllamacpp"
 INSTALL_COMMAND = f"pip install {PACKAGE}"
@@ -144,7 +144,13 @@ def start_llama_cpp(
     # Two waiting threads would take a busy processor from the one that computes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import psutil
-    import xllamacpp
+
+    try:
+        import xllamacpp
+    except (ImportError, OSError) as error:
+        raise ScriptError(
+            f"{PACKAGE}: cannot be loaded ({printable(str(error))}); {INSTALL_COMMAND} --force-reinstall"
+        ) from None
 
     with tempfile.TemporaryDirectory(prefix="llama-") as folder:  # 0700
         socket_path, key = Path(folder) / "s.sock", secrets.token_hex(16)
