@@ -57,3 +57,12 @@ def test_card_measurement_of_the_chat_runs_on_a_small_model(tiny_saved_model_dir
     values = {name: value for result in results for name, value in result.items()}
     assert values["chat_tokens_per_second"] > 0
     assert {"bare_generate", "bare_generate_without_adapter", "static_cache", "base_in_16_bits"} <= values.keys()
+
+
+def test_both_engines_are_measured_on_a_small_model(tiny_saved_model_dir, tmp_path):
+    from benchmark_engines import ENGINES, best_of, measure, prepare, print_table
+
+    saved_dir = prepare(tmp_path, tiny_saved_model_dir)
+    best = {engine: best_of([measure(engine, saved_dir)]) for engine in ENGINES}
+    assert all(min(numbers.values()) > 0 for numbers in best.values())
+    print_table(best)
