@@ -39,7 +39,7 @@ step "Stage 2: the base learns to write like Noam" \
 printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "did you see the plan?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
 has_llama_cpp=$(python3 -c "from importlib.util import find_spec; print(find_spec('xllamacpp') is not None)")
 if [ "$has_llama_cpp" = True ]; then
-    step "The trained model as one file for llama.cpp, which the chat then uses" \
+    step "The trained model as one file for llama.cpp; without an NVIDIA card, the chat uses it" \
         python3 src/chat/export_model.py "${model[@]}" --gguf q8_0
 fi
 step "Stage 3: a conversation (Ruth's lines come from a file)" \
