@@ -223,7 +223,7 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
     what = {"spread": "blocks spread over the whole period", "latest": "the last conversations in time"}[name]
     counts = f"{counted(measured['num_replies'], 'reply')} in {counted(measured['num_conversations'], 'conversation')}"
     heading = f"Held-out set “{name}” ({what}{'; decides the verdict' if is_headline else ''}): {counts}"
-    described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": []}
+    described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": [], "cost": None}
     if "bits" not in measured:
         return described
     if "cost_of_exporting" in measured:
