@@ -16,6 +16,15 @@ def test_made_up_lengths_are_those_of_chats():
         assert all(min(row["input_ids"]) > 0 and max(row["input_ids"]) < vocab_size for row in rows)
 
 
+def test_both_engines_are_measured_on_a_small_model(tiny_saved_model_dir, tmp_path):
+    from benchmark_engines import ENGINES, best_of, measure, prepare, print_table
+
+    saved_dir = prepare(tmp_path, tiny_saved_model_dir)
+    best = {engine: best_of([measure(engine, saved_dir)]) for engine in ENGINES}
+    assert all(min(numbers.values()) > 0 for numbers in best.values())
+    print_table(best)
+
+
 def test_published_loss_and_ours_are_the_same_number():
     from benchmark_training import objective_difference
 

@@ -54,7 +54,15 @@ def family_model(request):
     config.tie_word_embeddings = False
     model = AutoModelForCausalLM.from_config(config).eval()
     torch.nn.init.normal_(model.get_output_embeddings().weight, std=0.5)  # or one token would follow again and again
-    return TrainedModel(model, None, {}, Sampling(), frozenset({END_ID}), 128, Device("cpu", torch.float32, False))
+    return TrainedModel(
+        model=model,
+        tokenizer=None,
+        settings={},
+        sampling=Sampling(),
+        end_ids=frozenset({END_ID}),
+        context_tokens=128,
+        device=Device("cpu", torch.float32, False),
+    )
 
 
 @pytest.mark.parametrize("name", ["hot", *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "plain"))])

@@ -33,3 +33,35 @@ def test_fails_without_a_clear_gain(run_command, tmp_path, report):
     assert result.returncode == 1
     assert result.stderr.startswith("show_result: training_report.json: ")
     assert "Traceback" not in result.stderr
+
+
+CHAT = """import sys
+engine = sys.argv[sys.argv.index("--engine") + 1]
+lines = sys.stdin.read().splitlines()
+assert lines == ["hello", "/stats", "bye", "/stats"], lines
+for rate in (10.0, 30.0) if engine == "transformers" else (100.0, 300.0):
+    print(f"first token after 0.10 s; prompt: 20 tokens\\n30 new tokens, {rate} tokens/s, ending: complete", file=sys.stderr)
+sys.exit("--fail" in sys.argv)
+"""
+
+
+def compare(run_command, folder, *flags):
+    (folder / "chat.py").write_text(CHAT)
+    script = SCRIPT.with_name("compare_engines.py")
+    command = shlex.join(["python3", str(script), "python3", "chat.py", *flags])
+    return run_command(command, folder, stdin="hello\nbye\n")
+
+
+def test_both_engines_answer_the_same_lines_and_are_compared(run_command, tmp_path):
+    result = compare(run_command, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[:3] for line in result.stdout.splitlines()[1:]] == [
+        ["transformers", "15", "1.0"],  # 60 tokens in 3 + 1 seconds
+        ["llama.cpp", "150", "10.0"],
+    ]
+
+
+def test_an_engine_that_fails_is_named(run_command, tmp_path):
+    result = compare(run_command, tmp_path, "--fail")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("compare_engines: transformers: no reply")

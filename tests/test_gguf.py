@@ -8,9 +8,10 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_check import check_gguf, check_header, find_base_beside
+from gguf_check import check_gguf
 from gguf_families import KINDS, write_trained_folder
-from gguf_file import ADAPTER_KEY, FORMAT_KEY, GgufExport, hash_file
+from gguf_file import GgufExport
+from gguf_header import ADAPTER_KEY, FORMAT_KEY, check_header, find_base_beside, hash_file
 from llama_cpp_server import start_llama_cpp
 from merged_model import probe_conversations
 from saved_model_checks import check_saved_model

@@ -138,6 +138,19 @@ def test_the_same_seed_gives_the_same_report_and_reuses_the_replies(noam_dir, no
     assert (noam_dir / "style_replies.jsonl").read_bytes() == written
 
 
+def test_the_exported_model_is_measured_as_the_tuned_one(noam_dir, noam_report, tmp_path):
+    folder = shutil.copytree(noam_dir, tmp_path / "judged")
+    run("chat/export_model.py", "--saved-model-path", folder, "--gguf", "q8_0")
+    report, result = report_on(folder, "--engine", "llama.cpp")
+    cost = report["sets"]["spread"]["cost_of_exporting"]
+    unquantised = noam_report[0]["sets"]["spread"]["bits"]["owner_tuned"]["value"]
+    assert cost["unquantised"]["value"] == pytest.approx(unquantised, abs=1e-3)
+    assert cost["exported"]["value"] == report["sets"]["spread"]["bits"]["owner_tuned"]["value"]
+    assert 0 < abs(cost["difference"]["value"]) < 0.02
+    assert report["judged"]["verdict"] == "closer than the base"
+    assert "the exported model (cpu, llama.cpp, q8_0): " in result.stdout
+
+
 def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir, noam_report, tmp_path):
     ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
     report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"))

@@ -1,9 +1,10 @@
 """Stage 3: chat with the trained model in the terminal, with a log of the conversation.
 
-Reads   the folder saved_model (written by stage 2) and the base model it was trained on
+Reads   the folder saved_model (written by stage 2) and the base model it was trained on; without an NVIDIA card, the GGUF
+        file in saved_model/gguf instead of both models (written by export_model.py; then no base is needed)
 Writes  conversation.txt (bubbles, to read) and conversation.jsonl (the JSONL log, to continue from); append-only
 Run     python3 src/chat/chat_bot.py            input may be piped; stdout then carries only the replies
-Takes   some seconds to load a small base, a minute for a 7B; a 7B needs 6 GB of GPU memory, and is slow without a GPU
+Takes   some seconds to load a small base, a minute for a 7B; a 7B needs 6 GB of GPU memory, or, as q4_0, 5 GB without
 
 Exit status: 0 left by exit, Ctrl-D or the end of input; 1 refused, failed, or part of the conversation is not on disk;
 2 wrong usage; 130 Ctrl-C on an empty line; 129, 143 when closed from outside.
@@ -18,13 +19,14 @@ import argparse
 import secrets
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from saved_model_checks import SavedModel, check_saved_model
+from chat_engine import add_engine, choose_engine, command_to_export, work_without_torch
+from saved_model_checks import SavedModel, check_trained_folder
 from terminal import (
     OneMessage,
     PipedInput,
@@ -44,6 +46,8 @@ from common.script import PROJECT_ROOT, check_blocks, printable, read_descriptio
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
+    from gguf_header import ModelFiles
+    from trained_chat import ConversationCache, TrainedChat
 
 DEFAULT_LOG_PATH = "src/chat/conversation.txt"  # counted from the project, like the block
 EXAMPLES = """examples:
@@ -64,10 +68,17 @@ def main() -> int:
     check_blocks(Path(__file__))
     prepare_environment()
     work_offline()
-    saved = check_saved_model(options.saved_model_path, options.base_model_id)
+    saved = check_trained_folder(options.saved_model_path)
+    export_command = command_to_export(saved, saved_model_path, options.base_model_id)
+    may_be_processor = options.device in ("auto", "cpu") and options.dtype == "auto"
+    choice = choose_engine(options.engine, saved, options.base_model_id, may_be_processor, export_command)
+    saved = choice.saved
     sampling = choose_sampling(options, saved)
-    with closing(open_log(options)) as log:
-        status = chat(options, saved, sampling, log)
+    with closing(open_log(options)) as log, ExitStack() as running:
+        trained, cache = load_model(options, saved, choice.model_files, running)
+        if choice.notice is not None:
+            show_notice(choice.notice)
+        status = chat(options, saved, sampling, log, trained, cache)
     return 1 if log.has_unwritten else status
 
 
@@ -100,7 +111,11 @@ def parse_arguments() -> argparse.Namespace:
     drawing.add_argument("--greedy", action="store_true", help="always take the most likely token")
     add_device(parser)
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="default: chosen for the device")
-    return parser.parse_args()
+    add_engine(parser)
+    options = parser.parse_args()
+    if options.engine == "llama.cpp" and (options.device not in ("auto", "cpu") or options.dtype != "auto"):
+        parser.error("--engine llama.cpp computes on the processor, in the number type of its file")
+    return options
 
 
 def setting(name: str) -> Callable[[str], int | float]:
@@ -133,20 +148,39 @@ def open_log(options: argparse.Namespace) -> "ConversationLog":
     return ConversationLog(options.conversation_path, show_notice)
 
 
-def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log: "ConversationLog") -> int:
-    """Load the model and run the chat; return the exit status."""
+def load_model(
+    options: argparse.Namespace, saved: SavedModel, model_files: "ModelFiles | None", running: ExitStack
+) -> "tuple[TrainedChat, ConversationCache | None]":
+    """Load the model by transformers, or `model_files` by llama.cpp, which `running` stops at the end."""
     with showing_progress("loading the model"):
-        from chat_session import ChatSession, read_saved
-        from live_conversation import Conversation
+        if model_files is not None:
+            work_without_torch()
+            from llama_cpp_model import run_llama_cpp_model
+
+            model = running.enter_context(run_llama_cpp_model(saved, model_files))
+            return model, model.open_cache()
         from trained_model import load_trained_model
 
         from common.compute_device import is_slow
 
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
     if is_slow(trained.device, saved.base_dir):
-        show_notice(
-            "without a GPU, a base of this size takes minutes per reply; export it for llama.cpp: src/chat/export_model.py --gguf q4_0"
-        )
+        show_notice("without a GPU, a base of this size takes minutes per reply")
+    return trained, None
+
+
+def chat(
+    options: argparse.Namespace,
+    saved: SavedModel,
+    sampling: Sampling,
+    log: "ConversationLog",
+    trained: "TrainedChat",
+    cache: "ConversationCache | None",
+) -> int:
+    """Run the chat; return the exit status."""
+    from chat_session import ChatSession, read_saved
+    from live_conversation import Conversation
+
     jsonl_path = options.conversation_path.with_suffix(".jsonl")
     conversation = Conversation(
         trained,
@@ -156,12 +190,13 @@ def chat(options: argparse.Namespace, saved: SavedModel, sampling: Sampling, log
         on_context_full=lambda: show_notice(
             "the conversation no longer fits the model's context; its oldest turns are left out from now on"
         ),
+        cache=cache,
     )
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
         person = printable(str(saved.settings.get("person") or "the person of the chat"))
         show_notice(
-            f"imitating {person} on {trained.device}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
+            f"imitating {person} on {trained.computed_on}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
         )
     lines = open_input(options, log, is_terminal)
     with closing(lines):

@@ -163,7 +163,7 @@ class ChatSession:
         values = asdict(self._conversation.sampling) | {
             "seed": self._conversation.seed,
             "context_tokens": trained.context_tokens,
-            "computed_on": str(trained.device),
+            "computed_on": trained.computed_on,
         }
         show_notice("\n".join(f"{name} {value}" for name, value in values.items()))
 

@@ -6,11 +6,10 @@ the library's own `generate`. The messages are left to `live_conversation`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from reply_stream import ReplyStream
 from static_decoding import NotStatic, StaticDecoder, generate_tokens
+from trained_chat import count_shared
 from trained_model import TrainedModel
 from transformers import DynamicCache
 
@@ -26,16 +25,6 @@ def open_cache(trained: TrainedModel) -> GrowingCache | StaticCache:
     except (NotStatic, RuntimeError) as error:  # torch raises RuntimeError also when there is no memory
         return GrowingCache(trained, str(error).split("\n")[0])
     return cache if cache.why_direct is None else GrowingCache(trained, cache.why_direct)
-
-
-def count_shared(cached_ids: Sequence[int], prompt_ids: Sequence[int]) -> int:
-    """Return how many ids both begin with; never the whole prompt, whose last token predicts the next."""
-    num_shared = 0
-    for cached_id, prompt_id in zip(cached_ids, prompt_ids[:-1]):  # noqa: B905
-        if cached_id != prompt_id:
-            break
-        num_shared += 1
-    return num_shared
 
 
 class GrowingCache:

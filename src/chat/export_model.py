@@ -23,11 +23,11 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import chat_bot
+from gguf_header import GGUF_DIR_NAME, Content, find_base_beside
 from saved_model_checks import SavedModel, check_saved_model
 
 from common.base_model_files import list_weight_files, prepare_environment, work_offline
@@ -45,11 +45,7 @@ from common.script import (
     shown_python,
 )
 
-if TYPE_CHECKING:
-    from gguf_file import Content
-
 DEFAULT_EXPORT_PATH = "exported_model"
-GGUF_DIR_NAME = "gguf"  # in the trained folder
 GGUF_TYPES = ("q8_0", "q4_0", "f16", "f32")
 PRIVACY_OF_CONTENT = {
     "model": " It is as private as the chat it was trained on.",
@@ -137,7 +133,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     check_gguf_name(path)
 
     # Only now: importing the model libraries takes seconds.
-    from gguf_check import check_gguf, find_base_beside
+    from gguf_check import check_gguf
     from gguf_file import GgufExport
     from modelfile import MODELFILE_NAME, write_modelfile
     from tqdm import tqdm

@@ -1,22 +1,21 @@
 """Prove a GGUF file: it belongs to this training, and llama.cpp reads prompts and predicts replies as transformers does.
 
 The same ids are not enough when transformers is compared with itself: llama.cpp has tokenizers of its own. Writing the
-file is left to `gguf_file`, running llama.cpp to `llama_cpp_server`.
+file is left to `gguf_file`, its header to `gguf_header`, running llama.cpp to `llama_cpp_server`.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gguf
 import psutil
 import torch
-from gguf_file import ADAPTER_KEY, BASE_KEY, CONTENT_KEY, FORMAT_KEY, FORMAT_VERSION, Content, hash_file
+from gguf_header import Content, check_header, find_base_beside, read_header
 from gguf_tokenizer import normalizes_text
 from llama_cpp_server import INSTALL_COMMAND, LlamaCppServer, is_llama_cpp_installed, start_llama_cpp
 from merged_model import probe_conversations
@@ -27,7 +26,6 @@ from transformers import AutoTokenizer
 from common.base_model_files import check_safetensors_file, list_weight_files
 from common.chat_format import encode_conversation
 from common.conversation_data import TrainingDataError, read_training_data
-from common.model_folder import ADAPTER_NAME
 from common.script import PROJECT_ROOT, ScriptError, counted, shown_path
 
 NUM_CONVERSATIONS = 100
@@ -66,45 +64,6 @@ def check_gguf(
         proof = Proof([_compare_ids(saved, server, final_path)])
         _compare_log_probabilities(saved, content, server, model_path, final_path, type_name, proof)
     return proof
-
-
-def check_header(saved: SavedModel, content: Content, path: Path, final_path: Path) -> None:
-    """Raise ScriptError unless the file is whole, of this project, and of this training."""
-    shown = shown_path(final_path)
-    try:
-        fields = {name: value.contents() for name, value in _short_fields(gguf.GGUFReader(path)).items()}
-    except FileNotFoundError:
-        raise ScriptError(f"{shown}: not found; export it first, without --check-only") from None
-    except Exception:  # noqa: BLE001 - a file from outside: the reader fails in many ways
-        raise ScriptError(f"{shown}: is no GGUF file, or is cut or damaged; remove it and export again") from None
-    if FORMAT_KEY not in fields:
-        raise ScriptError(f"{shown}: was not written by this project; choose another --export-path")
-    if fields[FORMAT_KEY] != FORMAT_VERSION:
-        raise ScriptError(f"{shown}: was written by another version of this project; remove it and export again")
-    expected = {CONTENT_KEY: content, BASE_KEY: saved.settings["base_fingerprint"]}
-    if content != "base":
-        expected[ADAPTER_KEY] = hash_file(saved.folder / ADAPTER_NAME)
-    if any(fields.get(name) != value for name, value in expected.items()):
-        raise ScriptError(
-            f"{shown}: is of another training than {shown_path(saved.folder)}; remove it and export again"
-        )
-
-
-def _short_fields(reader: gguf.GGUFReader) -> Mapping[str, gguf.ReaderField]:
-    return {name: value for name, value in reader.fields.items() if name.startswith("personal_chatbot.")}
-
-
-def find_base_beside(saved: SavedModel, adapter_path: Path) -> Path | None:
-    """Return the newest base of this training in the folder of `adapter_path`, or None."""
-    candidates = sorted(adapter_path.parent.glob("base-*.gguf"), key=lambda path: path.stat().st_mtime, reverse=True)
-    same_type = adapter_path.with_name(adapter_path.name.replace("adapter-", "base-"))
-    for path in sorted(candidates, key=lambda path: path != same_type):
-        try:
-            check_header(saved, "base", path, path)
-        except ScriptError:
-            continue
-        return path
-    return None
 
 
 def _compare_ids(saved: SavedModel, server: LlamaCppServer, final_path: Path) -> str:
@@ -182,7 +141,7 @@ def _compare_log_probabilities(
         for prompt in fitting[:NUM_COMPARED_PROMPTS]
     )
     proof.largest_difference = difference
-    if type_name == "f32" and is_float32(model_path) and difference > LARGEST_DIFFERENCE_F32:
+    if type_name == "f32" and read_header(model_path).is_float32 and difference > LARGEST_DIFFERENCE_F32:
         raise ScriptError(
             f"{shown_path(final_path)}: llama.cpp's log-probabilities differ by {difference:.1e} from those of "
             "transformers; it was refused: please report it with the name of the base model"
@@ -191,11 +150,6 @@ def _compare_log_probabilities(
         f"Log-probabilities of the first token: at most {difference:.1e} from transformers in float32 "
         f"({NUM_COMPARED_TOKENS} likeliest tokens of {counted(len(fitting[:NUM_COMPARED_PROMPTS]), 'prompt')})."
     )
-
-
-def is_float32(path: Path) -> bool:
-    """Return whether every matrix of a GGUF file is float32."""
-    return all(tensor.tensor_type == gguf.GGMLQuantizationType.F32 for tensor in gguf.GGUFReader(path).tensors)
 
 
 def _num_parameters(saved: SavedModel) -> int:

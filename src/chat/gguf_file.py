@@ -6,18 +6,27 @@ stays small at any size. The tokenizer's keys are left to `gguf_tokenizer`, prov
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
+from gguf_header import (
+    ADAPTER_KEY,
+    BASE_KEY,
+    CONTENT_KEY,
+    FORMAT_KEY,
+    FORMAT_VERSION,
+    SAMPLER_ORDER,
+    Content,
+    hash_file,
+)
 from gguf_tokenizer import add_tokenizer
 from safetensors import safe_open
 from saved_model_checks import SavedModel
@@ -26,13 +35,6 @@ from transformers import AutoConfig, AutoTokenizer
 from common.base_model_files import list_weight_files, read_json_object
 from common.model_folder import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from common.script import ScriptError, shown_path
-
-Content = Literal["model", "base", "adapter"]
-
-FORMAT_KEY, FORMAT_VERSION = "personal_chatbot.format", 1
-CONTENT_KEY = "personal_chatbot.content"
-ADAPTER_KEY = "personal_chatbot.adapter_sha256"
-BASE_KEY = "personal_chatbot.base_fingerprint"
 
 # transformers' model_type: llama.cpp's architecture. Its `llama` turns pairs of neighbouring dimensions, transformers
 # the two halves of a head: there, the rows of q and k change places.
@@ -66,7 +68,6 @@ LAYER_RE = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 ROWS_AT_ONCE_BYTES = 16 * 2**20  # of float32: larger blocks spend as long on getting memory as on quantising
 METADATA_BYTES = 32 * 2**20  # at most: the tokens of the largest vocabularies take 10 MiB
-SAMPLER_ORDER = "penalties;temperature;top_k;top_p;min_p"  # the order of transformers; llama.cpp's own differs
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ class GgufExport:
 
     def _add_sampling(self, writer: GGUFWriter) -> None:
         sampling = self.saved.sampling
-        writer.add_sampling_sequence(SAMPLER_ORDER)
+        writer.add_sampling_sequence(";".join(SAMPLER_ORDER))
         writer.add_sampling_temp(sampling.temperature if sampling.do_sample else 0.0)
         writer.add_sampling_top_k(sampling.top_k)
         writer.add_sampling_top_p(sampling.top_p)
@@ -323,12 +324,6 @@ def read_adapter(saved: SavedModel) -> dict[str, LoraPair]:
                 f"{shown_path(path)}: holds numbers that are not finite (the training diverged); train again"
             )
     return {module: LoraPair(pair["A"], pair["B"], scale) for module, pair in halves.items()}
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names_in(path: Path) -> list[str]:

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from conversation_cache import GrowingCache, StaticCache, open_cache
 from reply_stream import ReplyStream
-from trained_model import TrainedModel
+from trained_chat import ConversationCache, TrainedChat
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.model_folder import Sampling
@@ -47,16 +46,16 @@ class Conversation:
 
     def __init__(
         self,
-        trained: TrainedModel,
+        trained: TrainedChat,
         seed: int,
         sampling: Sampling | None = None,
         messages: Messages | None = None,
         on_context_full: Callable[[], None] = lambda: None,
-        cache: GrowingCache | StaticCache | None = None,
+        cache: ConversationCache | None = None,
     ) -> None:
         """`on_context_full` is called the first time that old turns are dropped from the prompt.
 
-        `cache`: of an earlier conversation, which is over; without one, this conversation opens its own.
+        `cache`: of another engine, or of an earlier conversation, which is over; without one, a TrainedModel gets its own.
         """
         self.trained = trained
         self.sampling = sampling or trained.sampling
@@ -66,7 +65,11 @@ class Conversation:
         self._was_full = False
         self._num_dropped = 0  # messages at the beginning that are no longer in the prompt
         self._num_replies = 0  # each reply gets a seed of its own, also a regenerated one
-        self.cache = cache or open_cache(trained)
+        if cache is None:
+            from conversation_cache import open_cache  # only here: it imports torch
+
+            cache = open_cache(trained)  # type: ignore[arg-type] # given no cache, it is a TrainedModel
+        self.cache = cache
 
     def say(self, text: str, **callbacks: Any) -> FinishedReply:
         """Add the user's `text` and return the reply to it."""

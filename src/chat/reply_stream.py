@@ -105,8 +105,13 @@ class ReplyStream:
             self._add(piece)
         if self.ending is None and is_looping(self.ids, self._tokenizer.decode):
             self.ending = "loop"
+        self.end_if_stopped()
+
+    def end_if_stopped(self) -> bool:
+        """End the reply if `stop` was set, between two tokens or before the first; return whether it has ended."""
         if self.ending is None and self._stop.is_set():
             self.ending = "interrupted"
+        return self.ending is not None
 
     def _add(self, piece: str) -> None:
         # Bytes that form no character, such as half an emoji, decode to U+FFFD.

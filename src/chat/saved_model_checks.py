@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class SavedModel:
     settings: dict[str, Any]  # training_settings.json
     generation: dict[str, Any]  # generation_config.json
     sampling: Sampling  # the sampling values in it
-    base: BaseModel
+    base: BaseModel  # without a folder until `find_base_of`
 
     @property
     def base_dir(self) -> Path:
@@ -91,6 +91,11 @@ def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedMo
 
     `base_model_id` is the base given on the command line, or None for the one it was trained on.
     """
+    return find_base_of(check_trained_folder(folder), base_model_id)
+
+
+def check_trained_folder(folder: Path) -> SavedModel:
+    """Check the trained model in `folder`, its base not yet looked for; raise ScriptError with the cure."""
     try:
         settings = _read_settings(folder)
         check_adapter(folder)
@@ -98,7 +103,15 @@ def check_saved_model(folder: Path, base_model_id: str | None = None) -> SavedMo
             refuse_foreign_code(_read_object(folder / name), folder / name)
         generation = _read_object(folder / GENERATION_NAME)
         sampling = _read_sampling(generation, folder / GENERATION_NAME)
-        return SavedModel(folder, settings, generation, sampling, _find_base(settings, base_model_id))
+    except BaseModelError as error:
+        raise ScriptError(str(error)) from None
+    return SavedModel(folder, settings, generation, sampling, BaseModel(settings["base_model_id"], None))
+
+
+def find_base_of(saved: SavedModel, base_model_id: str | None = None) -> SavedModel:
+    """Return `saved` with its base on this disk; raise ScriptError with the cure."""
+    try:
+        return replace(saved, base=_find_base(saved.settings, base_model_id))
     except BaseModelError as error:
         raise ScriptError(str(error)) from None
 

@@ -1,6 +1,7 @@
 """Measure how closely the tuned model writes like its owner, the imitated person, on held-out conversations.
 
-Reads   the trained folder saved_model, its base model, and the JSONL it was trained on
+Reads   the trained folder saved_model, its base model, and the JSONL it was trained on; with --engine llama.cpp also its
+        GGUF file
 Writes  into that folder: style_report.json, style_report.html and style_report.png (numbers only, safe to share),
         style_replies.jsonl (private; an interrupted run continues from it), and on request style_examples.html
         (--show-replies), style_quiz.html and style_quiz_key.json (--quiz): private, they quote the chat
@@ -18,7 +19,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import chat_bot
+from chat_engine import ENGINES, choose_engine, command_to_export, has_cuda
 from saved_model_checks import SavedModel, check_saved_model
 from writing_style.canaries import plant_into_file, read_canaries
 
@@ -46,6 +50,8 @@ from common.script import (
 )
 
 if TYPE_CHECKING:
+    from gguf_header import ModelFiles
+    from llama_cpp_model import LlamaCppModel
     from tqdm import tqdm
     from trained_model import TrainedModel
     from writing_style.held_out_replies import HeldOutData, HeldOutSet
@@ -70,6 +76,8 @@ EXAMPLES = """examples:
       also write a blind test for people who know the owner: which reply is real?
   python3 src/chat/style_report.py --score-quiz ABBA_A...
       score their answers
+  python3 src/chat/style_report.py --engine llama.cpp
+      measure the exported GGUF file, and what quantising costs
   python3 src/chat/style_report.py --leak-probe
       also measure what a stranger with access to the bot could extract
   python3 src/chat/style_report.py --plant-canaries planted.jsonl
@@ -88,12 +96,17 @@ def main() -> int:
     prepare_environment()
     work_offline()
     saved = check_saved_model(options.saved_model_path, options.base_model_id)
-    with exclusive_use(saved.folder, "measuring"):
+    model_files = None
+    if options.engine == "llama.cpp":
+        export_command = command_to_export(saved, chat_bot.saved_model_path, options.base_model_id)
+        model_files = choose_engine(options.engine, saved, None, True, export_command).model_files
+    with exclusive_use(saved.folder, "measuring"), ExitStack() as running:
         remove_abandoned_files(saved.folder)
         data, sets = choose_sets(options, saved)
         trained = load_model(options, saved, sets)
-        settings = describe_settings(options, saved, data, trained)
-        measured, replies = measure_sets(options, saved, data, sets, trained, settings)
+        exported = load_exported(model_files, saved, running) if trained is not None else None
+        settings = describe_settings(options, saved, data, trained, exported)
+        measured, replies = measure_sets(options, saved, data, sets, trained, exported, settings)
         report = {
             "format": REPORT_FORMAT,
             "judged": measured[sets[0].name]["judged"],
@@ -146,7 +159,16 @@ def parse_arguments() -> argparse.Namespace:
         "--seed", type=whole_number(0), default=SEED, metavar="N", help="same seed, same numbers (%(default)s)"
     )
     add_device(parser)
-    return parser.parse_args()
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES[1:],
+        default=ENGINES[1],
+        help="llama.cpp: measure the newest GGUF file in the trained folder as the tuned model, and what exporting costs",
+    )
+    options = parser.parse_args()
+    if options.engine == "llama.cpp" and options.leak_probe:
+        parser.error("--leak-probe measures the adapter in transformers; leave out --engine")
+    return options
 
 
 def choose_sets(options: argparse.Namespace, saved: SavedModel) -> tuple[HeldOutData, list[HeldOutSet]]:
@@ -170,11 +192,27 @@ def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[He
     print("loading the model", file=sys.stderr)
     from trained_model import load_trained_model
 
-    return load_trained_model(saved, device=options.device)
+    # Beside an exported model, the reference is unquantised also on a card.
+    has_card = options.device in ("auto", "cuda") and has_cuda()
+    dtype = "auto" if options.engine == ENGINES[1] else "bfloat16" if has_card else "float32"
+    return load_trained_model(saved, device=options.device, dtype=dtype)
+
+
+def load_exported(model_files: ModelFiles | None, saved: SavedModel, running: ExitStack) -> LlamaCppModel | None:
+    """Return the exported model in llama.cpp, which `running` stops at the end; None without `model_files`."""
+    if model_files is None:
+        return None
+    from llama_cpp_model import run_llama_cpp_model
+
+    return running.enter_context(run_llama_cpp_model(saved, model_files))
 
 
 def describe_settings(
-    options: argparse.Namespace, saved: SavedModel, data: HeldOutData, trained: TrainedModel | None
+    options: argparse.Namespace,
+    saved: SavedModel,
+    data: HeldOutData,
+    trained: TrainedModel | None,
+    exported: LlamaCppModel | None,
 ) -> dict[str, Any]:
     """Return what the numbers depend on; no personal name and no path of this disk."""
     adapter = (saved.folder / ADAPTER_NAME).read_bytes()
@@ -192,6 +230,8 @@ def describe_settings(
         settings["sampling"] = asdict(trained.sampling)
         settings["device"] = trained.device.kind
         settings["dtype"] = trained.device.dtype_name
+    if exported is not None:
+        settings["tuned_model"] = exported.computed_on
     return settings
 
 
@@ -201,6 +241,7 @@ def measure_sets(
     data: HeldOutData,
     sets: Sequence[HeldOutSet],
     trained: TrainedModel | None,
+    exported: LlamaCppModel | None,
     settings: Mapping[str, Any],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, list[SampledReply]]]]:
     """Return each set's numbers and verdict, and the models' replies for each set that is large enough."""
@@ -217,20 +258,23 @@ def measure_sets(
     measurable = [held_out for held_out in sets if held_out.is_enough]
     if trained is None or not measurable:
         return measured, {}
+    from writing_style.exported_model import generate_exported
     from writing_style.model_replies import RepliesFile, sample_replies
 
+    write_tuned = partial(generate_exported, exported) if exported is not None else None
     replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
     replies = {}
     for held_out in measurable:
         with progress_bar(f"{held_out.name}: replies", 2 * len(held_out.owner)) as bar:
-            sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, bar.update)
+            sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, bar.update, write_tuned)
         replies[held_out.name] = sampled
-        measured[held_out.name] = measure(trained, held_out, sampled, data, options.seed)
+        measured[held_out.name] = measure(trained, exported, held_out, sampled, data, options.seed)
     return measured, replies
 
 
 def measure(
     trained: TrainedModel,
+    exported: LlamaCppModel | None,
     held_out: HeldOutSet,
     sampled: Mapping[str, Sequence[SampledReply]],
     data: HeldOutData,
@@ -249,6 +293,14 @@ def measure(
             for name, exchanges in groups.items()
             if exchanges
         }
+    cost = None
+    if exported is not None:
+        from writing_style.exported_model import measure_cost, score_exported
+
+        unquantised = scored["owner"]
+        with progress_bar(f"{held_out.name}: bits of the exported model", sum(map(len, groups.values()))) as bar:
+            scored = {name: score_exported(exported, groups[name], rows, bar.update) for name, rows in scored.items()}
+        cost = measure_cost(exported, unquantised, scored["owner"], seed)
     print(f"{held_out.name}: comparing habits", file=sys.stderr)
     texts = {
         "owner": [cut_as_generated(trained, exchange.reply) for exchange in held_out.owner],
@@ -268,6 +320,8 @@ def measure(
     measured["num_real_replies_cut"] = sum(
         exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
+    if cost is not None:
+        measured["cost_of_exporting"] = cost
     measured["judged"] = reach_verdict(measured)
     return measured
 
@@ -349,6 +403,8 @@ def write_private_pages(
 
 def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     """Print the verdict, its reasons and the files written."""
+    from writing_style.style_page import describe_cost
+
     judged = report["judged"]
     print(f"verdict: {judged['verdict']}")
     print(judged["sentence"])
@@ -360,6 +416,8 @@ def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
             print(f"on the {name} conversations: {measured['judged']['verdict']}")
+        if "cost_of_exporting" in measured:
+            print(f"{name}: {describe_cost(measured['cost_of_exporting'])}")
     for warning in judged["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if "leak_probe" in report:

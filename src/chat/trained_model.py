@@ -1,30 +1,27 @@
-"""The trained folder, loaded: base and adapter, messages to prompt ids, prompt ids to a reply.
+"""The trained folder, loaded by transformers: base and adapter, prompt ids to a reply.
 
-Checking the folder is left to `saved_model_checks`, the conversation so far to `live_conversation`.
+Checking the folder is left to `saved_model_checks`, prompts to `trained_chat`, the conversation so far to
+`live_conversation`.
 """
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from joint_adapter import join_adapter_products
 from peft import PeftModel, get_peft_model_state_dict
-from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
+from trained_chat import TrainedChat, load_tokenizer
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     RepetitionPenaltyLogitsProcessor,
 )
 from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import check_safetensors_file
-from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
 from common.compute_device import (
     Device,
     choose_4bit_layout,
@@ -40,26 +37,16 @@ from common.script import ScriptError, shown_path
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(TrainedChat):
     """A base with its adapter, ready to generate; `model` is a PeftModel (`disable_adapter()` gives the base)."""
 
     model: Any
-    tokenizer: Any
-    settings: Mapping[str, Any]  # training_settings.json
-    sampling: Sampling  # the trained folder's values
-    end_ids: frozenset[int]  # the tokens that end a turn
-    context_tokens: int  # the length it was trained at, or the base's limit if that is lower
     device: Device
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-        """Return the ids of `messages` and of the next reply's header, and where each message's turn ends."""
-        reply_ids = {number: message["ids"] for number, message in enumerate(messages) if message.get("ids")}
-        encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True)
-        return encoded.input_ids, encoded.turn_ends
-
-    def reply_room(self, sampling: Sampling) -> int:
-        """Return the maximum number of tokens of a reply: at most half of the context."""
-        return min(sampling.max_new_tokens, self.context_tokens // 2)
+    @property
+    def computed_on(self) -> str:
+        """The device and the number type."""
+        return str(self.device)
 
     def generate(
         self,
@@ -98,25 +85,6 @@ class TrainedModel:
         )
         return output
 
-    def new_stream(
-        self,
-        num_prompt_tokens: int,
-        sampling: Sampling,
-        on_text: Callable[[str], None] = lambda text: None,
-        on_bubble: Callable[[str, str | None], None] = lambda text, cut_by: None,
-        stop: threading.Event | None = None,
-    ) -> ReplyStream:
-        """Return the stream for the reply to a prompt of this length."""
-        return ReplyStream(
-            self.tokenizer,
-            num_prompt_tokens,
-            self.end_ids,
-            sampling.max_bubbles,
-            on_text,
-            on_bubble,
-            stop or threading.Event(),
-        )
-
 
 def load_trained_model(
     saved: SavedModel, device: str = "auto", dtype: str = "auto", is_merged: bool = False
@@ -128,15 +96,9 @@ def load_trained_model(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    shown_folder, shown_base = shown_path(saved.folder), shown_path(saved.base_dir)
-    with loading(shown_folder, "its tokenizer", "train again, or restore the folder from a backup"):
-        tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
-        try:
-            end_ids = {find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids}
-        except ChatFormatError as error:
-            raise ScriptError(f"{shown_folder}: {error}") from None
+    tokenizer, end_ids = load_tokenizer(saved)
     chosen = choose_chat_device(device, dtype, saved.base_dir, look_at_machine())
-    with loading(shown_base, "the base model", "download it again, or train again on another one"):
+    with loading(shown_path(saved.base_dir), "the base model", "download it again, or train again on another one"):
         base = load_causal_model(
             saved.base_dir,
             dtype=chosen.dtype,
@@ -158,7 +120,7 @@ def load_trained_model(
         tokenizer=tokenizer,
         settings=saved.settings,
         sampling=saved.sampling,
-        end_ids=frozenset(end_ids),
+        end_ids=end_ids,
         context_tokens=min(saved.settings["max_length"], positions),
         device=chosen,
     )

@@ -22,7 +22,8 @@ step() {
     printf -- '--- %s s\n' "$((SECONDS - step_started))"
 }
 
-where=(--base-model-id .demo/small_base --path-to-data .demo/formatted_data.jsonl --saved-model-path .demo/saved_model)
+model=(--base-model-id .demo/small_base --saved-model-path .demo/saved_model)
+where=("${model[@]}" --path-to-data .demo/formatted_data.jsonl)
 chat=(python3 src/chat/chat_bot.py "${where[@]}" --conversation-path .demo/conversation.txt)
 
 step "A made-up export of two people: Noam and Ruth" \
@@ -36,8 +37,18 @@ step "Stage 1: the export becomes training conversations" \
 step "Stage 2: the base learns to write like Noam" \
     python3 src/training/fine_tuning_model.py "${where[@]}" --learning-rate 1e-3 --epochs 3
 printf '%s\n' "מה נשמע?" "בא לך לאכול פיצה?" "did you see the plan?" "נפגשים ביום שישי?" >.demo/what_ruth_types.txt
+has_llama_cpp=$(python3 -c "from importlib.util import find_spec; print(find_spec('xllamacpp') is not None)")
+if [ "$has_llama_cpp" = True ]; then
+    step "The trained model as one file for llama.cpp; without an NVIDIA card, the chat uses it" \
+        python3 src/chat/export_model.py "${model[@]}" --gguf q8_0
+fi
 step "Stage 3: a conversation (Ruth's lines come from a file)" \
     "${chat[@]}" <.demo/what_ruth_types.txt
+if [ "$has_llama_cpp" = True ]; then
+    step "Both engines of the chat" \
+        python3 src/demo/compare_engines.py python3 src/chat/chat_bot.py "${where[@]}" --seed 0 \
+        --conversation-path .demo/both_engines.txt <.demo/what_ruth_types.txt
+fi
 step "The conversation log" cat .demo/conversation.txt
 step "Result: tuned model against base" python3 src/demo/show_result.py .demo/saved_model/training_report.json
 printf '\n=== Done in %s s\n' "$((SECONDS - started))"

@@ -11,26 +11,23 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-for folder in ("src", "src/chat", "src/demo", "tests"):
+for folder in ("src", "src/chat", "src/demo", "tests", "tests/benchmarks"):
     sys.path.insert(0, str(PROJECT_ROOT / folder))
 
 import make_small_base  # noqa: E402
 import torch  # noqa: E402
 from live_conversation import Conversation  # noqa: E402
 from saved_model_checks import check_saved_model  # noqa: E402
+from timed_conversation import HISTORY_TOKENS, REPEATS, first_token_times  # noqa: E402
 from tiny_saved_model import write_saved_model  # noqa: E402
 from trained_model import TrainedModel, load_trained_model  # noqa: E402
 from transformers import DynamicCache, GenerationConfig, MistralConfig, MistralForCausalLM  # noqa: E402
 
-HISTORY_TOKENS = (0, 250, 1_000, 3_000)
-NEW_TOKENS = 25  # of the user's next message: a line
 DECODED_TOKENS = 64
-REPEATS = 3  # the best of them counts
 VOCAB_SIZE = 16_001
 
 
@@ -49,6 +46,12 @@ def main() -> None:
 
 def build_model(folder: Path) -> TrainedModel:
     """Return the random model with a random adapter, merged as the chat does it on a processor."""
+    saved_dir = write_random_model(folder)
+    return load_trained_model(check_saved_model(saved_dir), device="cpu", dtype="float32", is_merged=True)
+
+
+def write_random_model(folder: Path) -> Path:
+    """Write base and trained folder into `folder`; return the trained one."""
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=VOCAB_SIZE,
@@ -58,45 +61,11 @@ def build_model(folder: Path) -> TrainedModel:
         num_attention_heads=16,
         num_key_value_heads=4,
         max_position_embeddings=8192,
+        sliding_window=None,
     )
     MistralForCausalLM(config).save_pretrained(folder / "base")
     make_small_base.make_tokenizer(make_small_base.neutral_texts(100, seed=0), 512).save_pretrained(folder / "base")
-    write_saved_model(folder / "saved", folder / "base", max_length=4096)
-    return load_trained_model(check_saved_model(folder / "saved"), device="cpu", dtype="float32", is_merged=True)
-
-
-def first_token_times(
-    trained: TrainedModel,
-    num_history_tokens: int,
-    is_reusing: bool,
-    clock: Callable[[], float] = time.process_time,
-) -> list[float]:
-    """Return the seconds from a line typed to the first token of its reply, everything in between included."""
-    sampling = replace(trained.sampling, do_sample=False, max_new_tokens=1)
-    conversation = Conversation(trained, seed=0, sampling=sampling)
-    word = trained.tokenizer.decode([300])
-    num_per_word = len(trained.tokenizer(word, add_special_tokens=False)["input_ids"])
-    if num_history_tokens:
-        # Turns of 25 tokens, as long as the one that is timed; nothing is generated for them.
-        for number in range(num_history_tokens // 25):
-            role = "user" if number % 2 == 0 else "assistant"
-            conversation.messages.append({"role": role, "content": word * (12 // num_per_word)})
-        while conversation.messages[-1]["role"] == "user" or conversation.num_prompt_tokens < num_history_tokens:
-            conversation.messages.append({"role": "user", "content": word})
-            conversation.messages.append({"role": "assistant", "content": word})
-        conversation.say("x")
-        conversation.undo()
-    times = []
-    for repeat in range(REPEATS):
-        if not is_reusing:
-            conversation.drop_cache()
-        # Begins differently each time, or the repeats would find it read already.
-        line = f"{repeat}{word * ((NEW_TOKENS - 1) // num_per_word)}"
-        started_at = clock()
-        conversation.say(line)
-        times.append(clock() - started_at)
-        conversation.undo()
-    return times
+    return write_saved_model(folder / "saved", folder / "base", max_length=4096)
 
 
 def decode_rates(trained: TrainedModel) -> tuple[float, float]:

@@ -291,8 +291,12 @@ def sample_replies(
     seed: int,
     replies_file: RepliesFile,
     show_progress: Callable[[int], None] = lambda num_replies: None,
+    write_tuned: Callable[[Sequence[Sequence[int]], Sampling, int], list[SampledReply]] | None = None,
 ) -> dict[str, list[SampledReply]]:
-    """Return the replies of "tuned" and "base" to the contexts of `exchanges`, in their order."""
+    """Return the replies of "tuned" and "base" to the contexts of `exchanges`, in their order.
+
+    `write_tuned` takes the place of `trained` with its adapter.
+    """
     sampling = trained.sampling
     room = trained.context_tokens - trained.reply_room(sampling)
     prompts = [
@@ -306,7 +310,10 @@ def sample_replies(
     for number, batch in enumerate(batches):
         chosen = [exchanges[row] for row in batch]
         for writer in WRITERS:
-            if any(replies_file.find(writer, exchange) is None for exchange in chosen):
+            is_missing = any(replies_file.find(writer, exchange) is None for exchange in chosen)
+            if is_missing and writer == "tuned" and write_tuned is not None:
+                replies_file.add(writer, chosen, write_tuned([prompts[row] for row in batch], sampling, seed + number))
+            elif is_missing:
                 with trained.model.disable_adapter() if writer == "base" else nullcontext():
                     replies = generation.generate([prompts[row] for row in batch], sampling, seed + number)
                 replies_file.add(writer, chosen, replies)

@@ -103,6 +103,7 @@ REPORT = """\
 {% endif %}
 {% for set in sets %}
 <h2>{{ set.heading }}</h2>
+{% if set.cost %}<p>{{ set.cost }}</p>{% endif %}
 <p>Verdict on this set: <strong>{{ set.judged.verdict }}</strong>. {{ set.judged.sentence }}</p>
 {% if set.numbers %}
 {{ table(set.numbers, set.numbers_header) }}
@@ -207,14 +208,26 @@ def make_report_page(report: Mapping[str, Any], picture_svg: str | None) -> str:
     )
 
 
+def describe_cost(cost: Mapping[str, Any]) -> str:
+    """Return the cost as a sentence."""
+    difference = cost["difference"]
+    return (
+        f"the exported model ({cost['engine']}): {cost['exported']['value']:.4f} bits per character of the real replies, "
+        f"the unquantised adapter {cost['unquantised']['value']:.4f}; "
+        f"difference {difference['value']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+    )
+
+
 def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> dict[str, Any]:
     """Return what the template shows of one held-out set; `numbers` is empty when there was too little data."""
     what = {"spread": "blocks spread over the whole period", "latest": "the last conversations in time"}[name]
     counts = f"{counted(measured['num_replies'], 'reply')} in {counted(measured['num_conversations'], 'conversation')}"
     heading = f"Held-out set “{name}” ({what}{'; decides the verdict' if is_headline else ''}): {counts}"
-    described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": []}
+    described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": [], "cost": None}
     if "bits" not in measured:
         return described
+    if "cost_of_exporting" in measured:
+        described["cost"] = f"Measured as the tuned model: {describe_cost(measured['cost_of_exporting'])}."
     writers, copies = measured["writers"], measured["copies"]
     plain = [
         [label, *(_number(writers[writer][key], key) for writer in writers)] for key, label in PLAIN_NUMBERS.items()

@@ -1,0 +1,53 @@
+"""Let both engines of the chat answer the same lines, and print how many tokens a second each of them writes.
+
+Reads   the user's lines from stdin
+Run     python3 src/demo/compare_engines.py python3 src/chat/chat_bot.py ... < lines.txt
+        what follows the name of this script is the command of the chat
+Writes  what the chat writes: give it a log of its own
+Exit status: 0, or 1 when an engine gives no reply.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+ENGINES = ("transformers", "llama.cpp")
+# 37 new tokens, 101.5 tokens/s, ending: complete
+STATS_RE = re.compile(r"(?P<num_tokens>[\d,]+) new tokens, (?P<rate>[\d.,]+) tokens/s")
+
+
+def main() -> int:
+    """Run the chat once for each engine; return the exit status."""
+    lines = "".join(f"{line}\n/stats\n" for line in sys.stdin.read().splitlines())
+    rates = {}
+    for engine in ENGINES:
+        command = [*sys.argv[1:], "--engine", engine]
+        finished = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
+        rates[engine] = tokens_per_second(finished.stderr)
+        if finished.returncode or not rates[engine]:
+            print(f"compare_engines: {engine}: no reply: {finished.stderr.strip()[-500:]}", file=sys.stderr)
+            return 1
+    print("Tokens a second while a reply is written, on this computer:")
+    for engine, rate in rates.items():
+        print(f"  {engine:<13} {rate:6.0f}   {rate / rates['transformers']:.1f} times transformers")
+    return 0
+
+
+def tokens_per_second(told: str) -> float:
+    """Return the rate over all replies that the chat's /stats told of.
+
+    >>> tokens_per_second("10 new tokens, 5.0 tokens/s, ending: complete\\n30 new tokens, 15.0 tokens/s, ending: limit")
+    10.0
+    """
+    replies = [
+        (float(match["num_tokens"].replace(",", "")), float(match["rate"].replace(",", "")))
+        for match in STATS_RE.finditer(told)
+    ]
+    seconds = sum(num_tokens / rate for num_tokens, rate in replies if rate)
+    return sum(num_tokens for num_tokens, rate in replies if rate) / seconds if seconds else 0.0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
