@@ -1,0 +1,172 @@
+"""One chat's messages -> its open questions, promises, dated plans and figures, in one pass.
+
+Messages are streamed; kept are those alone that the digest shows. What the words mean is decided by `question_words`,
+`promise_words` and `message_dates`; writing is left to `digest_pages` and `plan_calendar`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from conversations import KeptMessage
+from message_dates import DatedPhrase, find_dates
+from message_filters import filter_text
+from open_questions import OpenQuestion, OpenQuestions
+from participants import readable_name
+from period_figures import PeriodFigures
+from preprocessing_options import CONVERSATION_GAP_SECONDS
+from promise_words import acts_done, acts_shown, find_promise
+from promises import Promise, Promises
+from question_words import is_answer, is_question, is_short_question, is_withdrawal
+from text_facts import TextFacts
+from whatsapp_export import Message
+
+ME = "me"
+# Messages without words that say something all the same: a picture may be the answer, a deleted message tells nothing.
+ANSWERING_KINDS = frozenset({"media", "contact", "call", "location", "poll", "link", "code"})
+GAP = timedelta(seconds=CONVERSATION_GAP_SECONDS)
+MAX_LISTED = 1_000  # plans that are past, and those that are not certain: the latest
+NO_SILENCE = timedelta()
+MARKS_ALONE_RE = re.compile(r"[?؟!\s]+")
+
+
+class Plan(NamedTuple):
+    """A message, and a day ahead that it names."""
+
+    message: KeptMessage
+    phrase: DatedPhrase
+
+    def is_ahead(self, end: datetime) -> bool:
+        """Tell whether its day, with its hour if it has one, lies after `end`; a day without an hour may be that of `end`."""
+        _, day, at = self.phrase
+        if day is None:
+            return False
+        return day >= end.date() if at is None else datetime.combine(day, at) > end
+
+
+@dataclass
+class ChatDigest:
+    """What is open, promised and planned in one chat."""
+
+    title: str
+    questions_to_me: list[OpenQuestion] = field(default_factory=list)
+    questions_of_mine: list[OpenQuestion] = field(default_factory=list)
+    promises_of_mine: list[Promise] = field(default_factory=list)
+    promises_of_others: list[Promise] = field(default_factory=list)
+    plans_ahead: list[Plan] = field(default_factory=list)
+    plans_past: deque[Plan] = field(default_factory=lambda: deque(maxlen=MAX_LISTED))
+    plans_not_certain: deque[Plan] = field(default_factory=lambda: deque(maxlen=MAX_LISTED))
+    figures: PeriodFigures = field(default_factory=PeriodFigures)
+    first: datetime | None = None  # message of the period
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Who writes in a chat: which senders are me, and how the others are called."""
+
+    me: Collection[str]
+    others: Collection[str]
+
+    @property
+    def is_group(self) -> bool:
+        """Tell whether more than one other person writes."""
+        return len({readable_name(sender) for sender in self.others}) > 1
+
+    def people(self) -> dict[str, str]:
+        """Return the person behind each sender."""
+        return dict.fromkeys(self.me, ME) | {sender: readable_name(sender) for sender in self.others}
+
+    def first_names(self) -> set[str]:
+        """Return how people are called, in lower case."""
+        return {name.split()[0].casefold() for name in map(readable_name, [*self.me, *self.others]) if name}
+
+    def addressed(self) -> re.Pattern[str] | None:
+        """Return what a message to another member alone begins with: their first name, or `@` and the name."""
+        names = {
+            re.escape(readable_name(sender).split()[0].casefold()) for sender in self.others if readable_name(sender)
+        }
+        return re.compile(rf"@?(?:{'|'.join(sorted(names))})(?=[\s,?!:]|$)", re.IGNORECASE) if names else None
+
+
+def digest_chat(
+    title: str,
+    messages: Iterable[tuple[Message, bool]],
+    circle: Circle,
+    facts: TextFacts,
+    is_day_first: bool = True,
+    since: datetime = datetime.min,
+    end: datetime = datetime.max,
+) -> ChatDigest:
+    """Return the digest of one chat from (message, whether it is a duplicate), from `since` on.
+
+    `end`: when the exports end; plans after it lie ahead.
+    """
+    digest = ChatDigest(title)
+    questions, promises, figures = OpenQuestions(), Promises(), digest.figures
+    people = circle.people()
+    first_names = circle.first_names()
+    names_others = circle.addressed() if circle.is_group else None
+    new = tuple.__new__  # takes half the time of KeptMessage(...)
+    previous_at: datetime | None = None
+    previous: tuple[str, KeptMessage] | None = None
+    for (sent_at, sender, text), is_duplicate in messages:
+        if sender is None or is_duplicate or sent_at < since or sender not in people:
+            continue
+        words, reason = filter_text(text, sender, facts)
+        person = people[sender]
+        message = new(KeptMessage, (sent_at, sender, words if words is not None else text))
+        digest.first = digest.first or sent_at
+        silence = sent_at - previous_at if previous_at is not None else NO_SILENCE
+        figures.add(person, message, text, words, reason, silence)
+        if not -GAP <= silence <= GAP:
+            questions.begin_conversation()
+            previous = None
+        previous_at = sent_at
+
+        if promises.has_open(person):
+            acts = acts_done(words) if words is not None else acts_shown(reason or "")
+            if acts:
+                promises.keep(person, message, acts, is_said=words is not None)
+        if words is None:
+            if questions.is_waiting() and reason in ANSWERING_KINDS:
+                questions.add(person, message, is_question=False, is_answer=True)
+            continue
+
+        is_to_other = names_others is not None and person != ME and names_others.match(words) is not None
+        if questions.has_asked(person) and is_withdrawal(words):
+            questions.withdraw(person)
+        asks = is_question(words) and not is_to_other and words.strip("?! ").casefold() not in first_names
+        if asks and questions.is_waiting() and is_short_question(words):
+            asks = False  # it asks back, or asks once more
+        if "?" in words and MARKS_ALONE_RE.fullmatch(words):  # "are you home", then "?"
+            is_follow_up = previous is not None and previous[0] == person and "?" not in previous[1].text
+            if previous is not None and is_follow_up and not questions.has_asked(person):
+                questions.add(person, previous[1], is_question=True, is_answer=False)
+            continue
+        if questions.is_waiting() or asks:
+            questions.add(person, message, asks, is_answer=questions.may_answer(person) and is_answer(words))
+        act = find_promise(words)
+        if act is not None:
+            promises.add(person, message, act)
+        for phrase in find_dates(words, sent_at, is_day_first):
+            plan = Plan(message, phrase)
+            if phrase.day is None:
+                digest.plans_not_certain.append(plan)
+            elif plan.is_ahead(end):
+                digest.plans_ahead.append(plan)
+            else:
+                digest.plans_past.append(plan)
+        previous = person, message
+
+    for question in questions.finish():
+        is_mine = question.message.sender in circle.me
+        (digest.questions_of_mine if is_mine else digest.questions_to_me).append(question)
+    for promise in promises.found:
+        is_mine = promise.message.sender in circle.me
+        (digest.promises_of_mine if is_mine else digest.promises_of_others).append(promise)
+    return digest

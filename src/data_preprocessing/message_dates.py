@@ -1,0 +1,533 @@
+"""A message -> the days ahead that it names, resolved against the day on which it was sent.
+
+Only what is certain becomes a date. `next weekend`, `tomorrow` said at two in the morning or `on Friday` said on a Friday stay
+words, and `at 8` without morning or evening stays a day without an hour. Days that the message tells of as past are left out,
+and so are those that recur. Read are Hebrew and English, and dates in digits of any language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import date, datetime, time, timedelta
+from typing import NamedTuple
+
+from date_phrases import (
+    ARRANGED_RE,
+    CLOCK_RE,
+    CLOCK_WORDS,
+    DATE_WORDS,
+    DAY_RES,
+    DIGIT_RE,
+    ENGLISH_UNITS,
+    HEBREW_UNITS,
+    INSIDE,
+    KINDS_IN_DIGITS,
+    KINDS_OF_WORD,
+    MONTHS,
+    NO_DAY_AFTER_RE,
+    NO_DAY_BEFORE,
+    NUMBERS,
+    OR_RE,
+    PART_RE,
+    PART_WORDS,
+    PARTS,
+    RECURRING_BEFORE,
+    WEEKDAYS,
+    WORD_RE,
+    is_past,
+    normalised,
+    words_of,
+)
+
+MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
+SMALL_HOURS = 4  # until then, people call the day that is about to begin both today and tomorrow
+MAX_PAST_DAYS = 90  # a date without a year that lies so little back was rather meant as past than as next year's
+MAX_YEARS_AHEAD = 2
+BETWEEN_CHARS = 25  # at most, between a day and its hour
+PART_BEGINS = {"morning": 6, "noon": 11, "afternoon": 12, "evening": 17, "night": 20}
+LAST_OF_PART = {"morning": 12, "noon": 15, "afternoon": 19, "evening": 23, "night": 24}
+# Where a phrase ends: dates hold no line break, and no full stop that a space follows.
+HEBREW_RE = re.compile("[א-ת]")  # Israeli clocks have 24 hours: 10:30 is in the morning
+BETWEEN_DAY_AND_DATE_RE = re.compile(r"[ ,(]{0,3}(?:ה-?|the )?")
+CLAUSE_END_RE = re.compile(r"\n|[.!?;]+(?=\s|$)|,(?!\d)|\s-\s")
+SENTENCE_END_RE = re.compile(r"\n|[.!?;]+(?=\s|$)")
+
+
+class DatedPhrase(NamedTuple):
+    """Words that name a day; without `day` it is not certain which one, without `at` not at what hour."""
+
+    words: str
+    day: date | None
+    at: time | None = None
+
+
+class _Day(NamedTuple):
+    start: int
+    end: int
+    day: date | None
+    part: str = ""  # of the day, where the words name one
+    at: time | None = None  # of "in two hours"
+    is_weekday: bool = False
+    needs_hour: bool = False  # no day ahead without an hour or a part that is: today
+
+
+class _Clock(NamedTuple):
+    start: int
+    end: int
+    hour: int
+    minute: int
+    part: str
+    is_whole: bool  # written as on a clock of 24 hours: 20:30, 08:00
+    has_preposition: bool
+
+
+def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[DatedPhrase]:
+    """Return the days ahead that `text`, sent at `sent_at`, names; `is_day_first`: 3/4 is 3 April.
+
+    >>> find_dates("נפגשים מחר בשמונה בערב?", datetime(2024, 12, 10, 9, 30))
+    [DatedPhrase(words='מחר בשמונה בערב', day=datetime.date(2024, 12, 11), at=datetime.time(20, 0))]
+    >>> find_dates("שני אנשים, בשבוע הבא", datetime(2024, 12, 10, 9, 30))
+    [DatedPhrase(words='בשבוע הבא', day=None, at=None)]
+    """
+    plain = normalised(text[:MAX_READ_CHARS])
+    words = words_of(plain)
+    dated = words & DATE_WORDS
+    has_digits = DIGIT_RE.search(plain) is not None
+    if not dated and not has_digits:
+        return []
+    has_clock = has_digits or not dated.isdisjoint(CLOCK_WORDS)
+    kinds = {kind for word in dated for kind in KINDS_OF_WORD.get(word, ())}
+    if has_digits:
+        kinds.update(KINDS_IN_DIGITS)
+    elif not has_clock and "today" in kinds and words.isdisjoint(PART_WORDS):
+        kinds.discard("today")  # names no day ahead without an hour
+    days = _find_days(plain, kinds, sent_at, is_day_first) if kinds else []
+    if not days and not has_clock:
+        return []
+    clocks = _find_clocks(plain, days) if has_clock else []
+    if not days:
+        return _hours_of_today(text, plain, clocks, sent_at)
+    found = []
+    for number, day in enumerate(days):
+        lowest = days[number - 1].end if number else 0
+        highest = days[number + 1].start if number + 1 < len(days) else len(plain)
+        clock = _clock_of(plain, day, clocks, lowest, highest, is_first=not number)
+        phrase = _with_hour(text, plain, day, clock, sent_at)
+        if phrase is not None:
+            found.append(phrase)
+    for number in range(len(days) - 1):
+        if OR_RE.match(plain[days[number].end : days[number + 1].start + 1]):  # "tomorrow or on Friday"
+            return [DatedPhrase(phrase.words, None) for phrase in found]
+    return list(dict.fromkeys(found))
+
+
+# ---- Days ------------------------------------------------------------------------------------------------------------
+
+
+def _find_days(plain: str, kinds: Collection[str], sent_at: datetime, is_day_first: bool) -> list[_Day]:
+    matches = [(match.start(), -match.end(), kind, match) for kind in kinds for match in DAY_RES[kind].finditer(plain)]
+    days: list[_Day] = []
+    end = 0
+    for start, _, kind, match in sorted(matches, key=lambda found: found[:2]):
+        if start < end or (start and (plain[start - 1].isalnum() or plain[start - 1] in INSIDE)):
+            continue
+        end = match.end()
+        before = _word_before(plain, start)
+        if before in RECURRING_BEFORE or (
+            before in NO_DAY_BEFORE.get(kind, ()) and not (kind == "hebrew_later" and match["how_later"] == "בעוד")
+        ):
+            continue
+        if kind in NO_DAY_AFTER_RE and NO_DAY_AFTER_RE[kind].match(plain, end):
+            continue
+        resolved = KINDS[kind](match, sent_at, is_day_first)
+        if resolved is None or (kind in MAY_BE_PAST and _is_past(plain, match)):
+            continue
+        day, extra = resolved
+        days.append(_Day(match.start(), match.end(), day, is_weekday=kind.endswith("_weekday"), **extra))
+    return _joined(plain, days)
+
+
+def _joined(plain: str, days: list[_Day]) -> list[_Day]:
+    """Return the days with "Friday, 20.12" as one; without a day when the 20th is no Friday."""
+    joined: list[_Day] = []
+    for day in days:
+        if (
+            joined
+            and joined[-1].is_weekday != day.is_weekday
+            and BETWEEN_DAY_AND_DATE_RE.fullmatch(plain, joined[-1].end, day.start)
+        ):
+            weekday, dated = (joined[-1], day) if joined[-1].is_weekday else (day, joined[-1])
+            agree = None in (weekday.day, dated.day) or weekday.day.weekday() == dated.day.weekday()
+            joined[-1] = dated._replace(start=joined[-1].start, end=day.end, day=dated.day if agree else None)
+        else:
+            joined.append(day)
+    return joined
+
+
+def _word_before(plain: str, start: int) -> str:
+    """Return the word that stands directly before a place, "" when there is none."""
+    words = plain[max(0, start - BETWEEN_CHARS) : start].split()
+    return words[-1] if words and plain[start - 1 : start].isspace() else ""
+
+
+def _is_past(plain: str, match: re.Match[str]) -> bool:
+    """Tell whether the clause of a day tells of what was; what was arranged for that day lies ahead."""
+    if match[0].lstrip("וש").startswith(("ל", "for ")) or not is_past(words_of(plain)):
+        return False
+    start, end = _clause_around(plain, match.start(), match.end(), CLAUSE_END_RE)
+    clause = plain[start:end]
+    return is_past(WORD_RE.findall(clause)) and ARRANGED_RE.search(clause) is None
+
+
+def _clause_around(plain: str, start: int, end: int, end_re: re.Pattern[str]) -> tuple[int, int]:
+    first = 0
+    for mark in end_re.finditer(plain):
+        if mark.end() <= start:
+            first = mark.end()
+        elif mark.start() >= end:
+            return first, mark.start()
+    return first, len(plain)
+
+
+Resolved = tuple[date | None, dict[str, object]] | None  # None: names no day ahead
+
+
+def _tomorrow(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if sent_at.hour < SMALL_HOURS:
+        return None, {}
+    return sent_at.date() + timedelta(days=1), {}
+
+
+def _after_tomorrow(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if sent_at.hour < SMALL_HOURS:
+        return None, {}
+    return sent_at.date() + timedelta(days=2), {}
+
+
+def _today(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    word = match[0].lstrip("ושכ")
+    part = "evening" if word.endswith("ערב") or "eve" in word else "night" if "לילה" in word or "toni" in word else ""
+    part = "afternoon" if "afternoon" in word else part
+    if part == "night" and sent_at.hour < SMALL_HOURS:
+        return None
+    return sent_at.date(), {"part": part, "needs_hour": True}
+
+
+def _saturday_night(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if sent_at.weekday() == 5:
+        return sent_at.date(), {"part": "evening"}
+    return _coming(5, sent_at), {"part": "evening"}
+
+
+def _hebrew_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    name = next(
+        match[group]
+        for group in ("named_day", "prefixed_day", "sabbath", "ordinal_day", "bare_day")
+        if match[group] is not None
+    )
+    which = match["which"] or ""
+    if which.startswith(("האחרונ", "הקודמ", "שעבר", "שחלפ")):
+        return None
+    weekday = WEEKDAYS[name.rstrip("'")]
+    if which.startswith("הבא"):
+        return _in_next_week(weekday, sent_at), {}
+    return _unless_today(weekday, sent_at), {}
+
+
+def _english_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    which = match["which"] or match["which_short"] or ""
+    if which in ("last", "past", "every", "each", "since", "from"):
+        return None
+    weekday = WEEKDAYS[match["english_day"] or match["short_day"]]
+    if which == "next":
+        is_sunday = sent_at.weekday() == 6  # in English the week begins on Sunday or on Monday
+        return None if is_sunday else _in_next_week(weekday, sent_at), {}
+    return _unless_today(weekday, sent_at), {}
+
+
+def _coming(weekday: int, sent_at: datetime) -> date:
+    """Return the first such day after that of the message."""
+    return sent_at.date() + timedelta(days=(weekday - sent_at.weekday() - 1) % 7 + 1)
+
+
+def _unless_today(weekday: int, sent_at: datetime) -> date | None:
+    """Return the coming such day; "on Friday" said on a Friday is not certain."""
+    return None if sent_at.weekday() == weekday else _coming(weekday, sent_at)
+
+
+def _in_next_week(weekday: int, sent_at: datetime) -> date:
+    """Return such a day of the next week; weeks begin on Sunday."""
+    days_since_sunday = (sent_at.weekday() + 1) % 7
+    return sent_at.date() + timedelta(days=7 - days_since_sunday + (weekday + 1) % 7)
+
+
+def _hebrew_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    count = match["hebrew_count"] or ""
+    if count in ("כמה", "מספר") or match["about"]:
+        return None, {}
+    unit = match["hebrew_unit"]
+    if (count == "") != (unit in ("שעה", "שעתיים", "יום", "יומיים", "שבוע", "שבועיים", "חודש", "חודשיים")):
+        return None
+    return _later(_number(count or "1"), HEBREW_UNITS[unit], sent_at)
+
+
+def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if match["few"] or match["about"] or match["count"] == "couple":
+        return None, {}
+    if match["from"] == "tomorrow":
+        sent_at += timedelta(days=1)
+    number = _number(match["count"] or match["count_from"])
+    return _later(number, ENGLISH_UNITS[match["unit"] or match["unit_from"]], sent_at)
+
+
+def _later(number: int, unit: tuple[int, int, int], sent_at: datetime) -> Resolved:
+    days, months, hours = (number * part for part in unit)
+    if hours:
+        later = sent_at + timedelta(hours=hours)
+        return later.date(), {"at": later.time().replace(second=0)}
+    if months:
+        year, month = divmod(sent_at.year * 12 + sent_at.month - 1 + months, 12)
+        return _date_or_none(year, month + 1, sent_at.day), {}
+    return sent_at.date() + timedelta(days=days), {}
+
+
+def _number(words: str) -> int:
+    return int(words) if words.isdecimal() else NUMBERS[words]
+
+
+def _vague(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    return None, {}
+
+
+def _day_of_month(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    number = int(match["hebrew_nth"] or match["english_nth"])
+    day = _date_or_none(sent_at.year, sent_at.month, number)
+    if day is None or day < sent_at.date():
+        year, month = divmod(sent_at.year * 12 + sent_at.month, 12)
+        day = _date_or_none(year, month + 1, number)
+    return (day, {}) if 1 <= number <= 31 else None
+
+
+def _month_name(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    number = int(match["hebrew_day_number"] or match["day_before"] or match["day_after"])
+    month = MONTHS[match["hebrew_month"] or match["month_after"] or match["month_before"]]
+    year = match["hebrew_year"] or match["year_after"] or match["year_behind"]
+    return _with_year(year, month, number, sent_at)
+
+
+def _digits(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    first, second = int(match["first"]), int(match["second"])
+    has_slash = match["separator"] == "/"
+    if match["separator"] == "-" and match["year"] is None:
+        return None  # 7-8 is a range
+    if match["year"] is None and match["before_digits"] is None:
+        # 24.12 is a date, 3.5 and 24/7 need not be; the week's day before them says so too.
+        is_full = len(match["first"]) == 2 and len(match["second"]) == 2
+        if not (is_full and (not has_slash or max(first, second) > 12)) and not _follows_weekday(match):
+            return None
+    orders = [(first, second), (second, first)] if is_day_first else [(second, first), (first, second)]
+    for day, month in orders:
+        if 1 <= month <= 12 and _date_or_none(2024, month, day) is not None:
+            return _with_year(match["year"], month, day, sent_at)
+    return None
+
+
+def _follows_weekday(match: re.Match[str]) -> bool:
+    names = "|".join(WEEKDAYS)
+    before = match.string[max(0, match.start() - 12) : match.start()]
+    return re.search(rf"(?<!\w)(?:{names})'?,?\s?(?:ה-?)?$", before) is not None
+
+
+def _with_year(year: str | None, month: int, number: int, sent_at: datetime) -> Resolved:
+    sent_on = sent_at.date()
+    if year is not None:
+        day = _date_or_none(int(year) % 100 + 2000, month, number)
+        is_ahead = day is not None and sent_on <= day and day.year - sent_on.year <= MAX_YEARS_AHEAD
+        return (day, {}) if is_ahead else None
+    day = _date_or_none(sent_on.year, month, number)
+    if day is not None and day < sent_on:
+        if (sent_on - day).days <= MAX_PAST_DAYS:
+            return None
+        day = _date_or_none(sent_on.year + 1, month, number)
+    return (day, {}) if day is not None else None
+
+
+def _date_or_none(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return None
+
+
+KINDS = {
+    "after_tomorrow": _after_tomorrow,
+    "tomorrow": _tomorrow,
+    "today": _today,
+    "saturday_night": _saturday_night,
+    "hebrew_weekday": _hebrew_weekday,
+    "english_weekday": _english_weekday,
+    "hebrew_later": _hebrew_later,
+    "english_later": _english_later,
+    "vague": _vague,
+    "day_of_month": _day_of_month,
+    "month_name": _month_name,
+    "digits": _digits,
+}
+MAY_BE_PAST = KINDS.keys() - {"after_tomorrow", "tomorrow"}
+
+
+# ---- Hours -----------------------------------------------------------------------------------------------------------
+
+
+def _find_clocks(plain: str, days: list[_Day]) -> list[_Clock]:
+    clocks = []
+    for match in CLOCK_RE.finditer(plain):
+        if any(day.start < match.end() and match.start() < day.end for day in days):
+            continue  # the 3.5 of a date is no time of day
+        clock = _read_clock(match)
+        if clock is not None:
+            clocks.append(clock)
+    return clocks
+
+
+def _read_clock(match: re.Match[str]) -> _Clock | None:
+    part = _part_of(match["part"] or "")
+    has_preposition, is_whole, minute = True, False, 0
+    if match["hour"]:
+        hour, minute = int(match["hour"]), int(match["minute"] or 0)
+        before = match["hebrew_before"] or ""
+        has_preposition = bool(before)
+        if match["minute"] is None:
+            # "for 8" counts people as well; a bare number is an hour before a part of the day alone.
+            is_hour = (
+                part
+                or match["clock_word"]
+                or (before and not re.fullmatch(r"[ושכ]?(?:ל-?|מ-?)|about ?|from ?", before))
+            )
+            if not is_hour:
+                return None
+        elif match["colon"] == "." and not (before or part):
+            return None
+        is_whole = hour >= 13 or (
+            match["minute"] is not None
+            and (len(match["hour"]) == 2 and (hour not in (10, 11) or HEBREW_RE.search(match.string)))
+        )
+    elif match["hour_with_half"]:
+        hour, minute = int(match["hour_with_half"]), int(match["minute_with_half"] or 0)
+        part = "morning" if match["half_of_day"].startswith("a") else "afternoon"
+        if not 1 <= hour <= 12:
+            return None
+        hour, is_whole = hour % 12 + (12 if part == "afternoon" else 0), True
+    elif match["to_hour"]:
+        minutes_to = (
+            15
+            if match["quarter"]
+            else {"עשר": 10, "חמי": 5, "חמש": 5, "עשרי": 20}[
+                "עשרי" if match["to_minutes"].startswith("עשרי") else match["to_minutes"][:3]
+            ]
+        )
+        hour, minute = (_number(match["to_hour"]) - 1) % 12 or 12, 60 - minutes_to
+    elif match["hebrew_hour"]:
+        hour = _number(match["hebrew_hour"])
+        minute = {"חצי": 30, "רבע": 15, "עשרה": 10, "עשר דקות": 10, "עשרים": 20, "חמישה": 5}.get(
+            match["hebrew_minutes"] or "", 0
+        )
+    elif match["english_past"]:
+        hour = _number(match["past_hour"])
+        minute = {"half past": 30, "quarter past": 15, "quarter to": 45}[match["english_past"]]
+        if match["english_past"] == "quarter to":
+            hour = (hour - 1) % 12 or 12
+    elif match["english_hour"]:
+        hour, minute = _number(match["english_hour"]), 30 if match["english_thirty"] else 0
+    else:  # noon
+        hour, is_whole = 12, True
+    if hour > 23 or minute > 59:
+        return None
+    return _Clock(match.start(), match.end(), hour, minute, part, is_whole, has_preposition)
+
+
+def _part_of(words: str) -> str:
+    return next((part for start, part in PARTS.items() if words.startswith(start)), "") if words else ""
+
+
+def _clock_of(plain: str, day: _Day, clocks: list[_Clock], lowest: int, highest: int, is_first: bool) -> _Clock | None:
+    """Return the hour that belongs to a day: the first one behind it, else the last one before the first day."""
+    for clock in clocks:
+        if day.end <= clock.start < highest and _is_near(plain, day.end, clock.start):
+            return clock
+    for clock in reversed(clocks):
+        if is_first and lowest <= clock.start and clock.end <= day.start and _is_near(plain, clock.end, day.start):
+            return clock
+    return None
+
+
+def _is_near(plain: str, end: int, start: int) -> bool:
+    return start - end <= BETWEEN_CHARS and SENTENCE_END_RE.search(plain, end, start) is None
+
+
+def _with_hour(text: str, plain: str, day: _Day, clock: _Clock | None, sent_at: datetime) -> DatedPhrase | None:
+    """Return the phrase of a day with its hour, None for a today that is not ahead."""
+    start, end, part = day.start, day.end, day.part
+    if clock is not None:
+        start, end = min(start, clock.start), max(end, clock.end)
+        part = clock.part or part
+    if not part or clock is None:
+        named = next((match for match in PART_RE.finditer(plain, day.end, day.end + BETWEEN_CHARS)), None)
+        if named is not None and not part and _is_near(plain, day.end, named.start()):
+            part, end = _part_of(named[0]), max(end, named.end())
+    words = " ".join(text[start:end].split()).strip(" ,")
+    if day.day is None:
+        return DatedPhrase(words, None)
+    is_today = day.day == sent_at.date()
+    at = day.at
+    if clock is not None and at is None:
+        at = _hour_of(clock, part, sent_at.time() if is_today else None)
+        if part == "night" and (clock.hour < 6 or clock.hour == 12):
+            return DatedPhrase(words, None)  # one at night: of the day, or of the next
+    if day.needs_hour:
+        if at is not None:
+            return DatedPhrase(words, day.day, at) if at > sent_at.time() else None
+        if not part or (clock is None and sent_at.hour >= PART_BEGINS[part]):
+            return None
+    return DatedPhrase(words, day.day, at)
+
+
+def _hour_of(clock: _Clock, part: str, now: time | None) -> time | None:
+    """Return the time of day of a clock, None when it may be that of the morning or of the evening.
+
+    `now`: the time of the message, of an hour on the same day.
+    """
+    hour, minute = clock.hour, clock.minute
+    if clock.is_whole or hour == 0:
+        return time(hour, minute)
+    if part:
+        if part == "morning":
+            return time(hour % 12 if hour == 12 else hour, minute)
+        if hour == 12:
+            return time(12, minute) if part in ("noon", "afternoon") else None
+        if part == "noon":
+            return time(hour if hour >= 10 else hour + 12, minute)
+        return time(hour + 12, minute)
+    if now is not None and hour <= 12:
+        both = [time(hour % 12, minute), time(hour % 12 + 12, minute)]
+        ahead = [at for at in both if at > now]
+        if len(ahead) == 1:
+            return ahead[0]
+    return None
+
+
+def _hours_of_today(text: str, plain: str, clocks: list[_Clock], sent_at: datetime) -> list[DatedPhrase]:
+    """Return hours without a day that can only be those of today: ahead, and of morning or evening for certain."""
+    found = []
+    for clock in clocks:
+        start, end = _clause_around(plain, clock.start, clock.end, CLAUSE_END_RE)
+        is_recurring = _word_before(plain, clock.start) in RECURRING_BEFORE
+        if not clock.has_preposition or is_recurring or is_past(WORD_RE.findall(plain, start, end)):
+            continue
+        if clock.part == "night" or sent_at.hour < SMALL_HOURS or not (clock.is_whole or clock.part):
+            continue
+        at = _hour_of(clock, clock.part, None)
+        if at is not None and at > sent_at.time():
+            found.append(DatedPhrase(" ".join(text[clock.start : clock.end].split()), sent_at.date(), at))
+    return found

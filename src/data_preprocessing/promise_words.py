@@ -1,0 +1,176 @@
+"""Does a message promise something, and does a later one look like keeping it? Decided by Hebrew and English words.
+
+A promise is a first person's future or present of one of the acts below ("I'll send it", "אני בודקת ומחזירה תשובה"). Offers,
+conditions, doubts, refusals, questions and reports ("maybe I'll", "אם תרצי אביא", "I said I'll") are none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from date_phrases import normalised, words_of
+
+MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
+FINAL_LETTERS = str.maketrans("כמנפצ", "ךםןףץ")
+ANY = "any"  # said of whatever was promised: "done"
+ANYTHING = "handle"  # what "I'm on it" promises
+
+
+ACTS: dict[str, dict[str, list[str]]] = json.loads(
+    Path(__file__).with_name("promise_acts.json").read_text(encoding="utf-8")
+)["acts"]
+ANY_DONE = r"בוצע|טופל|סודר|נעשה|זהו,? עשיתי|done|all done|it's done|sorted|taken care of"
+
+I_WILL = (
+    r"(?:(?<![\w'])(?:i'?ll|i\ will|i'm\ (?:gonna|going\ to)|im\ (?:gonna|going\ to)|i\ am\ going\ to|imma|i\ promise\ (?:to|i'?ll|i\ will)|we'?ll|(?:let\ me|lemme))"
+    r"|(?:^|(?<=ok\ )|(?<=sure\ )|(?<=and\ )|(?<=yes\ )|(?<=yep\ )|(?<=then\ )|(?<=but\ ))(?:will|gonna))"
+    r"\ (?:(?:just|also|definitely|then|quickly|be\ sure\ to|make\ sure\ to|surely|gladly|happily|personally|go|and|go\ and|still|totally|def|quick)\ )*"
+)
+WHEN = r"מחר|היום|הערב|בערב|בבוקר|בצהריים|עוד|תכף|תיכף|מיד|עכשיו|אחר\ כך|אח\"כ|ביום|בשבת|עד|בשבוע|אחרי|כש|לקראת|בסופ|הלילה|לפני|רגע|כבר|בדרך"
+
+
+def _one_of(column: str) -> str:
+    """Return a pattern of each act's words in a column, named after the act."""
+    named = "|".join(f"(?P<{name}_{column}>{'|'.join(act[column])})" for name, act in ACTS.items())
+    return _with_final_letters(named).replace(" ", r"\ ")
+
+
+def _with_final_letters(pattern: str) -> str:
+    """Return a pattern in which a letter before an ending that may be missing has its final form without it.
+
+    >>> _with_final_letters("אוספת?|שולחת?")
+    'אוס(?:פת|ף)|שולחת?'
+    """
+    return re.sub(
+        "([כמנפצ])([תה])[?]", lambda match: f"(?:{match[0][:2]}|{match[1].translate(FINAL_LETTERS)})", pattern
+    )
+
+
+# אשלח לך מחר, ואביא   (not שאשלח: "he wants me to")
+FUTURE_RE = re.compile(rf"(?<![\w'\"])ו?(?:{_one_of('future')})(?!\w)", re.VERBOSE)
+# אני שולח לך בערב, בודקת וחוזרת אליך: the present is a promise with a time, or with "to you"
+PRESENT_RE = re.compile(
+    rf"(?:^|(?<=אני\ )|(?<=בסדר\ )|(?<=טוב\ )|(?<=אוקיי\ )|(?<=סבבה\ )|(?<=ברור\ )|(?<=תכף\ )|(?<=מחר\ )|(?<=כבר\ )|(?<=מיד\ ))(?:{_one_of('present')})(?!\w)(?P<rest>.*)",
+    re.VERBOSE,
+)
+PRESENT_NEEDS_RE = re.compile(
+    rf"(?<!\w)(?:ל(?:ך|כם|נו)|אותך|אליך|אלייך|אליכם|{WHEN})(?!\w)|(?<!\w)(?:כש|ב-?\d|ו(?:חוזרת?|מחזירה?|מעדכנת?|אומרת?)\ )",
+    re.VERBOSE,
+)
+ENGLISH_RE = re.compile(rf"{I_WILL}(?:{_one_of('english')})(?![\w'])", re.VERBOSE)
+ENGLISH_PRESENT_RE = re.compile(
+    r"(?<!\w)(?:i'm\ on\ it|im\ on\ it|^on\ it$|leave\ it\ (?:to|with)\ me|you\ have\ my\ word|will\ do(?=$|[,.!]))(?!\w)",
+    re.VERBOSE,
+)
+HEBREW_PRESENT_RE = re.compile(
+    r"(?<!\w)(?:אני\ על\ זה|תשאירי?\ (?:את\ )?זה\ (?:לי|עליי?)|סמוך\ עליי?|סמכי\ עליי?|אני\ (?:מבטיחה?|מתחייבת?)\ ל\w+|(?:אני\ )?(?:מבטיחה?|מתחייבת?)\ (?:ש\w*|ל\w{3,}))(?!\w)",
+    re.VERBOSE,
+)
+
+# In the same clause before the promise: it is no promise.
+NOT_BEFORE_RE = re.compile(
+    r"""(?<!\w)(?:לא|אל|אולי|כנראה|אם|האם|אנסה|אשתדל|מה|מתי|איך|איפה|למה|כמה|מי|איזה|לאן|שלא|בחיים|לעולם|הלוואי|בטח\ שלא|רוצה|רוצים|אמרתי|אמרת|אמר|אמרה|חשבתי|הבטחתי|יכול\ להיות|ייתכן|מקווה|פוחד|פוחדת|מפחד|מפחדת|
+        לפני|מאז|במקום|תמיד|בדרך\ כלל|אף\ פעם|לפעמים|כל\ יום|כל\ פעם|יאללה\ בוא|
+        not|never|maybe|perhaps|probably|if|unless|whether|should|shall|said|told|thought|think|guess|hope|wish|what|when|where|how|why|who|which|until|till|before|like|want|wants|wanted|always|usually|sometimes|every|might|doubt|sure\ if|don'?t|won'?t|can'?t|no\ way|or)(?!\w)""",
+    re.VERBOSE,
+)
+NOT_AFTER_RE = re.compile(
+    r"""(?<!\w)(?:אם|בתנאי|אלא\ אם|לי(?!\w)|תמיד|בדרך\ כלל|כל\ (?:יום|פעם|שבוע|בוקר|שבת)|if|unless|assuming|provided|every\ (?:day|time|week)|always|usually|myself|never|instead\ of|a\ fool)(?!\w)""",
+    re.VERBOSE,
+)
+TAG_QUESTION_RE = re.compile(r"(?<!\w)(?:בסדר|טוב|אוקיי?|סבבה|ok|okay|alright|cool|deal)\ ?\?+$")
+CLAUSE_RE = re.compile(r"[^\n,.!?;…]+(?:[.,;…](?=\d)[^\n,.!?;…]+)*[?]*")
+BUT_RE = re.compile(r"\ (?:אבל|but|ואז|because|כי|cause|cuz)\ ")
+SENTENCE_RE = re.compile(r"[^\n.!?;…]+[?]*")
+CONDITION_RE = re.compile(r"(?<!\w)(?:אם|ואם|if|unless|בתנאי)(?!\w)")
+NOT_DONE_RE = re.compile(
+    r"(?<!\w)(?:לא|טרם|עדיין|not|haven'?t|hasn'?t|didn'?t|never|forgot|שכחתי|almost|כמעט|should\ have|לפני)(?!\w)"
+)
+DONE_RE = re.compile(
+    rf"(?<![\w'])(?:(?P<{ANY}_done>{ANY_DONE})|{_one_of('done')}|{_one_of('done_english')})(?![\w'])".replace(
+        "\\ ", " "
+    )
+)
+
+_FUTURE_TOKENS = {word for act in ACTS.values() for word in re.findall(r"(?<!\w)א[א-ת]{2,}", "|".join(act["future"]))}
+_PRESENT_TOKENS = {
+    form
+    for act in ACTS.values()
+    for word, may_end_before in re.findall(r"([א-ת]{2,})([?]?)", "|".join(act["present"]))
+    for form in ((word, word[:-2] + word[-2].translate(FINAL_LETTERS)) if may_end_before else (word,))
+}
+PROMISE_TOKENS = (
+    {prefix + token for token in _FUTURE_TOKENS | _PRESENT_TOKENS for prefix in ("", "ו")}
+    | {"i'll", "ill", "will", "gonna", "going", "promise", "imma", "we'll", "lemme", "let", "leave", "word"}
+    | {"מבטיח", "מבטיחה", "מתחייב", "מתחייבת", "סמוך", "סמכי", "תשאיר", "תשאירי"}
+)
+
+
+def find_promise(text: str) -> str | None:
+    """Return the act that a message promises (a key of ACTS), None when it promises nothing.
+
+    >>> find_promise("אשלח לך מחר"), find_promise("maybe I'll call"), find_promise("ok, I'll call you tonight")
+    ('send', None, 'call')
+    """
+    plain = normalised(text[:MAX_READ_CHARS])
+    if PROMISE_TOKENS.isdisjoint(words_of(plain)) and "על זה" not in plain and "on it" not in plain:
+        return None
+    for sentence in SENTENCE_RE.findall(plain):
+        if CONDITION_RE.search(sentence):
+            continue
+        for part in CLAUSE_RE.findall(sentence):
+            for clause in BUT_RE.split(part):
+                act = _act_of(clause.strip())
+                if act is not None:
+                    return act
+    return None
+
+
+def _act_of(clause: str) -> str | None:
+    if clause.endswith("?") and TAG_QUESTION_RE.search(clause) is None:
+        return None
+    for pattern in (FUTURE_RE, ENGLISH_RE, PRESENT_RE, ENGLISH_PRESENT_RE, HEBREW_PRESENT_RE):
+        match = pattern.search(clause)
+        if match is None:
+            continue
+        if NOT_BEFORE_RE.search(clause, 0, match.start()) or NOT_AFTER_RE.search(clause, match.end()):
+            continue
+        if pattern is PRESENT_RE and PRESENT_NEEDS_RE.search(clause, match.start()) is None:
+            continue
+        found = [name for name, value in match.groupdict().items() if value is not None and name != "rest"]
+        return found[0].split("_")[0] if found else ANYTHING
+    return None
+
+
+def acts_done(text: str) -> set[str]:
+    """Return the acts (keys of ACTS, or ANY) of which a message says that they are done.
+
+    >>> sorted(acts_done("שלחתי לך עכשיו")), acts_done("עוד לא שלחתי"), acts_done("done!")
+    (['send'], set(), {'any'})
+    """
+    plain = normalised(text[:MAX_READ_CHARS])
+    found = set()
+    for clause in CLAUSE_RE.findall(plain):
+        if clause.endswith("?"):
+            continue
+        for match in DONE_RE.finditer(clause):
+            if NOT_DONE_RE.search(clause, max(0, match.start() - 20), match.start()) is None:
+                said = match[0]
+                found |= {name for name, pattern in _DONE_OF.items() if pattern.fullmatch(said)}
+    return found
+
+
+_DONE_OF = {name: re.compile("|".join(act["done"] + act["done_english"])) for name, act in ACTS.items()} | {
+    ANY: re.compile(ANY_DONE)
+}
+
+
+def acts_shown(reason: str) -> set[str]:
+    """Return the acts that a message of a kind (a key of DROP_REASONS) is itself: a picture is sent, a call is made.
+
+    >>> acts_shown("call")
+    {'call'}
+    """
+    return {name for name, act in ACTS.items() if reason in act["evidence"]}
