@@ -14,6 +14,11 @@ NORMALISED = str.maketrans(
     {"׳": "'", "’": "'", "`": "'", "״": '"', "“": '"', "”": '"', "־": "-", "–": "-", "\xa0": " "}
 )
 
+
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in line.split())
+
+
 OTHER_SPELLING_RE = re.compile("[A-Z׳’`״“”־–\\xa0]")
 
 WEEKDAYS = {  # 0 is Monday, as in `date.weekday`
@@ -83,7 +88,7 @@ DAY_RES = {
           | [בלה]-?(?P<sabbath>שבת)(?!\w)
           | [בל]-?(?P<ordinal_day>ראשון|שני)(?!\w)
               (?=\s*(?:$|[,.!?)\n]|(?:ה(?:זה|קרוב|בא)|{_PART})(?!\w)|(?:ב-?|בשעה\ )\d|ב(?:{_HOURS_IN_HEBREW})(?!\w)))
-          | (?P<bare_day>{_HEBREW_DAYS})\ 
+          | (?P<bare_day>{_HEBREW_DAYS})[ ]
               (?=(?:ה(?:קרוב|בא)ה?|{_PART})(?!\w)|(?:ב-?|בשעה\ )\d{{1,2}}(?![\d/.])|\d{{1,2}}:\d\d)
         )
         (?:\s?(?P<which>ה(?:זו|זה|זאת|קרובה?|באה?|אחרונה?|קודמת?)|שעברה?|שחלפה?)(?!\w))?
@@ -108,7 +113,7 @@ DAY_RES = {
     # in two weeks, in an hour, a week from today
     "english_later": _compiled(
         rf"""
-        in\ (?:(?P<few>(?:a\ |the\ next\ )?(?:few|several|some))|(?:a\ )?(?P<count>\d{{1,2}}|couple|an?|{_HOURS_IN_ENGLISH})(?:\ of)?)\ 
+        in\ (?:(?P<few>(?:a\ |the\ next\ )?(?:few|several|some))|(?:a\ )?(?P<count>\d{{1,2}}|couple|an?|{_HOURS_IN_ENGLISH})(?:\ of)?)[ ]
         (?P<unit>hour|day|week|month)s?\b(?P<about>\ or\ so|\ and\ a\ half|\ or|-)?
       | (?P<count_from>\d{{1,2}}|an?|{_HOURS_IN_ENGLISH})\ (?P<unit_from>day|week|month)s?\ from\ (?P<from>now|today|tomorrow)
         """
@@ -239,13 +244,27 @@ INSIDE = "/.:-_"  # or a letter or a digit
 DIGIT_RE = re.compile("[0-9]")
 WORD_RE = re.compile(r"[^\W_]+(?:['\"][^\W_]+)*")
 
+
+def _with_and(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(prefix + word for word in words for prefix in ("", "ו", "ש"))
+
+
 # Who tells of what was says no plan: "ביום שישי הייתי אצלה", "on Friday we went".
-PAST_WORDS = frozenset(
-    ["אתמול", "שלשום", "עשית", "עשתה", "עשו", "עשינו", "ראית", "ראתה", "ראינו", "הלכת", "הלכנו", "הלכה", "הלכו", "הלך", "נסעת", "נסענו", "נסעה", "נסעו", "נסע", "חזרת", "חזרנו", "חזרה", "חזרו", "חזר", "הגעת", "הגענו", "הגיעה", "הגיעו", "הגיע", "אמרת", "אמרנו", "אמרה", "אמרו", "אמר", "קרה", "נגמרה", "התחיל", "התחילה", "קנית", "קנה", "קנו", "קנינו", "קנתה", "אכלת", "אכלנו", "אכלה", "אכלו", "אכל", "שמעת", "שמענו", "שמעה", "שמעו", "ניצחו", "ניצחנו", "הפסידו", "הפסיד", "הפסידה", "נולד", "נולדה", "נפטר", "נפטרה", "התחתן", "התחתנו", "ירד", "ירדה", "ירדו", "דיברנו", "דיברה", "דיברו", "דיברת", "נהנית", "נהנינו", "היכרנו", "נפגשנו", "ישנת", "ישנו", "היינו", "היית", "הייתם", "הייתה", "היתה", "היה", "היו", "was", "were", "did", "had", "went", "saw", "met", "came", "left", "got", "took", "ate", "said", "told", "lost", "won", "bought", "yesterday", "ago", "happened", "started", "ended", "arrived", "stayed", "worked", "visited", "finished", "missed", "called", "played", "talked", "watched", "enjoyed", "returned", "landed", "moved"]
+PAST_WORDS = _with_and(
+    _words(
+        "אתמול שלשום עשית עשתה עשו עשינו ראית ראתה ראינו הלכת הלכנו הלכה הלכו הלך נסעת נסענו נסעה נסעו נסע חזרת חזרנו",
+        "חזרה חזרו חזר הגעת הגענו הגיעה הגיעו הגיע אמרת אמרנו אמרה אמרו אמר קרה נגמרה התחיל התחילה קנית קנה קנו קנינו",
+        "קנתה אכלת אכלנו אכלה אכלו אכל שמעת שמענו שמעה שמעו ניצחו ניצחנו הפסידו הפסיד הפסידה נולד נולדה נפטר נפטרה",
+        "התחתן התחתנו ירד ירדה ירדו דיברנו דיברה דיברו דיברת נהנית נהנינו היכרנו נפגשנו ישנת ישנו היינו היית הייתם",
+        "הייתה היתה היה היו was were did had went saw met came left got took ate said told lost won bought yesterday",
+        "ago happened started ended arrived stayed worked visited finished missed called played talked watched",
+        "enjoyed returned landed moved",
+    )
 )
 # Words that end like a verb in the past of the first person ("הלכתי") and are none, or arrange what lies ahead.
-NOT_PAST = frozenset(
-    ["אתי", "שתי", "בתי", "מתי", "איתי", "דירתי", "משפחתי", "אמיתי", "ביתי", "אשתי", "שבתי", "כיתתי", "קבעתי", "הזמנתי", "נרשמתי", "שריינתי", "חברתי", "אמיתתי", "יצירתי", "משמעותי", "איכותי", "חברותי"]
+NOT_PAST = _words(
+    "אתי שתי בתי מתי איתי דירתי משפחתי אמיתי ביתי אשתי שבתי כיתתי קבעתי הזמנתי נרשמתי שריינתי חברתי אמיתתי יצירתי",
+    "משמעותי איכותי חברותי",
 )
 
 
@@ -255,11 +274,8 @@ def is_past(words: Iterable[str]) -> bool:
     >>> is_past(["ביום", "שישי", "הייתי"]), is_past(["מתי", "ביום", "שישי"])
     (True, False)
     """
-    return any(
-        word in PAST_WORDS
-        or word.lstrip("וש") in PAST_WORDS
-        or (word.endswith("תי") and len(word) > 3 and word.lstrip("וש") not in NOT_PAST)
-        for word in words
+    return not PAST_WORDS.isdisjoint(words) or any(
+        word[-2:] == "תי" and len(word) > 3 and word.lstrip("וש") not in NOT_PAST for word in words
     )
 
 
@@ -268,14 +284,23 @@ ARRANGED_RE = re.compile(
     r"(?<!\w)(?:[וש]?ה?קבע(?:נו|תי|ת|ו)?|הזמנ(?:תי|נו)|נרשמ(?:תי|נו)|דח(?:ו|ה|ינו|יתי)|נדח(?:ה|תה)|booked|scheduled|moved|postponed|planned|invited|set)(?!\w)"
 )
 # The word before the words of a day that makes them something else: "every Friday", "all day", "there is no tomorrow".
-RECURRING_BEFORE = frozenset(["כל", "בכל", "שכל", "וכל", "מדי", "ימי", "every", "each", "all", "another", "one", "any"])
+RECURRING_BEFORE = _words(
+    "כל בכל שכל וכל מדי ימי every each all another one any",
+)
 NO_DAY_BEFORE = {
-    "today": frozenset(["אותו", "באותו", "סוף", "אמצע", "במשך", "שאר", "כמו", "עד", "מאז", "of", "until", "since"]),
-    "tomorrow": frozenset(["אין", "no", "never", "of", "the"]),
+    "today": _words(
+        "אותו באותו סוף אמצע במשך שאר כמו עד מאז of until since",
+    ),
+    "tomorrow": _words(
+        "אין no never of the",
+    ),
     "hebrew_weekday": frozenset(["פעם", "חלק", "סיבוב", "שיר"]),
-    "english_weekday": frozenset(["black", "good", "cyber", "ash", "casual", "happy", "super", "easter", "palm", "bloody"]),
-    "hebrew_later": frozenset(
-        ["לי", "לך", "לנו", "להם", "לו", "לה", "לכם", "נשאר", "נשארו", "צריך", "צריכה", "צריכים", "לקח", "לוקח", "ייקח", "יקח", "תן", "תני", "תנו", "חכה", "חכי", "נחכה", "מחכים", "יש", "אין", "רוצה", "דורש", "הוסיפו", "עבר", "עברו", "הארכתי", "קיבלתי", "קיבלנו", "ל"]
+    "english_weekday": _words(
+        "black good cyber ash casual happy super easter palm bloody",
+    ),
+    "hebrew_later": _words(
+        "לי לך לנו להם לו לה לכם נשאר נשארו צריך צריכה צריכים לקח לוקח ייקח יקח תן תני תנו חכה חכי נחכה מחכים יש אין",
+        "רוצה דורש הוסיפו עבר עברו הארכתי קיבלתי קיבלנו ל",
     ),
 }
 NO_DAY_AFTER_RE = {

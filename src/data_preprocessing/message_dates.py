@@ -66,9 +66,9 @@ class _Day(NamedTuple):
     start: int
     end: int
     day: date | None
+    kind: str  # of DAY_RES
     part: str = ""  # of the day, where the words name one
     at: time | None = None  # of "in two hours"
-    is_weekday: bool = False
     needs_hour: bool = False  # no day ahead without an hour or a part that is: today
 
 
@@ -114,8 +114,10 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
         highest = days[number + 1].start if number + 1 < len(days) else len(plain)
         clock = _clock_of(plain, day, clocks, lowest, highest, is_first=not number)
         phrase = _with_hour(text, plain, day, clock, sent_at)
-        if phrase is not None:
+        if phrase is not None and not (day.kind in MAY_BE_PAST and _is_past(plain, words, day)):
             found.append(phrase)
+    if len(days) == 1:
+        return found
     for number in range(len(days) - 1):
         if OR_RE.match(plain[days[number].end : days[number + 1].start + 1]):  # "tomorrow or on Friday"
             return [DatedPhrase(phrase.words, None) for phrase in found]
@@ -141,11 +143,10 @@ def _find_days(plain: str, kinds: Collection[str], sent_at: datetime, is_day_fir
         if kind in NO_DAY_AFTER_RE and NO_DAY_AFTER_RE[kind].match(plain, end):
             continue
         resolved = KINDS[kind](match, sent_at, is_day_first)
-        if resolved is None or (kind in MAY_BE_PAST and _is_past(plain, match)):
-            continue
-        day, extra = resolved
-        days.append(_Day(match.start(), match.end(), day, is_weekday=kind.endswith("_weekday"), **extra))
-    return _joined(plain, days)
+        if resolved is not None:
+            day, extra = resolved
+            days.append(_Day(start, end, day, kind, **extra))
+    return _joined(plain, days) if len(days) > 1 else days
 
 
 def _joined(plain: str, days: list[_Day]) -> list[_Day]:
@@ -154,10 +155,10 @@ def _joined(plain: str, days: list[_Day]) -> list[_Day]:
     for day in days:
         if (
             joined
-            and joined[-1].is_weekday != day.is_weekday
+            and (joined[-1].kind in WEEKDAY_KINDS) != (day.kind in WEEKDAY_KINDS)
             and BETWEEN_DAY_AND_DATE_RE.fullmatch(plain, joined[-1].end, day.start)
         ):
-            weekday, dated = (joined[-1], day) if joined[-1].is_weekday else (day, joined[-1])
+            weekday, dated = (joined[-1], day) if joined[-1].kind in WEEKDAY_KINDS else (day, joined[-1])
             agree = None in (weekday.day, dated.day) or weekday.day.weekday() == dated.day.weekday()
             joined[-1] = dated._replace(start=joined[-1].start, end=day.end, day=dated.day if agree else None)
         else:
@@ -171,11 +172,11 @@ def _word_before(plain: str, start: int) -> str:
     return words[-1] if words and plain[start - 1 : start].isspace() else ""
 
 
-def _is_past(plain: str, match: re.Match[str]) -> bool:
+def _is_past(plain: str, words: Collection[str], day: _Day) -> bool:
     """Tell whether the clause of a day tells of what was; what was arranged for that day lies ahead."""
-    if match[0].lstrip("וש").startswith(("ל", "for ")) or not is_past(words_of(plain)):
+    if not is_past(words) or plain[day.start : day.end].lstrip("וש").startswith(("ל", "for ")):
         return False
-    start, end = _clause_around(plain, match.start(), match.end(), CLAUSE_END_RE)
+    start, end = _clause_around(plain, day.start, day.end, CLAUSE_END_RE)
     clause = plain[start:end]
     return is_past(WORD_RE.findall(clause)) and ARRANGED_RE.search(clause) is None
 
@@ -374,6 +375,7 @@ KINDS = {
     "month_name": _month_name,
     "digits": _digits,
 }
+WEEKDAY_KINDS = ("hebrew_weekday", "english_weekday")
 MAY_BE_PAST = KINDS.keys() - {"after_tomorrow", "tomorrow"}
 
 
@@ -472,25 +474,23 @@ def _with_hour(text: str, plain: str, day: _Day, clock: _Clock | None, sent_at: 
     if clock is not None:
         start, end = min(start, clock.start), max(end, clock.end)
         part = clock.part or part
-    if not part or clock is None:
-        named = next((match for match in PART_RE.finditer(plain, day.end, day.end + BETWEEN_CHARS)), None)
-        if named is not None and not part and _is_near(plain, day.end, named.start()):
+    if not part:
+        named = PART_RE.search(plain, day.end, day.end + BETWEEN_CHARS)
+        if named is not None and _is_near(plain, day.end, named.start()):
             part, end = _part_of(named[0]), max(end, named.end())
-    words = " ".join(text[start:end].split()).strip(" ,")
-    if day.day is None:
-        return DatedPhrase(words, None)
-    is_today = day.day == sent_at.date()
     at = day.at
-    if clock is not None and at is None:
-        at = _hour_of(clock, part, sent_at.time() if is_today else None)
-        if part == "night" and (clock.hour < 6 or clock.hour == 12):
-            return DatedPhrase(words, None)  # one at night: of the day, or of the next
-    if day.needs_hour:
-        if at is not None:
-            return DatedPhrase(words, day.day, at) if at > sent_at.time() else None
-        if not part or (clock is None and sent_at.hour >= PART_BEGINS[part]):
+    is_certain = day.day is not None
+    if clock is not None and is_certain and at is None:
+        at = _hour_of(clock, part, sent_at.time() if day.day == sent_at.date() else None)
+        # One at night: of the day, or of the next?
+        is_certain = not (part == "night" and (clock.hour < 6 or clock.hour == 12))
+    if day.needs_hour and is_certain:
+        if at is not None and at <= sent_at.time():
             return None
-    return DatedPhrase(words, day.day, at)
+        if at is None and (not part or (clock is None and sent_at.hour >= PART_BEGINS[part])):
+            return None
+    words = " ".join(text[start:end].split()).strip(" ,")
+    return DatedPhrase(words, day.day, at) if is_certain else DatedPhrase(words, None)
 
 
 def _hour_of(clock: _Clock, part: str, now: time | None) -> time | None:

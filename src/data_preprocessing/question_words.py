@@ -19,6 +19,10 @@ def _phrases(*lines: str) -> frozenset[str]:
     return frozenset(phrase for line in lines for phrase in line.split("|"))
 
 
+def _words(*lines: str) -> frozenset[str]:
+    return frozenset(word for line in lines for word in line.split())
+
+
 OPENERS = _phrases(  # before the words that count
     "נו|אז|טוב|היי|הי|שלום|אהלן|אחי|אחותי|מאמי|גבר|נשמה|תגיד|תגידי|תגידו|תקשיב|תקשיבי|שמע|שמעי|אגב|וואי|וואו|יואו|אוי|אה|רגע|אבל|כאילו|בקיצור|סתם|סליחה|אממ|המ|ואז",
     "hey|hi|hello|so|and|well|yo|bro|dude|man|babe|omg|lol|wait|btw|ok|okay|oh|hmm|um|sorry|but|like|also|haha|hahaha|wow",
@@ -111,8 +115,9 @@ WAITING = _phrases(
 
 
 # The first words of all that may be a question without its mark.
-FIRST_WORDS = {opener.split()[0] for opener in OPENERS} | set(
-    ["מתי", "איפה", "מאיפה", "לאן", "האם", "אפשר", "באיזה", "באיזו", "כמה", "מה", "תוכל", "תוכלי", "תוכלו", "יש", "אתה", "את", "אתם", "when", "where", "what", "which", "how", "can", "could", "would", "will", "do", "did", "are", "have"]
+FIRST_WORDS = {opener.split()[0] for opener in OPENERS} | _words(
+    "מתי איפה מאיפה לאן האם אפשר באיזה באיזו כמה מה תוכל תוכלי תוכלו יש אתה את אתם when where what which how can",
+    "could would will do did are have",
 )
 
 
