@@ -6,7 +6,7 @@ All patterns are for text that `normalised` returns. Other languages are read on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 # Other spellings of the same marks, one character each: a place in the normalised text is the same place in the text.
@@ -68,22 +68,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.VERBOSE)
 
 
-# The words that name a day, by kind; where two overlap, the one that begins first counts. None of the characters of INSIDE may
+# The words that name a day, by kind (those of "today" and "tomorrow" are single words: DAY_WORDS); where two overlap, the one that begins first counts. None of the characters of INSIDE may
 # stand before: that is checked afterwards, because a lookbehind in front takes two thirds of the time.
 DAY_RES = {
     # מחרתיים   the day after tomorrow
     "after_tomorrow": _compiled(r"[ושכ]?ל?מחרתיי?ם(?!\w) | (?:the\ )?day\ after\ (?:tomorrow|tmrw)\b"),
-    # מחר, שמחר, למחר   tomorrow
-    "tomorrow": _compiled(r"[ושכ]?[למ]?מחר(?!\w) | (?:tomorrow|tommorr?ow|tomorow|tmrw|tmr|tmw|2moro)\b"),
-    # היום, הערב   today, tonight
-    "today": _compiled(r"[ושכ]?ל?(?:היום|הערב|הלילה)(?!\w) | (?:today|tonight|tonite|this\ (?:evening|afternoon))\b"),
+    "this_evening": _compiled(r"this\ (?:evening|afternoon)\b"),
     # במוצ"ש, מוצאי שבת
     "saturday_night": _compiled(r"[ושכ]?[בלה]?-?(?:מוצ\"?ש|מוצאי\ שבת)(?!\w)"),
     # ביום שישי הבא, יום ג', בשבת, לחמישי, שלישי בערב
     "hebrew_weekday": _compiled(
         rf"""
         [וש]?
-        (?: [בלמה]?-?יום\ (?P<named_day>(?:{_HEBREW_DAYS})(?!\w)|[א-ו]'|[א-ו](?=\s|$|[,.!?)]))
+        (?: [בלמ]?-?יום\ (?P<named_day>(?:{_HEBREW_DAYS})(?!\w)|[א-ו]'|[א-ו](?=\s|$|[,.!?)]))
           | [בל]-?(?P<prefixed_day>שלישי|רביעי|חמישי|שישי|ששי)(?!\w)
           | [בלה]-?(?P<sabbath>שבת)(?!\w)
           | [בל]-?(?P<ordinal_day>ראשון|שני)(?!\w)
@@ -199,9 +196,10 @@ PREFIXES = ("", *"בלמהושכ", "וב", "ול", "שב", "של", "ומ", "שמ
 DAY_WORDS: dict[str, frozenset[str] | None] = {
     "after_tomorrow": _prefixed(["מחרתיים", "מחרתים"]) | {"after"},
     "tomorrow": _prefixed(["מחר"]) | {"tomorrow", "tommorow", "tommorrow", "tomorow", "tmrw", "tmr", "tmw", "2moro"},
-    "today": _prefixed(["היום", "הערב", "הלילה"]) | {"today", "tonight", "tonite", "this"},
+    "today": _prefixed(["היום", "הערב", "הלילה"]) | {"today", "tonight", "tonite"},
+    "this_evening": frozenset({"this"}),
     "saturday_night": _prefixed(['מוצ"ש', "מוצש", "מוצאי"]),
-    "hebrew_weekday": _prefixed(["יום", *_HEBREW_DAYS.split("|")]),
+    "hebrew_weekday": _prefixed(["יום", *_HEBREW_DAYS.split("|")]) - _prefixed(["היום"]) - {"היום"},
     "english_weekday": frozenset(name for name in WEEKDAYS if name.isascii()),
     "hebrew_later": _prefixed(["עוד"]),
     "english_later": frozenset(f"{unit}{ending}" for unit in ENGLISH_UNITS for ending in ("", "s")),
@@ -314,6 +312,21 @@ NO_DAY_AFTER_RE = {
 OR_RE = re.compile(r"^[ ,]{0,2}(?:או|or|\\|/)[ ]")
 
 
+def day_matches(plain: str, kind: str, words: Iterable[str]) -> Iterator[re.Match[str]]:
+    """Yield where a normalised text, in which `words` are those of DATE_WORDS, names a day in words of `kind`."""
+    if kind in DAY_RES:
+        yield from DAY_RES[kind].finditer(plain)
+    else:
+        for word in words:
+            if kind in KINDS_OF_WORD.get(word, ()):
+                yield from _whole_word(word).finditer(plain)
+
+
+@lru_cache
+def _whole_word(word: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(word)}(?!\w)")
+
+
 @lru_cache(maxsize=4)  # each rule of the digest asks about the same message
 def normalised(text: str) -> str:
     """Return `text` in lower case with one spelling of quotes and hyphens, every character in its place.
@@ -329,11 +342,11 @@ def normalised(text: str) -> str:
 
 @lru_cache(maxsize=4)
 def words_of(plain: str) -> frozenset[str]:
-    """Return the words of a normalised text.
+    """Return the words of a normalised text, those with marks around them also without.
 
     >>> sorted(words_of('see you במוצ"ש, 5pm'))
-    ['5pm', 'see', 'you', 'במוצ"ש']
+    ['5pm', 'see', 'you', 'במוצ"ש', 'במוצ"ש,']
     """
-    if plain.replace(" ", "").isalnum():  # of messages without marks, most by far: a fifth of the time
-        return frozenset(plain.split())
-    return frozenset(WORD_RE.findall(plain))
+    parts = plain.split()
+    with_marks = [part for part in parts if not part.isalnum()]  # few; the expression takes most of the time
+    return frozenset(parts).union(WORD_RE.findall(" ".join(with_marks))) if with_marks else frozenset(parts)

@@ -17,7 +17,6 @@ from date_phrases import (
     CLOCK_RE,
     CLOCK_WORDS,
     DATE_WORDS,
-    DAY_RES,
     DIGIT_RE,
     ENGLISH_UNITS,
     HEBREW_UNITS,
@@ -35,6 +34,7 @@ from date_phrases import (
     RECURRING_BEFORE,
     WEEKDAYS,
     WORD_RE,
+    day_matches,
     is_past,
     normalised,
     words_of,
@@ -100,9 +100,10 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
     kinds = {kind for word in dated for kind in KINDS_OF_WORD.get(word, ())}
     if has_digits:
         kinds.update(KINDS_IN_DIGITS)
-    elif not has_clock and "today" in kinds and words.isdisjoint(PART_WORDS):
+    has_part = not words.isdisjoint(PART_WORDS)
+    if not has_clock and not has_part:
         kinds.discard("today")  # names no day ahead without an hour
-    days = _find_days(plain, kinds, sent_at, is_day_first) if kinds else []
+    days = _find_days(plain, kinds, dated, sent_at, is_day_first) if kinds else []
     if not days and not has_clock:
         return []
     clocks = _find_clocks(plain, days) if has_clock else []
@@ -113,7 +114,7 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
         lowest = days[number - 1].end if number else 0
         highest = days[number + 1].start if number + 1 < len(days) else len(plain)
         clock = _clock_of(plain, day, clocks, lowest, highest, is_first=not number)
-        phrase = _with_hour(text, plain, day, clock, sent_at)
+        phrase = _with_hour(text, plain, day, clock, has_part, sent_at)
         if phrase is not None and not (day.kind in MAY_BE_PAST and _is_past(plain, words, day)):
             found.append(phrase)
     if len(days) == 1:
@@ -127,11 +128,17 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
 # ---- Days ------------------------------------------------------------------------------------------------------------
 
 
-def _find_days(plain: str, kinds: Collection[str], sent_at: datetime, is_day_first: bool) -> list[_Day]:
-    matches = [(match.start(), -match.end(), kind, match) for kind in kinds for match in DAY_RES[kind].finditer(plain)]
+def _find_days(
+    plain: str, kinds: Collection[str], words: Collection[str], sent_at: datetime, is_day_first: bool
+) -> list[_Day]:
+    matches = [
+        (match.start(), -match.end(), kind, match) for kind in kinds for match in day_matches(plain, kind, words)
+    ]
+    if len(matches) > 1:
+        matches.sort(key=lambda found: found[:2])
     days: list[_Day] = []
     end = 0
-    for start, _, kind, match in sorted(matches, key=lambda found: found[:2]):
+    for start, _, kind, match in matches:
         if start < end or (start and (plain[start - 1].isalnum() or plain[start - 1] in INSIDE)):
             continue
         end = match.end()
@@ -365,6 +372,7 @@ KINDS = {
     "after_tomorrow": _after_tomorrow,
     "tomorrow": _tomorrow,
     "today": _today,
+    "this_evening": _today,
     "saturday_night": _saturday_night,
     "hebrew_weekday": _hebrew_weekday,
     "english_weekday": _english_weekday,
@@ -468,13 +476,15 @@ def _is_near(plain: str, end: int, start: int) -> bool:
     return start - end <= BETWEEN_CHARS and SENTENCE_END_RE.search(plain, end, start) is None
 
 
-def _with_hour(text: str, plain: str, day: _Day, clock: _Clock | None, sent_at: datetime) -> DatedPhrase | None:
+def _with_hour(
+    text: str, plain: str, day: _Day, clock: _Clock | None, has_part: bool, sent_at: datetime
+) -> DatedPhrase | None:
     """Return the phrase of a day with its hour, None for a today that is not ahead."""
     start, end, part = day.start, day.end, day.part
     if clock is not None:
         start, end = min(start, clock.start), max(end, clock.end)
         part = clock.part or part
-    if not part:
+    if has_part and not part:
         named = PART_RE.search(plain, day.end, day.end + BETWEEN_CHARS)
         if named is not None and _is_near(plain, day.end, named.start()):
             part, end = _part_of(named[0]), max(end, named.end())

@@ -149,13 +149,16 @@ def is_answer(text: str) -> bool:
     (True, False, False, False)
     """
     plain = normalised(text[:MAX_READ_CHARS]).strip()
-    if LAUGHTER_RE.fullmatch(plain) or is_short_question(plain):
+    if LAUGHTER_RE.fullmatch(plain):
+        return False
+    if len(plain.split()) > MAX_DEFERRING_WORDS:
+        return True
+    if is_short_question(plain):
         return False
     core = _core(plain, OPENERS)
     if not core or core in WAITING or core in GREETINGS or _bare(plain) in GREETINGS:
         return False
-    is_short = len(plain.split()) <= MAX_DEFERRING_WORDS
-    return not (is_short and _core(plain, DEFERRING_OPENERS).startswith(DEFERRALS))
+    return not _core(plain, DEFERRING_OPENERS).startswith(DEFERRALS)
 
 
 def is_short_question(text: str) -> bool:
