@@ -48,6 +48,7 @@ NUMBERS = {
     ), start=1)
     for name in names.split()
 } | {"אחת עשרה": 11, "שתים עשרה": 12, "שתיים עשרה": 12}  # fmt: skip
+HEBREW_MINUTES = {"חצי": 30, "רבע": 15, "עשרה": 10, "עשר דקות": 10, "עשרים": 20, "חמישה": 5, "חמש דקות": 5}
 HEBREW_UNITS = {  # (days, months, hours) of one, of two, and of several
     "שעה": (0, 0, 1), "שעתיים": (0, 0, 2), "שעות": (0, 0, 1), "יום": (1, 0, 0), "יומיים": (2, 0, 0), "ימים": (1, 0, 0),
     "שבוע": (7, 0, 0), "שבועיים": (14, 0, 0), "שבועות": (7, 0, 0), "חודש": (0, 1, 0), "חודשיים": (0, 2, 0), "חודשים": (0, 1, 0),
@@ -162,7 +163,7 @@ CLOCK_RE = re.compile(
         (?![\w%₪$€]|[./-]\d|:\d|\ ?(?:%|₪|\$|€|ש"ח|שח|שקל|איש|אנשים|ימים|יום|שעות|דקות|דק'|שניות|פעמים|כרטיסים|קילו|ק"מ|אלף|ל[א-ת]|ב(?:{_HEBREW_MONTHS})|people|days?|weeks?|hours?|min|mins|minutes|km|times|of\ us)(?!\w))
         (?:\ ?(?P<clock_word>o'?clock))?
       | (?P<hour_with_half>\d{{1,2}})(?::(?P<minute_with_half>[0-5]\d))?\ ?(?P<half_of_day>[ap]\.?m\.?)(?!\w)
-      | (?P<hebrew_quarter>[ושכ]?(?:ב|עד\ |בשעה\ )?-?(?:(?P<quarter>רבע)|(?P<to_minutes>עשרה|חמישה|עשר\ דקות|חמש\ דקות|עשרים)))\ ל(?P<to_hour>{_HOURS_IN_HEBREW}|\d{{1,2}})(?!\w)
+      | [ושכ]?(?:ב|עד\ |בשעה\ )?-?(?P<to_minutes>רבע|עשרה|חמישה|עשר\ דקות|חמש\ דקות|עשרים)\ ל(?P<to_hour>{_HOURS_IN_HEBREW}|\d{{1,2}})(?!\w)
       | [ושכ]?(?:בשעה\ |בסביבות\ |לקראת\ |עד\ |ב|ל)-?(?P<hebrew_hour>{_HOURS_IN_HEBREW})(?!\w)
           (?:\ ו?(?P<hebrew_minutes>חצי|רבע|עשרה|עשרים|חמישה|עשר\ דקות)(?!\w))?
           (?!\ (?:אנשים|ימים|שעות|דקות|פעמים|שנים|שבועות|חודשים|שקל|אלף|מאות)(?!\w))
@@ -260,9 +261,12 @@ PAST_WORDS = _with_and(
     )
 )
 # Words that end like a verb in the past of the first person ("הלכתי") and are none, or arrange what lies ahead.
-NOT_PAST = _words(
-    "אתי שתי בתי מתי איתי דירתי משפחתי אמיתי ביתי אשתי שבתי כיתתי קבעתי הזמנתי נרשמתי שריינתי חברתי אמיתתי יצירתי",
-    "משמעותי איכותי חברותי",
+NOT_PAST = _with_and(
+    _words(
+        "אותי אחותי חמותי כלתי סבתי דודתי שכנתי בלתי זולתי שנתי תקופתי קבוצתי תרבותי בריאותי אמנותי שגרתי ביקורתי בעייתי",
+        "אתי שתי בתי מתי איתי דירתי משפחתי אמיתי ביתי אשתי שבתי כיתתי קבעתי הזמנתי נרשמתי שריינתי חברתי אמיתתי יצירתי",
+        "משמעותי איכותי חברותי",
+    )
 )
 
 
@@ -273,7 +277,7 @@ def is_past(words: Iterable[str]) -> bool:
     (True, False)
     """
     return not PAST_WORDS.isdisjoint(words) or any(
-        word[-2:] == "תי" and len(word) > 3 and word.lstrip("וש") not in NOT_PAST for word in words
+        word[-2:] == "תי" and len(word) > 3 and word not in NOT_PAST for word in words
     )
 
 
@@ -283,7 +287,7 @@ ARRANGED_RE = re.compile(
 )
 # The word before the words of a day that makes them something else: "every Friday", "all day", "there is no tomorrow".
 RECURRING_BEFORE = _words(
-    "כל בכל שכל וכל מדי ימי every each all another one any",
+    "כל בכל שכל וכל מדי ימי every each all another one any a second other",
 )
 NO_DAY_BEFORE = {
     "today": _words(
@@ -305,11 +309,12 @@ NO_DAY_AFTER_RE = {
     "today": re.compile(r" ?(?:ה(?:הולדת|זה|ראשון|שני|אחרון|ההוא)|הולדת|של )"),
     "tomorrow": re.compile(r"(?: never|'s world| הוא יום חדש| יום חדש| is another day)"),
     "hebrew_weekday": re.compile(r" (?:ברציפות|לציון|שלי|שלום|ומבורך|לחודש|בדירוג|בתור|בטבלה|לעונה|מתוך|במשפחה|של )"),
-    "english_weekday": re.compile(r" (?:times|vibes?|fever|mood|blues)"),
+    "english_weekday": re.compile(r" (?:times|vibes?|fever|mood|blues|mornings|afternoons|evenings|nights)"),
     "hebrew_later": re.compile(r" (?:של |כאלה|כזה|עבר|עברה|עד ש?|לפני ש?|אחד|אחת)"),
     "english_later": re.compile(r" (?:ago|of )"),
 }
-OR_RE = re.compile(r"^[ ,]{0,2}(?:או|or|\\|/)[ ]")
+# Between two days: it is not certain which one. "tomorrow or on Friday", "מחר מחרתיים"
+OR_RE = re.compile(r"[ ,]{0,2}(?:או|or|\\|/) ?|[ /-]")
 
 
 def day_matches(plain: str, kind: str, words: Iterable[str]) -> Iterator[re.Match[str]]:

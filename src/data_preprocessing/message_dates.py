@@ -19,6 +19,7 @@ from date_phrases import (
     DATE_WORDS,
     DIGIT_RE,
     ENGLISH_UNITS,
+    HEBREW_MINUTES,
     HEBREW_UNITS,
     INSIDE,
     KINDS_IN_DIGITS,
@@ -62,14 +63,21 @@ class DatedPhrase(NamedTuple):
     at: time | None = None
 
 
-class _Day(NamedTuple):
-    start: int
-    end: int
+class _Named(NamedTuple):
     day: date | None
-    kind: str  # of DAY_RES
     part: str = ""  # of the day, where the words name one
     at: time | None = None  # of "in two hours"
     needs_hour: bool = False  # no day ahead without an hour or a part that is: today
+
+
+class _Day(NamedTuple):
+    start: int
+    end: int
+    kind: str  # of KINDS
+    day: date | None
+    part: str
+    at: time | None
+    needs_hour: bool
 
 
 class _Clock(NamedTuple):
@@ -120,7 +128,8 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
     if len(days) == 1:
         return found
     for number in range(len(days) - 1):
-        if OR_RE.match(plain[days[number].end : days[number + 1].start + 1]):  # "tomorrow or on Friday"
+        day, other = days[number], days[number + 1]
+        if day.day != other.day and OR_RE.fullmatch(plain, day.end, other.start):
             return [DatedPhrase(phrase.words, None) for phrase in found]
     return list(dict.fromkeys(found))
 
@@ -151,8 +160,7 @@ def _find_days(
             continue
         resolved = KINDS[kind](match, sent_at, is_day_first)
         if resolved is not None:
-            day, extra = resolved
-            days.append(_Day(start, end, day, kind, **extra))
+            days.append(_Day(start, end, kind, *resolved))
     return _joined(plain, days) if len(days) > 1 else days
 
 
@@ -160,14 +168,13 @@ def _joined(plain: str, days: list[_Day]) -> list[_Day]:
     """Return the days with "Friday, 20.12" as one; without a day when the 20th is no Friday."""
     joined: list[_Day] = []
     for day in days:
-        if (
-            joined
-            and (joined[-1].kind in WEEKDAY_KINDS) != (day.kind in WEEKDAY_KINDS)
-            and BETWEEN_DAY_AND_DATE_RE.fullmatch(plain, joined[-1].end, day.start)
-        ):
-            weekday, dated = (joined[-1], day) if joined[-1].kind in WEEKDAY_KINDS else (day, joined[-1])
-            agree = None in (weekday.day, dated.day) or weekday.day.weekday() == dated.day.weekday()
-            joined[-1] = dated._replace(start=joined[-1].start, end=day.end, day=dated.day if agree else None)
+        last = joined[-1] if joined else None
+        pair = [one for one in (last, day) if one is not None and one.kind in DATE_KINDS]
+        is_pair = last is not None and len(pair) == 1 and {last.kind, day.kind} & WEEKDAY_KINDS
+        if last is not None and is_pair and BETWEEN_DAY_AND_DATE_RE.fullmatch(plain, last.end, day.start):
+            dated, weekday = pair[0].day, (day if pair[0] is last else last).day
+            agree = dated is None or weekday is None or weekday.weekday() == dated.weekday()
+            joined[-1] = pair[0]._replace(start=last.start, end=day.end, day=dated if agree else None)
         else:
             joined.append(day)
     return joined
@@ -198,19 +205,19 @@ def _clause_around(plain: str, start: int, end: int, end_re: re.Pattern[str]) ->
     return first, len(plain)
 
 
-Resolved = tuple[date | None, dict[str, object]] | None  # None: names no day ahead
+Resolved = _Named | None  # None: names no day ahead
 
 
 def _tomorrow(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
     if sent_at.hour < SMALL_HOURS:
-        return None, {}
-    return sent_at.date() + timedelta(days=1), {}
+        return _Named(None)
+    return _Named(sent_at.date() + timedelta(days=1))
 
 
 def _after_tomorrow(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
     if sent_at.hour < SMALL_HOURS:
-        return None, {}
-    return sent_at.date() + timedelta(days=2), {}
+        return _Named(None)
+    return _Named(sent_at.date() + timedelta(days=2))
 
 
 def _today(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -219,13 +226,13 @@ def _today(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resol
     part = "afternoon" if "afternoon" in word else part
     if part == "night" and sent_at.hour < SMALL_HOURS:
         return None
-    return sent_at.date(), {"part": part, "needs_hour": True}
+    return _Named(sent_at.date(), part, needs_hour=True)
 
 
 def _saturday_night(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
     if sent_at.weekday() == 5:
-        return sent_at.date(), {"part": "evening"}
-    return _coming(5, sent_at), {"part": "evening"}
+        return _Named(sent_at.date(), "evening")
+    return _Named(_coming(5, sent_at), "evening")
 
 
 def _hebrew_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -239,8 +246,8 @@ def _hebrew_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool)
         return None
     weekday = WEEKDAYS[name.rstrip("'")]
     if which.startswith("הבא"):
-        return _in_next_week(weekday, sent_at), {}
-    return _unless_today(weekday, sent_at), {}
+        return _Named(_in_next_week(weekday, sent_at))
+    return _Named(_unless_today(weekday, sent_at))
 
 
 def _english_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -250,8 +257,8 @@ def _english_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool
     weekday = WEEKDAYS[match["english_day"] or match["short_day"]]
     if which == "next":
         is_sunday = sent_at.weekday() == 6  # in English the week begins on Sunday or on Monday
-        return None if is_sunday else _in_next_week(weekday, sent_at), {}
-    return _unless_today(weekday, sent_at), {}
+        return _Named(None if is_sunday else _in_next_week(weekday, sent_at))
+    return _Named(_unless_today(weekday, sent_at))
 
 
 def _coming(weekday: int, sent_at: datetime) -> date:
@@ -273,7 +280,7 @@ def _in_next_week(weekday: int, sent_at: datetime) -> date:
 def _hebrew_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
     count = match["hebrew_count"] or ""
     if count in ("כמה", "מספר") or match["about"]:
-        return None, {}
+        return _Named(None)
     unit = match["hebrew_unit"]
     if (count == "") != (unit in ("שעה", "שעתיים", "יום", "יומיים", "שבוע", "שבועיים", "חודש", "חודשיים")):
         return None
@@ -282,7 +289,7 @@ def _hebrew_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -
 
 def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
     if match["few"] or match["about"] or match["count"] == "couple":
-        return None, {}
+        return _Named(None)
     if match["from"] == "tomorrow":
         sent_at += timedelta(days=1)
     number = _number(match["count"] or match["count_from"])
@@ -293,11 +300,11 @@ def _later(number: int, unit: tuple[int, int, int], sent_at: datetime) -> Resolv
     days, months, hours = (number * part for part in unit)
     if hours:
         later = sent_at + timedelta(hours=hours)
-        return later.date(), {"at": later.time().replace(second=0)}
+        return _Named(later.date(), at=later.time().replace(second=0))
     if months:
         year, month = divmod(sent_at.year * 12 + sent_at.month - 1 + months, 12)
-        return _date_or_none(year, month + 1, sent_at.day), {}
-    return sent_at.date() + timedelta(days=days), {}
+        return _Named(_date_or_none(year, month + 1, sent_at.day))
+    return _Named(sent_at.date() + timedelta(days=days))
 
 
 def _number(words: str) -> int:
@@ -305,7 +312,7 @@ def _number(words: str) -> int:
 
 
 def _vague(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
-    return None, {}
+    return _Named(None)
 
 
 def _day_of_month(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -314,7 +321,7 @@ def _day_of_month(match: re.Match[str], sent_at: datetime, is_day_first: bool) -
     if day is None or day < sent_at.date():
         year, month = divmod(sent_at.year * 12 + sent_at.month, 12)
         day = _date_or_none(year, month + 1, number)
-    return (day, {}) if 1 <= number <= 31 else None
+    return _Named(day) if 1 <= number <= 31 else None
 
 
 def _month_name(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -352,13 +359,13 @@ def _with_year(year: str | None, month: int, number: int, sent_at: datetime) -> 
     if year is not None:
         day = _date_or_none(int(year) % 100 + 2000, month, number)
         is_ahead = day is not None and sent_on <= day and day.year - sent_on.year <= MAX_YEARS_AHEAD
-        return (day, {}) if is_ahead else None
+        return _Named(day) if is_ahead else None
     day = _date_or_none(sent_on.year, month, number)
     if day is not None and day < sent_on:
         if (sent_on - day).days <= MAX_PAST_DAYS:
             return None
         day = _date_or_none(sent_on.year + 1, month, number)
-    return (day, {}) if day is not None else None
+    return _Named(day) if day is not None else None
 
 
 def _date_or_none(year: int, month: int, day: int) -> date | None:
@@ -383,7 +390,14 @@ KINDS = {
     "month_name": _month_name,
     "digits": _digits,
 }
-WEEKDAY_KINDS = ("hebrew_weekday", "english_weekday")
+WEEKDAY_KINDS = {"hebrew_weekday", "english_weekday"}
+DATE_KINDS = {
+    "digits",
+    "month_name",
+    "day_of_month",
+    "today",
+    "tomorrow",
+}  # one of them may follow the name of a weekday
 MAY_BE_PAST = KINDS.keys() - {"after_tomorrow", "tomorrow"}
 
 
@@ -419,10 +433,8 @@ def _read_clock(match: re.Match[str]) -> _Clock | None:
                 return None
         elif match["colon"] == "." and not (before or part):
             return None
-        is_whole = hour >= 13 or (
-            match["minute"] is not None
-            and (len(match["hour"]) == 2 and (hour not in (10, 11) or HEBREW_RE.search(match.string)))
-        )
+        is_padded = match["minute"] is not None and len(match["hour"]) == 2
+        is_whole = hour >= 13 or (is_padded and (hour not in (10, 11) or HEBREW_RE.search(match.string) is not None))
     elif match["hour_with_half"]:
         hour, minute = int(match["hour_with_half"]), int(match["minute_with_half"] or 0)
         part = "morning" if match["half_of_day"].startswith("a") else "afternoon"
@@ -430,19 +442,10 @@ def _read_clock(match: re.Match[str]) -> _Clock | None:
             return None
         hour, is_whole = hour % 12 + (12 if part == "afternoon" else 0), True
     elif match["to_hour"]:
-        minutes_to = (
-            15
-            if match["quarter"]
-            else {"עשר": 10, "חמי": 5, "חמש": 5, "עשרי": 20}[
-                "עשרי" if match["to_minutes"].startswith("עשרי") else match["to_minutes"][:3]
-            ]
-        )
-        hour, minute = (_number(match["to_hour"]) - 1) % 12 or 12, 60 - minutes_to
+        hour, minute = (_number(match["to_hour"]) - 1) % 12 or 12, 60 - HEBREW_MINUTES[match["to_minutes"]]
     elif match["hebrew_hour"]:
         hour = _number(match["hebrew_hour"])
-        minute = {"חצי": 30, "רבע": 15, "עשרה": 10, "עשר דקות": 10, "עשרים": 20, "חמישה": 5}.get(
-            match["hebrew_minutes"] or "", 0
-        )
+        minute = HEBREW_MINUTES.get(match["hebrew_minutes"] or "", 0)
     elif match["english_past"]:
         hour = _number(match["past_hour"])
         minute = {"half past": 30, "quarter past": 15, "quarter to": 45}[match["english_past"]]

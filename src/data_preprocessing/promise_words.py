@@ -49,7 +49,7 @@ def _with_final_letters(pattern: str) -> str:
 
 
 # אשלח לך מחר, ואביא   (not שאשלח: "he wants me to")
-FUTURE_RE = re.compile(rf"(?<![\w'\"])ו?(?:{_one_of('future')})(?!\w)", re.VERBOSE)
+FUTURE_RE = re.compile(rf"(?<![\w'\"])(?:ו|(?<=ברור\ )ש|(?<=בטח\ )ש)?(?:{_one_of('future')})(?!\w)", re.VERBOSE)
 # אני שולח לך בערב, בודקת וחוזרת אליך: the present is a promise with a time, or with "to you"
 PRESENT_RE = re.compile(
     rf"(?:^|(?<=אני\ )|(?<=בסדר\ )|(?<=טוב\ )|(?<=אוקיי\ )|(?<=סבבה\ )|(?<=ברור\ )|(?<=תכף\ )|(?<=מחר\ )|(?<=כבר\ )|(?<=מיד\ ))(?:{_one_of('present')})(?!\w)(?P<rest>.*)",
@@ -102,7 +102,7 @@ _PRESENT_TOKENS = {
     for form in ((word, word[:-2] + word[-2].translate(FINAL_LETTERS)) if may_end_before else (word,))
 }
 PROMISE_TOKENS = (
-    {prefix + token for token in _FUTURE_TOKENS | _PRESENT_TOKENS for prefix in ("", "ו")}
+    {prefix + token for token in _FUTURE_TOKENS | _PRESENT_TOKENS for prefix in ("", "ו", "ש")}
     | {"i'll", "ill", "will", "gonna", "going", "promise", "imma", "we'll", "lemme", "let", "leave", "word"}
     | {"מבטיח", "מבטיחה", "מתחייב", "מתחייבת", "סמוך", "סמכי", "תשאיר", "תשאירי"}
 )
@@ -137,7 +137,7 @@ def _act_of(clause: str) -> str | None:
             continue
         if NOT_BEFORE_RE.search(clause, 0, match.start()) or NOT_AFTER_RE.search(clause, match.end()):
             continue
-        if pattern is PRESENT_RE and PRESENT_NEEDS_RE.search(clause, match.start()) is None:
+        if pattern is PRESENT_RE and PRESENT_NEEDS_RE.search(clause) is None:
             continue
         found = [name for name, value in match.groupdict().items() if value is not None and name != "rest"]
         return found[0].split("_")[0] if found else ANYTHING

@@ -49,17 +49,17 @@ TAG_RE = re.compile(rf"\S[\s,]+(?:{'|'.join(TAGS)})$")
 
 NO_QUESTIONS = _phrases(  # whole
     "מה|מה נשמע|מה קורה|מה המצב|מה מצב|מה העניינים|מה עניינים|מה שלומך|מה שלומכם|מה חדש|מה הולך|מה הקטע|מה נסגר|מה הקשר|מה פתאום|מה זה|מזה|מזתומרת|מה זאת אומרת",
-    "מה יש|מה יש לומר|מה לעשות|מה אני אעשה|מה נעשה|מה נהיה|מה יהיה|מה כבר|מה אכפת לי|מה אכפת לך|מה לא|מה כן|מה אתה אומר|מה את אומרת|מה אני אגיד לך|מה אני אגיד|מה אפשר לומר|למה מה",
+    "מה זה משנה|למי אכפת|למי איכפת|מה יש|מה יש לומר|מה לעשות|מה אני אעשה|מה נעשה|מה נהיה|מה יהיה|מה כבר|מה אכפת לי|מה אכפת לך|מה לא|מה כן|מה אתה אומר|מה את אומרת|מה אני אגיד לך|מה אני אגיד|מה אפשר לומר|למה מה",
     "איך|איך אתה|איך את|איך הולך|איך זה הולך|איך היה|איך היה היום|הכל בסדר|הכול בסדר|הכל טוב|הכול טוב|אוקיי|אוקי|סבבה|נכון|באמת|ברצינות|אה|הא|איזה|כן|לא|למה|למה לא|ולמה|מי|ומה|איפה|מתי|אז מה",
     "הבנת|הבנתם|ברור|אתה רציני|את רצינית|רציני|אתה אמיתי|את אמיתית|אתה נורמלי|את נורמלית|נורמלי|אתה צוחק|את צוחקת|אתה צוחק עליי|אתה קולט|את קולטת|קולט|קולטת|אתה מבין|את מבינה|מבין|מבינה|אתה מאמין|את מאמינה|פסיכי",
     "אתה יודע מה|את יודעת מה|יודע מה|יודעת מה|יודעים מה|מי כמוך|לאן הגענו|מי היה מאמין|מי צריך|עד מתי|כמה אפשר|בסדר|טוב|ראית את זה|ראיתם את זה|ראית מה זה|שמעת את זה|לא ככה|לא כך|איך לא|מה הסיכוי|מה הסיכויים",
     "what|what's up|whats up|what up|what's new|whats new|sup|wassup|how are you|how are u|how r u|how are things|how are you doing|how you doing|how's it going|hows it going|how's life|how was your day|how was it|how have you been",
     "you ok|you okay|you good|are you ok|really|rly|seriously|right|huh|no|yes|yeah|sure|eh|innit|so what|and then|for real|fr|wtf|how|when|who|where|why|why not|why me|is it|oh really|since when|says who|who knows|who cares",
-    "you serious|you kidding|you know what|do you know what|u know what|guess what|guess who|you know|you know what i mean|what can i say|what can you do|what else is new|what else|what are the odds|what are the chances|where did the time go|did you see that|did u see that|see|get it|got it|makes sense",
+    "you serious|you kidding|you know what|do you know what|u know what|guess what|guess who|you know|you know what i mean|what can i say|what can you do|what else is new|what else|what are the odds|what are the chances|where did the time go|did you see that|did u see that|see|who does that|who does this|get it|got it|makes sense",
 )
 NO_QUESTION_STARTS = tuple(
     _phrases(
-        "מי יודע|מי אמר ש|מי לא |מי אם לא|נחש |נחשי |נחשו |אתה קולט ש|את קולטת ש|אתם קולטים|אתה מאמין ש|את מאמינה ש|אתם מאמינים|אתה מבין ש|את מבינה ש|קולט ש|קולטת ש|את רצינית ש|אתה רציני ש|אתה נורמלי ש|אתה צוחק|את צוחקת",
+        "מי יודע|מי אני ש|נכון ש|ראית מה |ראיתם מה |ראית איזה |מי אמר ש|מי לא |מי אם לא|נחש |נחשי |נחשו |אתה קולט ש|את קולטת ש|אתם קולטים|אתה מאמין ש|את מאמינה ש|אתם מאמינים|אתה מבין ש|את מבינה ש|קולט ש|קולטת ש|את רצינית ש|אתה רציני ש|אתה נורמלי ש|אתה צוחק|את צוחקת",
         "למה אני תמיד|למה תמיד|למה זה תמיד|למה דווקא אני|איך אפשר שלא|איך אפשר לא|זה לא |איזה לא|לא חבל|לא מדהים|לא יפה |כמה אפשר|מתי כבר |איפה הימים|איפה היינו|מה אני אמור|מה אני אמורה|מה כבר |מה הסיכוי|מה את רוצה ממני|מה אתה רוצה ממני|מה זה השטויות|מה קשור|מה נראה לך|מה נראה לך ש",
         "who knows|who would have|who wouldn't|who doesn't|who needs|who even|guess what|guess who|can you believe|can you imagine|could you imagine|are you serious|are you kidding|are you crazy|are you insane|are you joking|isn't it|isn't that|isn't this|isn't she|isn't he|aren't |how cool|how cute|how crazy|how amazing|how funny|how weird|how hard can|how great|how nice|how is this even|how is that even",
         "why am i like|why is it always|why does this always|why do i always|why do i even|what's not to|what is not to|what am i supposed|where has the time|what the |what else can|did you know that|did you know |do you even|who am i to|what do i know|you know what",
@@ -68,14 +68,14 @@ NO_QUESTION_STARTS = tuple(
 # Messages that begin so ask without a mark as well; not those that go on like "when you ...".
 ASKING_RE = re.compile(
     r"""
-      (?:מתי|איפה|מאיפה|לאן|האם|אפשר)\ (?!ש|כבר)\S
-    | באיזו?\ (?:שעה|יום|רחוב|מקום|תאריך)\b
+      (?:מתי|איפה|מאיפה|לאן|האם|אפשר)\ (?!ש|כבר|לחשוב|להגיד|לומר)\S
+    | באיז[הו]\ \S
     | כמה\ (?:עולה|עלה|זה\ (?:עולה|עלה|יעלה)|זמן|אנשים|כסף|אתה|את|אתם)\b
     | מה\ (?:השעה|הכתובת|המספר|הסיסמה|הקוד|התוכניות|לקנות|להביא|(?:אתה|את|אתם)\ (?:עושה|עושים|רוצה|רוצים|צריך|צריכה|צריכים|חושב|חושבת))\b
     | (?:תוכלי?|תוכלו|יש\ ל(?:ך|כם))\ (?!מזל|על\ מה)\S
     | (?:אתה|את|אתם)\ (?:בא|באה|באים|מגיע|מגיעה|מגיעים|פנוי|פנויה|פנויים|יכול|יכולה|יכולים|זוכר|זוכרת|יודע|יודעת|צריך|צריכה)\b(?!\ ש)
     | (?:when|where|what\ time|which\ \w+|how\ (?:much|many|long))\ (?:is|are|do|does|did|will|would|should|can|was|were)\b
-    | (?:can|could|would|will|do|did|are|have)\ (?:you|u)\ \w
+    | (?:can|could|would|will|do|did|are|have)\ (?:you|u)\ \w | (?:can|could|may|should)\ (?:i|we)\ \w
     """,
     re.VERBOSE,
 )
@@ -84,7 +84,7 @@ SENTENCE_RE = re.compile(r"[^\n.!?؟…;]+(?:[.…;]+|[!?؟]+)?")
 
 WITHDRAWALS_RE = re.compile(
     r"""(?<!\w)(?:עזוב|עזבי|עזבו|לא\ משנה(?:\ כבר)?|לא\ חשוב|כבר\ לא\ (?:צריך|צריכה|משנה|רלוונטי)|לא\ צריך\ כבר|לא\ רלוונטי|תשכחי?\ מזה
-    |(?:כבר\ )?(?:מצאתי|הסתדרתי)|הסתדר\ לי|never\ ?mind|nvm|forget\ (?:it|about\ it)|found\ (?:it|them)|figured\ it\ out|sorted(?:\ it)?|no\ longer\ need
+    |(?:כבר\ )?(?:מצאתי|הסתדרתי)|הסתדר\ לי|never\ ?mind|nvm|^nm\b|forget\ (?:it|about\ it)|found\ (?:it|them)|figured\ it\ out|sorted(?:\ it)?|no\ longer\ need
     |don'?t\ need\ it\ anymore|solved\ it)(?!\w)""",
     re.VERBOSE,
 )
@@ -98,7 +98,7 @@ GREETINGS = _phrases(
 )
 DEFERRING_OPENERS = OPENERS | _phrases(
     "שנייה|שניה|דקה|שאלה טובה|וואלה|אין לי מושג|לא יודע|לא יודעת|לא בטוח|לא בטוחה|לא זוכר|לא זוכרת|אני|כרגע|עוד לא יודע|עוד לא יודעת|תן לי|תני לי|תנו לי|עדיין לא|עוד לא",
-    "one sec|one second|hold on|not sure|no idea|i don't know|idk|dunno|good question|i'm|im|not yet|let me|maybe|sec",
+    "one sec|one second|hold on|not sure|no idea|i don't know|idk|dunno|good question|i'm|im|not yet|let me|lemme|maybe|sec",
 )
 DEFERRALS = tuple(
     _phrases(
@@ -117,7 +117,7 @@ WAITING = _phrases(
 # The first words of all that may be a question without its mark.
 FIRST_WORDS = {opener.split()[0] for opener in OPENERS} | _words(
     "מתי איפה מאיפה לאן האם אפשר באיזה באיזו כמה מה תוכל תוכלי תוכלו יש אתה את אתם when where what which how can",
-    "could would will do did are have",
+    "could would will do did are have may should",
 )
 
 
