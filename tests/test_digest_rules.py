@@ -42,7 +42,7 @@ def test_two_names_of_one_person_are_one_person():
 
 def test_what_was_said_before_the_period_is_left_out():
     found = digest((0, "Ruth", "where is the key?"), (30, "Ruth", "never"), since=START + timedelta(hours=1))
-    assert (found.questions_to_me, found.first) == ([], START + timedelta(hours=30))
+    assert (found.questions_to_me, found.figures.first) == ([], START + timedelta(hours=30))
 
 
 def test_a_promise_is_kept_by_a_later_message_of_the_same_person_alone():

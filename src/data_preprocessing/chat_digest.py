@@ -192,7 +192,7 @@ def check_read(surveys: list[ExportSurvey], digests: list[ChatDigest], since: da
     for survey in surveys:
         if survey.export.has_changed():
             raise ScriptError(f"{shown_path(survey.file.path)}: was changed while it was read; run again")
-    if all(digest.first is None for digest in digests):
+    if all(digest.figures.first is None for digest in digests):
         paths = [survey.file.path for survey in surveys]
         raise ScriptError(
             f"{shown_exports(paths)}: no message since {since:%Y-%m-%d}; the last one is of {end:%Y-%m-%d %H:%M}, "

@@ -62,7 +62,6 @@ class ChatDigest:
     plans_past: deque[Plan] = field(default_factory=lambda: deque(maxlen=MAX_LISTED))
     plans_not_certain: deque[Plan] = field(default_factory=lambda: deque(maxlen=MAX_LISTED))
     figures: PeriodFigures = field(default_factory=PeriodFigures)
-    first: datetime | None = None  # message of the period
 
 
 @dataclass(frozen=True)
@@ -106,67 +105,110 @@ def digest_chat(
 
     `end`: when the exports end; plans after it lie ahead.
     """
-    digest = ChatDigest(title)
-    questions, promises, figures = OpenQuestions(), Promises(), digest.figures
+    reader = _Reader(ChatDigest(title), circle, is_day_first, end)
     people = circle.people()
-    first_names = circle.first_names()
-    names_others = circle.addressed() if circle.is_group else None
     new = tuple.__new__  # takes half the time of KeptMessage(...)
     previous_at: datetime | None = None
-    previous: tuple[str, KeptMessage] | None = None
     for (sent_at, sender, text), is_duplicate in messages:
         if sender is None or is_duplicate or sent_at < since or sender not in people:
             continue
         words, reason = filter_text(text, sender, facts)
         person = people[sender]
         message = new(KeptMessage, (sent_at, sender, words if words is not None else text))
-        digest.first = digest.first or sent_at
         silence = sent_at - previous_at if previous_at is not None else NO_SILENCE
-        figures.add(person, message, text, words, reason, silence)
-        if not -GAP <= silence <= GAP:
-            questions.begin_conversation()
-            previous = None
         previous_at = sent_at
-
-        if promises.has_open(person):
-            acts = acts_done(words) if words is not None else acts_shown(reason or "")
-            if acts:
-                promises.keep(person, message, acts, is_said=words is not None)
+        reader.figures.add(person, message, text, words, reason, silence)
+        if not -GAP <= silence <= GAP:
+            reader.begin_conversation()
         if words is None:
-            if questions.is_waiting() and reason in ANSWERING_KINDS:
-                questions.add(person, message, is_question=False, is_answer=True)
-            continue
+            reader.take_without_words(person, message, reason or "")
+        else:
+            reader.take(person, message, words)
+    return reader.finish()
 
-        is_to_other = names_others is not None and person != ME and names_others.match(words) is not None
-        if questions.has_asked(person) and is_withdrawal(words):
-            questions.withdraw(person)
-        asks = is_question(words) and not is_to_other and words.strip("?! ").casefold() not in first_names
-        if asks and questions.is_waiting() and is_short_question(words):
-            asks = False  # it asks back, or asks once more
-        if "?" in words and MARKS_ALONE_RE.fullmatch(words):  # "are you home", then "?"
-            is_follow_up = previous is not None and previous[0] == person and "?" not in previous[1].text
-            if previous is not None and is_follow_up and not questions.has_asked(person):
-                questions.add(person, previous[1], is_question=True, is_answer=False)
-            continue
-        if questions.is_waiting() or asks:
-            questions.add(person, message, asks, is_answer=questions.may_answer(person) and is_answer(words))
+
+class _Reader:
+    """Takes the messages of one chat, one after the other."""
+
+    def __init__(self, digest: ChatDigest, circle: Circle, is_day_first: bool, end: datetime) -> None:
+        self.figures = digest.figures
+        self._digest = digest
+        self._circle = circle
+        self._is_day_first = is_day_first
+        self._end = end
+        self._questions = OpenQuestions()
+        self._promises = Promises()
+        self._first_names = circle.first_names()
+        self._addresses_other_re = circle.addressed() if circle.is_group else None
+        self._previous: tuple[str, KeptMessage] | None = None  # person and message of this conversation
+
+    def begin_conversation(self) -> None:
+        self._questions.begin_conversation()
+        self._previous = None
+
+    def take_without_words(self, person: str, message: KeptMessage, reason: str) -> None:
+        """Take a message that stage 1 leaves out for `reason`."""
+        if self._promises.has_open(person):
+            self._promises.keep(person, message, acts_shown(reason), is_said=False)
+        if self._questions.is_waiting() and reason in ANSWERING_KINDS:
+            self._questions.add(person, message, is_question=False, is_answer=True)
+
+    def take(self, person: str, message: KeptMessage, words: str) -> None:
+        """Take a message with its words."""
+        if self._promises.has_open(person):
+            self._promises.keep(person, message, acts_done(words), is_said=True)
+        if "?" in words and MARKS_ALONE_RE.fullmatch(words):
+            self._take_marks_alone(person)
+            return
+        self._take_question_or_answer(person, message, words)
         act = find_promise(words)
         if act is not None:
-            promises.add(person, message, act)
-        for phrase in find_dates(words, sent_at, is_day_first):
-            plan = Plan(message, phrase)
-            if phrase.day is None:
-                digest.plans_not_certain.append(plan)
-            elif plan.is_ahead(end):
-                digest.plans_ahead.append(plan)
-            else:
-                digest.plans_past.append(plan)
-        previous = person, message
+            self._promises.add(person, message, act)
+        for phrase in find_dates(words, message[0], self._is_day_first):
+            self._add_plan(Plan(message, phrase))
+        self._previous = person, message
 
-    for question in questions.finish():
-        is_mine = question.message.sender in circle.me
-        (digest.questions_of_mine if is_mine else digest.questions_to_me).append(question)
-    for promise in promises.found:
-        is_mine = promise.message.sender in circle.me
-        (digest.promises_of_mine if is_mine else digest.promises_of_others).append(promise)
-    return digest
+    def _take_marks_alone(self, person: str) -> None:
+        """Take "?", which makes a question of the same person's message before it ("are you home")."""
+        if self._previous is None or self._questions.has_asked(person):
+            return
+        asker, message = self._previous
+        if asker == person and "?" not in message.text:
+            self._questions.add(person, message, is_question=True, is_answer=False)
+
+    def _take_question_or_answer(self, person: str, message: KeptMessage, words: str) -> None:
+        questions = self._questions
+        if questions.has_asked(person) and is_withdrawal(words):
+            questions.withdraw(person)
+        asks = is_question(words) and self._is_to_me_or_mine(person, words)
+        if questions.is_waiting():
+            if asks and is_short_question(words):
+                asks = False  # it asks back, or asks once more
+            questions.add(person, message, asks, is_answer=questions.may_answer(person) and is_answer(words))
+        elif asks:
+            questions.add(person, message, is_question=True, is_answer=False)
+
+    def _is_to_me_or_mine(self, person: str, words: str) -> bool:
+        """Tell whether a question is mine, or not put to another member of the group alone; a name alone is none."""
+        if words.strip("?! ").casefold() in self._first_names:
+            return False
+        return person == ME or self._addresses_other_re is None or self._addresses_other_re.match(words) is None
+
+    def _add_plan(self, plan: Plan) -> None:
+        if plan.phrase.day is None:
+            self._digest.plans_not_certain.append(plan)
+        elif plan.is_ahead(self._end):
+            self._digest.plans_ahead.append(plan)
+        else:
+            self._digest.plans_past.append(plan)
+
+    def finish(self) -> ChatDigest:
+        """Return the digest, after the last message."""
+        digest, me = self._digest, self._circle.me
+        for question in self._questions.finish():
+            is_mine = question.message.sender in me
+            (digest.questions_of_mine if is_mine else digest.questions_to_me).append(question)
+        for promise in self._promises.found:
+            is_mine = promise.message.sender in me
+            (digest.promises_of_mine if is_mine else digest.promises_of_others).append(promise)
+        return digest

@@ -19,7 +19,7 @@ def make_report(
     digests: Sequence[ChatDigest], my_names: Iterable[str], since: datetime, end: datetime
 ) -> dict[str, Any]:
     """Return the report on the period from `since` to `end`, the time of the exports' last message."""
-    firsts = [digest.first for digest in digests if digest.first is not None]
+    firsts = [digest.figures.first for digest in digests if digest.figures.first is not None]
     return {
         "me": sorted({readable_name(name) for name in my_names}),
         "since": since.isoformat() if since != datetime.min else None,
@@ -38,7 +38,7 @@ def make_report(
             "past": sorted(_plans(digests, lambda digest: digest.plans_past), key=_begins, reverse=True),
             "not_certain": _newest_first(digests, lambda digest: map(_plan, digest.plans_not_certain)),
         },
-        "figures": [_figures(digest) for digest in digests if digest.first is not None],
+        "figures": [_figures(digest) for digest in digests if digest.figures.first is not None],
     }
 
 
