@@ -23,18 +23,11 @@ ACTS: dict[str, dict[str, list[str]]] = json.loads(
 )["acts"]
 ANY_DONE = r"בוצע|טופל|סודר|נעשה|זהו,? עשיתי|done|all done|it's done|sorted|taken care of"
 
-I_WILL = (
-    r"(?:(?<![\w'])(?:i'?ll|i\ will|i'm\ (?:gonna|going\ to)|im\ (?:gonna|going\ to)|i\ am\ going\ to|imma|i\ promise\ (?:to|i'?ll|i\ will)|we'?ll|(?:let\ me|lemme))"
-    r"|(?:^|(?<=ok\ )|(?<=sure\ )|(?<=and\ )|(?<=yes\ )|(?<=yep\ )|(?<=then\ )|(?<=but\ ))(?:will|gonna))"
-    r"\ (?:(?:just|also|definitely|then|quickly|be\ sure\ to|make\ sure\ to|surely|gladly|happily|personally|go|and|go\ and|still|totally|def|quick)\ )*"
-)
-WHEN = r"מחר|היום|הערב|בערב|בבוקר|בצהריים|עוד|תכף|תיכף|מיד|עכשיו|אחר\ כך|אח\"כ|ביום|בשבת|עד|בשבוע|אחרי|כש|לקראת|בסופ|הלילה|לפני|רגע|כבר|בדרך"
-
 
 def _one_of(column: str) -> str:
     """Return a pattern of each act's words in a column, named after the act."""
     named = "|".join(f"(?P<{name}_{column}>{'|'.join(act[column])})" for name, act in ACTS.items())
-    return _with_final_letters(named).replace(" ", r"\ ")
+    return _with_final_letters(named)
 
 
 def _with_final_letters(pattern: str) -> str:
@@ -48,51 +41,53 @@ def _with_final_letters(pattern: str) -> str:
     )
 
 
-# אשלח לך מחר, ואביא   (not שאשלח: "he wants me to")
-FUTURE_RE = re.compile(rf"(?<![\w'\"])(?:ו|(?<=ברור\ )ש|(?<=בטח\ )ש)?(?:{_one_of('future')})(?!\w)", re.VERBOSE)
+def _any_of(*lines: str) -> re.Pattern[str]:
+    """Return a pattern of the whole words in `lines`, which are separated by `|`."""
+    return re.compile(rf"(?<![\w'])(?:{'|'.join(lines)})(?![\w'])")
+
+
+# אשלח לך מחר, ואביא, ברור שאבוא   (not שאשלח alone: "he wants me to")
+FUTURE_RE = re.compile(rf"(?<![\w'\"])(?:ו|(?<=ברור )ש|(?<=בטח )ש)?(?:{_one_of('future')})(?!\w)")
 # אני שולח לך בערב, בודקת וחוזרת אליך: the present is a promise with a time, or with "to you"
 PRESENT_RE = re.compile(
-    rf"(?:^|(?<=אני\ )|(?<=בסדר\ )|(?<=טוב\ )|(?<=אוקיי\ )|(?<=סבבה\ )|(?<=ברור\ )|(?<=תכף\ )|(?<=מחר\ )|(?<=כבר\ )|(?<=מיד\ ))(?:{_one_of('present')})(?!\w)(?P<rest>.*)",
-    re.VERBOSE,
+    r"(?:^|(?<=אני )|(?<=בסדר )|(?<=טוב )|(?<=אוקיי )|(?<=סבבה )|(?<=ברור )|(?<=תכף )|(?<=מחר )|(?<=כבר )|(?<=מיד ))"
+    rf"(?:{_one_of('present')})(?!\w)"
 )
 PRESENT_NEEDS_RE = re.compile(
-    rf"(?<!\w)(?:ל(?:ך|כם|נו)|אותך|אליך|אלייך|אליכם|{WHEN})(?!\w)|(?<!\w)(?:כש|ב-?\d|ו(?:חוזרת?|מחזירה?|מעדכנת?|אומרת?)\ )",
-    re.VERBOSE,
+    r"(?<!\w)(?:ל(?:ך|כם|נו)|אותך|אליך|אלייך|אליכם|מחר|היום|הערב|בערב|בבוקר|בצהריים|עוד|תכף|תיכף|מיד|עכשיו|אחר כך|אח\"כ|ביום|בשבת|עד"
+    r"|בשבוע|אחרי|כש|לקראת|בסופ|הלילה|לפני|רגע|כבר|בדרך)(?!\w)|(?<!\w)(?:כש|ב-?\d|ו(?:חוזרת?|מחזירה?|מעדכנת?|אומרת?) )"
 )
-ENGLISH_RE = re.compile(rf"{I_WILL}(?:{_one_of('english')})(?![\w'])", re.VERBOSE)
-ENGLISH_PRESENT_RE = re.compile(
-    r"(?<!\w)(?:i'm\ on\ it|im\ on\ it|^on\ it$|leave\ it\ (?:to|with)\ me|you\ have\ my\ word|will\ do(?=$|[,.!]))(?!\w)",
-    re.VERBOSE,
+ENGLISH_RE = re.compile(
+    r"(?:(?<![\w'])(?:i'?ll|i will|i'm (?:gonna|going to)|im (?:gonna|going to)|i am going to|imma|i promise (?:to|i'?ll|i will)|we'?ll"
+    r"|let me|lemme)|(?:^|(?<=ok )|(?<=sure )|(?<=and )|(?<=yes )|(?<=yep )|(?<=then )|(?<=but ))(?:will|gonna)) "
+    r"(?:(?:just|also|definitely|then|quickly|be sure to|make sure to|surely|gladly|happily|personally|go|and|still|totally|def) )*"
+    rf"(?:{_one_of('english')})(?![\w'])"
 )
-HEBREW_PRESENT_RE = re.compile(
-    r"(?<!\w)(?:אני\ על\ זה|תשאירי?\ (?:את\ )?זה\ (?:לי|עליי?)|סמוך\ עליי?|סמכי\ עליי?|אני\ (?:מבטיחה?|מתחייבת?)\ ל\w+|(?:אני\ )?(?:מבטיחה?|מתחייבת?)\ (?:ש\w*|ל\w{3,}))(?!\w)",
-    re.VERBOSE,
+OTHER_PROMISE_RE = _any_of(
+    r"i'm on it|im on it|^on it$|leave it (?:to|with) me|you have my word|will do(?=$|[,.!])",
+    r"אני על זה|תשאירי? (?:את )?זה (?:לי|עליי?)|סמוך עליי?|סמכי עליי?|(?:אני )?(?:מבטיחה?|מתחייבת?) (?:ש\w*|ל\w{3,})",
 )
 
-# In the same clause before the promise: it is no promise.
-NOT_BEFORE_RE = re.compile(
-    r"""(?<!\w)(?:לא|אל|אולי|כנראה|אם|האם|אנסה|אשתדל|מה|מתי|איך|איפה|למה|כמה|מי|איזה|לאן|שלא|בחיים|לעולם|הלוואי|בטח\ שלא|רוצה|רוצים|אמרתי|אמרת|אמר|אמרה|חשבתי|הבטחתי|יכול\ להיות|ייתכן|מקווה|פוחד|פוחדת|מפחד|מפחדת|
-        לפני|מאז|במקום|תמיד|בדרך\ כלל|אף\ פעם|לפעמים|כל\ יום|כל\ פעם|יאללה\ בוא|
-        not|never|maybe|perhaps|probably|if|unless|whether|should|shall|said|told|thought|think|guess|hope|wish|what|when|where|how|why|who|which|until|till|before|like|want|wants|wanted|always|usually|sometimes|every|might|doubt|sure\ if|don'?t|won'?t|can'?t|no\ way|or)(?!\w)""",
-    re.VERBOSE,
+# In the same clause before the words, or behind them: it is no promise.
+NOT_BEFORE_RE = _any_of(
+    "לא|אל|אולי|כנראה|אם|האם|אנסה|אשתדל|מה|מתי|איך|איפה|למה|כמה|מי|איזה|לאן|שלא|בחיים|לעולם|הלוואי|בטח שלא|רוצה|רוצים",
+    "אמרתי|אמרת|אמר|אמרה|חשבתי|הבטחתי|יכול להיות|ייתכן|מקווה|פוחד|פוחדת|מפחד|מפחדת|לפני|מאז|במקום|תמיד|בדרך כלל|אף פעם",
+    "לפעמים|כל יום|כל פעם|יאללה בוא|not|never|maybe|perhaps|probably|if|unless|whether|should|shall|said|told|thought|think",
+    "guess|hope|wish|what|when|where|how|why|who|which|until|till|before|like|want|wants|wanted|always|usually|sometimes|every",
+    "might|doubt|don'?t|won'?t|can'?t|no way|or",
 )
-NOT_AFTER_RE = re.compile(
-    r"""(?<!\w)(?:אם|בתנאי|אלא\ אם|לי(?!\w)|תמיד|בדרך\ כלל|כל\ (?:יום|פעם|שבוע|בוקר|שבת)|if|unless|assuming|provided|every\ (?:day|time|week)|always|usually|myself|never|instead\ of|a\ fool)(?!\w)""",
-    re.VERBOSE,
+NOT_AFTER_RE = _any_of(
+    "אם|בתנאי|אלא אם|לי|תמיד|בדרך כלל|כל (?:יום|פעם|שבוע|בוקר|שבת)|if|unless|assuming|provided|every (?:day|time|week)|always",
+    "usually|myself|never|instead of|a fool",
 )
-TAG_QUESTION_RE = re.compile(r"(?<!\w)(?:בסדר|טוב|אוקיי?|סבבה|ok|okay|alright|cool|deal)\ ?\?+$")
-CLAUSE_RE = re.compile(r"[^\n,.!?;…]+(?:[.,;…](?=\d)[^\n,.!?;…]+)*[?]*")
-BUT_RE = re.compile(r"\ (?:אבל|but|ואז|because|כי|cause|cuz)\ ")
+CONDITION_RE = _any_of("אם|ואם|בתנאי|if|unless")  # anywhere in the sentence
+NOT_DONE_RE = _any_of("לא|טרם|עדיין|שכחתי|כמעט|לפני|not|haven'?t|hasn'?t|didn'?t|never|forgot|almost|should have")
+NOT_DONE_CHARS = 20  # within so many before the words
+TAG_QUESTION_RE = re.compile(r"(?<!\w)(?:בסדר|טוב|אוקיי?|סבבה|ok|okay|alright|cool|deal) ?\?+$")
 SENTENCE_RE = re.compile(r"[^\n.!?;…]+[?]*")
-CONDITION_RE = re.compile(r"(?<!\w)(?:אם|ואם|if|unless|בתנאי)(?!\w)")
-NOT_DONE_RE = re.compile(
-    r"(?<!\w)(?:לא|טרם|עדיין|not|haven'?t|hasn'?t|didn'?t|never|forgot|שכחתי|almost|כמעט|should\ have|לפני)(?!\w)"
-)
-DONE_RE = re.compile(
-    rf"(?<![\w'])(?:(?P<{ANY}_done>{ANY_DONE})|{_one_of('done')}|{_one_of('done_english')})(?![\w'])".replace(
-        "\\ ", " "
-    )
-)
+CLAUSE_RE = re.compile(r"[^\n,.!?;…]+(?:[.,;…](?=\d)[^\n,.!?;…]+)*[?]*")
+BUT_RE = re.compile(r" (?:אבל|but|ואז|because|כי|cause|cuz) ")
+DONE_RES = {name: _any_of(*act["done"], *act["done_english"]) for name, act in ACTS.items()} | {ANY: _any_of(ANY_DONE)}
 
 _FUTURE_TOKENS = {word for act in ACTS.values() for word in re.findall(r"(?<!\w)א[א-ת]{2,}", "|".join(act["future"]))}
 _PRESENT_TOKENS = {
@@ -105,6 +100,26 @@ PROMISE_TOKENS = (
     {prefix + token for token in _FUTURE_TOKENS | _PRESENT_TOKENS for prefix in ("", "ו", "ש")}
     | {"i'll", "ill", "will", "gonna", "going", "promise", "imma", "we'll", "lemme", "let", "leave", "word"}
     | {"מבטיח", "מבטיחה", "מתחייב", "מתחייבת", "סמוך", "סמכי", "תשאיר", "תשאירי"}
+)
+
+
+def _first_word(pattern: str) -> set[str]:
+    """Return with which words a text may begin that a pattern of promise_acts.json describes.
+
+    >>> sorted(_first_word("organi[sz]ed it")), _first_word("fixed")
+    (['organised', 'organized'], {'fixed'})
+    """
+    word = pattern.split()[0]
+    return {word.replace("[sz]", letter) for letter in "sz"}
+
+
+DONE_TOKENS = frozenset(
+    word
+    for pattern in [
+        *ANY_DONE.split("|"),
+        *(done for act in ACTS.values() for done in act["done"] + act["done_english"]),
+    ]
+    for word in _first_word(pattern.replace(",?", ""))
 )
 
 
@@ -131,16 +146,14 @@ def find_promise(text: str) -> str | None:
 def _act_of(clause: str) -> str | None:
     if clause.endswith("?") and TAG_QUESTION_RE.search(clause) is None:
         return None
-    for pattern in (FUTURE_RE, ENGLISH_RE, PRESENT_RE, ENGLISH_PRESENT_RE, HEBREW_PRESENT_RE):
+    for pattern in (FUTURE_RE, ENGLISH_RE, PRESENT_RE, OTHER_PROMISE_RE):
         match = pattern.search(clause)
         if match is None:
             continue
         if NOT_BEFORE_RE.search(clause, 0, match.start()) or NOT_AFTER_RE.search(clause, match.end()):
             continue
-        if pattern is PRESENT_RE and PRESENT_NEEDS_RE.search(clause) is None:
-            continue
-        found = [name for name, value in match.groupdict().items() if value is not None and name != "rest"]
-        return found[0].split("_")[0] if found else ANYTHING
+        if pattern is not PRESENT_RE or PRESENT_NEEDS_RE.search(clause) is not None:
+            return match.lastgroup.partition("_")[0] if match.lastgroup else ANYTHING
     return None
 
 
@@ -151,20 +164,18 @@ def acts_done(text: str) -> set[str]:
     (['send'], set(), {'any'})
     """
     plain = normalised(text[:MAX_READ_CHARS])
-    found = set()
+    found: set[str] = set()
+    if DONE_TOKENS.isdisjoint(words_of(plain)):
+        return found
     for clause in CLAUSE_RE.findall(plain):
         if clause.endswith("?"):
             continue
-        for match in DONE_RE.finditer(clause):
-            if NOT_DONE_RE.search(clause, max(0, match.start() - 20), match.start()) is None:
-                said = match[0]
-                found |= {name for name, pattern in _DONE_OF.items() if pattern.fullmatch(said)}
+        for name, pattern in DONE_RES.items():
+            for match in pattern.finditer(clause):
+                before = max(0, match.start() - NOT_DONE_CHARS)
+                if NOT_DONE_RE.search(clause, before, match.start()) is None:
+                    found.add(name)
     return found
-
-
-_DONE_OF = {name: re.compile("|".join(act["done"] + act["done_english"])) for name, act in ACTS.items()} | {
-    ANY: re.compile(ANY_DONE)
-}
 
 
 def acts_shown(reason: str) -> set[str]:
