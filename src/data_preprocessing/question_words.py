@@ -114,11 +114,12 @@ WAITING = _phrases(
 )
 
 
-# The first words of all that may be a question without its mark.
-FIRST_WORDS = {opener.split()[0] for opener in OPENERS} | _words(
+# With one of these begins what may be a question without its mark, perhaps behind openers.
+ASKING_WORDS = _words(
     "מתי איפה מאיפה לאן האם אפשר באיזה באיזו כמה מה תוכל תוכלי תוכלו יש אתה את אתם when where what which how can",
     "could would will do did are have may should",
 )
+FIRST_OF_OPENERS = {opener.split()[0] for opener in OPENERS}
 
 
 def is_question(text: str) -> bool:
@@ -129,10 +130,13 @@ def is_question(text: str) -> bool:
     """
     plain = normalised(text[:MAX_READ_CHARS]).strip()
     if "?" not in plain and "؟" not in plain:
-        first, _, _ = plain.partition(" ")
-        if first.strip(",.!") not in FIRST_WORDS:
+        first = plain.partition(" ")[0].strip(",.!")
+        if first in FIRST_OF_OPENERS:
+            core = _core(plain)
+        elif first in ASKING_WORDS:
+            core = plain
+        else:
             return False
-        core = _core(plain)
         return ASKING_RE.match(core) is not None and not _is_no_question(plain)
     return any(
         ("?" in match[0] or "؟" in match[0])
