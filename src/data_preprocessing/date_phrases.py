@@ -1,6 +1,6 @@
-"""The words with which Hebrew and English messages name a day or an hour, as patterns; what they mean is left to `message_dates`.
+"""The words with which Hebrew and English messages name a day or an hour, as patterns.
 
-All patterns are for text that `normalised` returns. Other languages are read only where they write dates in digits.
+What they mean is left to `message_dates`. All patterns are for text that `normalised` returns. Other languages are read only where they write dates in digits.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ def _words(*lines: str) -> frozenset[str]:
 OTHER_SPELLING_RE = re.compile("[A-Z׳’`״“”־–\\xa0]")
 
 WEEKDAYS = {  # 0 is Monday, as in `date.weekday`
-    **{name: day for names, day in (
-        (("ראשון", "א"), 6), (("שני", "ב"), 0), (("שלישי", "ג"), 1), (("רביעי", "ד"), 2), (("חמישי", "ה"), 3),
-        (("שישי", "ששי", "ו"), 4), (("שבת",), 5),
-    ) for name in names},
-    **{name: day for day, names in enumerate((
-        ("monday", "mon"), ("tuesday", "tue", "tues"), ("wednesday", "wed"), ("thursday", "thu", "thur", "thurs"),
-        ("friday", "fri"), ("saturday", "sat"), ("sunday", "sun"),
-    )) for name in names},
+    name: day
+    for day, names in enumerate((
+        "שני ב monday mon", "שלישי ג tuesday tue tues", "רביעי ד wednesday wed", "חמישי ה thursday thu thur thurs",
+        "שישי ששי ו friday fri", "שבת saturday sat", "ראשון א sunday sun",
+    ))
+    for name in names.split()
 }  # fmt: skip
 MONTHS = {
     name: number
@@ -49,7 +47,7 @@ NUMBERS = {
     for name in names.split()
 } | {"אחת עשרה": 11, "שתים עשרה": 12, "שתיים עשרה": 12}  # fmt: skip
 HEBREW_MINUTES = {"חצי": 30, "רבע": 15, "עשרה": 10, "עשר דקות": 10, "עשרים": 20, "חמישה": 5, "חמש דקות": 5}
-HEBREW_UNITS = {  # (days, months, hours) of one, of two, and of several
+HEBREW_UNITS = {  # (days, months, hours)
     "שעה": (0, 0, 1), "שעתיים": (0, 0, 2), "שעות": (0, 0, 1), "יום": (1, 0, 0), "יומיים": (2, 0, 0), "ימים": (1, 0, 0),
     "שבוע": (7, 0, 0), "שבועיים": (14, 0, 0), "שבועות": (7, 0, 0), "חודש": (0, 1, 0), "חודשיים": (0, 2, 0), "חודשים": (0, 1, 0),
 }  # fmt: skip
