@@ -55,6 +55,12 @@ def test_marks_and_spellings_of_quotes_and_hyphens_make_no_difference():
         ]
 
 
+def test_a_clock_that_is_thousands_of_years_wrong_does_no_harm():
+    for text in ("tomorrow", "in 99 months", "on friday", "ב-15 לחודש", "in 3 weeks", "next friday"):
+        find_dates(text, datetime(9990, 12, 31, 23, 0))
+        assert find_dates(text, datetime.max) == []
+
+
 @pytest.mark.parametrize("text", ["מחר ", "ב-8 ", "1/2/", "next ", "יום ", "in a week ", "8:30 ", "ביום שישי הייתי, "])
 def test_a_text_that_repeats_itself_takes_linear_time(text):
     assert_linear(lambda length: find_dates((text * length)[: 8 * length], TUESDAY), 2_000)

@@ -315,6 +315,15 @@ NO_DAY_AFTER_RE = {
 OR_RE = re.compile(r"[ ,]{0,2}(?:או|or|\\|/) ?|[ /-]")
 
 
+def as_number(words: str) -> int:
+    """Return the number that digits or a word of NUMBERS stand for.
+
+    >>> as_number("12"), as_number("שמונה")
+    (12, 8)
+    """
+    return int(words) if words.isdecimal() else NUMBERS[words]
+
+
 def day_matches(plain: str, kind: str, words: Iterable[str]) -> Iterator[re.Match[str]]:
     """Yield where a normalised text, in which `words` are those of DATE_WORDS, names a day in words of `kind`."""
     if kind in DAY_RES:

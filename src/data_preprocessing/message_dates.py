@@ -2,7 +2,8 @@
 
 Only what is certain becomes a date. `next weekend`, `tomorrow` said at two in the morning or `on Friday` said on a Friday stay
 words, and `at 8` without morning or evening stays a day without an hour. Days that the message tells of as past are left out,
-and so are those that recur. Read are Hebrew and English, and dates in digits of any language.
+and so are those that recur. Read are Hebrew and English, and dates in digits of any language. `dateparser`, which reads more
+languages, is not used: of the planted English messages it read 32 of 39 days and named 46 false ones, in 3.6 ms a message.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from collections.abc import Collection
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
+from clock_times import Clock, find_clocks, hour_of, part_of
 from date_phrases import (
     ARRANGED_RE,
-    CLOCK_RE,
     CLOCK_WORDS,
     DATE_WORDS,
     DIGIT_RE,
     ENGLISH_UNITS,
-    HEBREW_MINUTES,
     HEBREW_UNITS,
     INSIDE,
     KINDS_IN_DIGITS,
@@ -27,30 +27,33 @@ from date_phrases import (
     MONTHS,
     NO_DAY_AFTER_RE,
     NO_DAY_BEFORE,
-    NUMBERS,
     OR_RE,
     PART_RE,
     PART_WORDS,
-    PARTS,
     RECURRING_BEFORE,
     WEEKDAYS,
     WORD_RE,
+    as_number,
     day_matches,
     is_past,
     normalised,
     words_of,
 )
 
+PART_BEGINS = {
+    "morning": 6,
+    "noon": 11,
+    "afternoon": 12,
+    "evening": 17,
+    "night": 20,
+}  # hours; said later, it is no more ahead
+LAST_YEAR = 9_990  # of a phone whose clock is wrong; no date may lie after the year 9999
 MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
 SMALL_HOURS = 4  # until then, people call the day that is about to begin both today and tomorrow
 MAX_PAST_DAYS = 90  # a date without a year that lies so little back was rather meant as past than as next year's
 MAX_YEARS_AHEAD = 2
 BETWEEN_CHARS = 25  # at most, between a day and its hour
-PART_BEGINS = {"morning": 6, "noon": 11, "afternoon": 12, "evening": 17, "night": 20}
-LAST_OF_PART = {"morning": 12, "noon": 15, "afternoon": 19, "evening": 23, "night": 24}
-# Where a phrase ends: dates hold no line break, and no full stop that a space follows.
-HEBREW_RE = re.compile("[א-ת]")  # Israeli clocks have 24 hours: 10:30 is in the morning
-BETWEEN_DAY_AND_DATE_RE = re.compile(r"[ ,(]{0,3}(?:ה-?|the )?")
+BETWEEN_DAY_AND_DATE_RE = re.compile(r"[ ,(]{0,3}(?:ה-?|the )?")  # Friday, the 20.12
 CLAUSE_END_RE = re.compile(r"\n|[.!?;]+(?=\s|$)|,(?!\d)|\s-\s")
 SENTENCE_END_RE = re.compile(r"\n|[.!?;]+(?=\s|$)")
 
@@ -80,16 +83,6 @@ class _Day(NamedTuple):
     needs_hour: bool
 
 
-class _Clock(NamedTuple):
-    start: int
-    end: int
-    hour: int
-    minute: int
-    part: str
-    is_whole: bool  # written as on a clock of 24 hours: 20:30, 08:00
-    has_preposition: bool
-
-
 def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[DatedPhrase]:
     """Return the days ahead that `text`, sent at `sent_at`, names; `is_day_first`: 3/4 is 3 April.
 
@@ -98,6 +91,8 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
     >>> find_dates("שני אנשים, בשבוע הבא", datetime(2024, 12, 10, 9, 30))
     [DatedPhrase(words='בשבוע הבא', day=None, at=None)]
     """
+    if sent_at.year > LAST_YEAR:
+        return []
     plain = normalised(text[:MAX_READ_CHARS])
     words = words_of(plain)
     dated = words & DATE_WORDS
@@ -114,7 +109,7 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
     days = _find_days(plain, kinds, dated, sent_at, is_day_first) if kinds else []
     if not days and not has_clock:
         return []
-    clocks = _find_clocks(plain, days) if has_clock else []
+    clocks = find_clocks(plain, [(day.start, day.end) for day in days]) if has_clock else []
     if not days:
         return _hours_of_today(text, plain, clocks, sent_at)
     found = []
@@ -284,7 +279,7 @@ def _hebrew_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -
     unit = match["hebrew_unit"]
     if (count == "") != (unit in ("שעה", "שעתיים", "יום", "יומיים", "שבוע", "שבועיים", "חודש", "חודשיים")):
         return None
-    return _later(_number(count or "1"), HEBREW_UNITS[unit], sent_at)
+    return _later(as_number(count or "1"), HEBREW_UNITS[unit], sent_at)
 
 
 def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -292,7 +287,7 @@ def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) 
         return _Named(None)
     if match["from"] == "tomorrow":
         sent_at += timedelta(days=1)
-    number = _number(match["count"] or match["count_from"])
+    number = as_number(match["count"] or match["count_from"])
     return _later(number, ENGLISH_UNITS[match["unit"] or match["unit_from"]], sent_at)
 
 
@@ -305,10 +300,6 @@ def _later(number: int, unit: tuple[int, int, int], sent_at: datetime) -> Resolv
         year, month = divmod(sent_at.year * 12 + sent_at.month - 1 + months, 12)
         return _Named(_date_or_none(year, month + 1, sent_at.day))
     return _Named(sent_at.date() + timedelta(days=days))
-
-
-def _number(words: str) -> int:
-    return int(words) if words.isdecimal() else NUMBERS[words]
 
 
 def _vague(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
@@ -404,67 +395,7 @@ MAY_BE_PAST = KINDS.keys() - {"after_tomorrow", "tomorrow"}
 # ---- Hours -----------------------------------------------------------------------------------------------------------
 
 
-def _find_clocks(plain: str, days: list[_Day]) -> list[_Clock]:
-    clocks = []
-    for match in CLOCK_RE.finditer(plain):
-        if any(day.start < match.end() and match.start() < day.end for day in days):
-            continue  # the 3.5 of a date is no time of day
-        clock = _read_clock(match)
-        if clock is not None:
-            clocks.append(clock)
-    return clocks
-
-
-def _read_clock(match: re.Match[str]) -> _Clock | None:
-    part = _part_of(match["part"] or "")
-    has_preposition, is_whole, minute = True, False, 0
-    if match["hour"]:
-        hour, minute = int(match["hour"]), int(match["minute"] or 0)
-        before = match["hebrew_before"] or ""
-        has_preposition = bool(before)
-        if match["minute"] is None:
-            # "for 8" counts people as well; a bare number is an hour before a part of the day alone.
-            is_hour = (
-                part
-                or match["clock_word"]
-                or (before and not re.fullmatch(r"[ושכ]?(?:ל-?|מ-?)|about ?|from ?", before))
-            )
-            if not is_hour:
-                return None
-        elif match["colon"] == "." and not (before or part):
-            return None
-        is_padded = match["minute"] is not None and len(match["hour"]) == 2
-        is_whole = hour >= 13 or (is_padded and (hour not in (10, 11) or HEBREW_RE.search(match.string) is not None))
-    elif match["hour_with_half"]:
-        hour, minute = int(match["hour_with_half"]), int(match["minute_with_half"] or 0)
-        part = "morning" if match["half_of_day"].startswith("a") else "afternoon"
-        if not 1 <= hour <= 12:
-            return None
-        hour, is_whole = hour % 12 + (12 if part == "afternoon" else 0), True
-    elif match["to_hour"]:
-        hour, minute = (_number(match["to_hour"]) - 1) % 12 or 12, 60 - HEBREW_MINUTES[match["to_minutes"]]
-    elif match["hebrew_hour"]:
-        hour = _number(match["hebrew_hour"])
-        minute = HEBREW_MINUTES.get(match["hebrew_minutes"] or "", 0)
-    elif match["english_past"]:
-        hour = _number(match["past_hour"])
-        minute = {"half past": 30, "quarter past": 15, "quarter to": 45}[match["english_past"]]
-        if match["english_past"] == "quarter to":
-            hour = (hour - 1) % 12 or 12
-    elif match["english_hour"]:
-        hour, minute = _number(match["english_hour"]), 30 if match["english_thirty"] else 0
-    else:  # noon
-        hour, is_whole = 12, True
-    if hour > 23 or minute > 59:
-        return None
-    return _Clock(match.start(), match.end(), hour, minute, part, is_whole, has_preposition)
-
-
-def _part_of(words: str) -> str:
-    return next((part for start, part in PARTS.items() if words.startswith(start)), "") if words else ""
-
-
-def _clock_of(plain: str, day: _Day, clocks: list[_Clock], lowest: int, highest: int, is_first: bool) -> _Clock | None:
+def _clock_of(plain: str, day: _Day, clocks: list[Clock], lowest: int, highest: int, is_first: bool) -> Clock | None:
     """Return the hour that belongs to a day: the first one behind it, else the last one before the first day."""
     for clock in clocks:
         if day.end <= clock.start < highest and _is_near(plain, day.end, clock.start):
@@ -480,7 +411,7 @@ def _is_near(plain: str, end: int, start: int) -> bool:
 
 
 def _with_hour(
-    text: str, plain: str, day: _Day, clock: _Clock | None, has_part: bool, sent_at: datetime
+    text: str, plain: str, day: _Day, clock: Clock | None, has_part: bool, sent_at: datetime
 ) -> DatedPhrase | None:
     """Return the phrase of a day with its hour, None for a today that is not ahead."""
     start, end, part = day.start, day.end, day.part
@@ -490,11 +421,11 @@ def _with_hour(
     if has_part and not part:
         named = PART_RE.search(plain, day.end, day.end + BETWEEN_CHARS)
         if named is not None and _is_near(plain, day.end, named.start()):
-            part, end = _part_of(named[0]), max(end, named.end())
+            part, end = part_of(named[0]), max(end, named.end())
     at = day.at
     is_certain = day.day is not None
     if clock is not None and is_certain and at is None:
-        at = _hour_of(clock, part, sent_at.time() if day.day == sent_at.date() else None)
+        at = hour_of(clock, part, sent_at.time() if day.day == sent_at.date() else None)
         # One at night: of the day, or of the next?
         is_certain = not (part == "night" and (clock.hour < 6 or clock.hour == 12))
     if day.needs_hour and is_certain:
@@ -506,31 +437,7 @@ def _with_hour(
     return DatedPhrase(words, day.day, at) if is_certain else DatedPhrase(words, None)
 
 
-def _hour_of(clock: _Clock, part: str, now: time | None) -> time | None:
-    """Return the time of day of a clock, None when it may be that of the morning or of the evening.
-
-    `now`: the time of the message, of an hour on the same day.
-    """
-    hour, minute = clock.hour, clock.minute
-    if clock.is_whole or hour == 0:
-        return time(hour, minute)
-    if part:
-        if part == "morning":
-            return time(hour % 12 if hour == 12 else hour, minute)
-        if hour == 12:
-            return time(12, minute) if part in ("noon", "afternoon") else None
-        if part == "noon":
-            return time(hour if hour >= 10 else hour + 12, minute)
-        return time(hour + 12, minute)
-    if now is not None and hour <= 12:
-        both = [time(hour % 12, minute), time(hour % 12 + 12, minute)]
-        ahead = [at for at in both if at > now]
-        if len(ahead) == 1:
-            return ahead[0]
-    return None
-
-
-def _hours_of_today(text: str, plain: str, clocks: list[_Clock], sent_at: datetime) -> list[DatedPhrase]:
+def _hours_of_today(text: str, plain: str, clocks: list[Clock], sent_at: datetime) -> list[DatedPhrase]:
     """Return hours without a day that can only be those of today: ahead, and of morning or evening for certain."""
     found = []
     for clock in clocks:
@@ -540,7 +447,7 @@ def _hours_of_today(text: str, plain: str, clocks: list[_Clock], sent_at: dateti
             continue
         if clock.part == "night" or sent_at.hour < SMALL_HOURS or not (clock.is_whole or clock.part):
             continue
-        at = _hour_of(clock, clock.part, None)
+        at = hour_of(clock, clock.part, None)
         if at is not None and at > sent_at.time():
             found.append(DatedPhrase(" ".join(text[clock.start : clock.end].split()), sent_at.date(), at))
     return found
