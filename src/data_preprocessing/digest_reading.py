@@ -119,7 +119,7 @@ def digest_chat(
         previous_at = sent_at
         reader.figures.add(person, message, text, words, reason, silence)
         if not -GAP <= silence <= GAP:
-            reader.begin_conversation()
+            reader.begin_conversation(sent_at)
         if words is None:
             reader.take_without_words(person, message, reason or "")
         else:
@@ -142,21 +142,25 @@ class _Reader:
         self._addresses_other_re = circle.addressed() if circle.is_group else None
         self._previous: tuple[str, KeptMessage] | None = None  # person and message of this conversation
 
-    def begin_conversation(self) -> None:
+    def begin_conversation(self, now: datetime) -> None:
+        self._promises.forget_before(now)
         self._questions.begin_conversation()
         self._previous = None
 
     def take_without_words(self, person: str, message: KeptMessage, reason: str) -> None:
         """Take a message that stage 1 leaves out for `reason`."""
-        if self._promises.has_open(person):
+        if self._promises.open_acts(person):
             self._promises.keep(person, message, acts_shown(reason), is_said=False)
         if self._questions.is_waiting() and reason in ANSWERING_KINDS:
             self._questions.add(person, message, is_question=False, is_answer=True)
 
     def take(self, person: str, message: KeptMessage, words: str) -> None:
         """Take a message with its words."""
-        if self._promises.has_open(person):
-            self._promises.keep(person, message, acts_done(words), is_said=True)
+        promised = self._promises.open_acts(person)
+        if promised:
+            acts = acts_done(words, promised)
+            if acts:
+                self._promises.keep(person, message, acts, is_said=True)
         if "?" in words and MARKS_ALONE_RE.fullmatch(words):
             self._take_marks_alone(person)
             return

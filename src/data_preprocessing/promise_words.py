@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from date_phrases import normalised, words_of
@@ -113,14 +114,18 @@ def _first_word(pattern: str) -> set[str]:
     return {word.replace("[sz]", letter) for letter in "sz"}
 
 
-DONE_TOKENS = frozenset(
-    word
-    for pattern in [
-        *ANY_DONE.split("|"),
-        *(done for act in ACTS.values() for done in act["done"] + act["done_english"]),
-    ]
-    for word in _first_word(pattern.replace(",?", ""))
-)
+def _find_acts_of_words() -> dict[str, set[str]]:
+    """Return the acts of which a text that holds a word may say that they are done."""
+    done = {name: act["done"] + act["done_english"] for name, act in ACTS.items()} | {ANY: ANY_DONE.split("|")}
+    acts_of_words: dict[str, set[str]] = {}
+    for name, patterns in done.items():
+        for pattern in patterns:
+            for word in _first_word(pattern.replace(",?", "")):
+                acts_of_words.setdefault(word, set()).add(name)
+    return acts_of_words
+
+
+ACTS_OF_WORDS = _find_acts_of_words()
 
 
 def find_promise(text: str) -> str | None:
@@ -157,24 +162,26 @@ def _act_of(clause: str) -> str | None:
     return None
 
 
-def acts_done(text: str) -> set[str]:
-    """Return the acts (keys of ACTS, or ANY) of which a message says that they are done.
+def acts_done(text: str, promised: Collection[str] = frozenset(ACTS)) -> set[str]:
+    """Return which of the `promised` acts a message says to be done; ANY when it does not say which.
 
-    >>> sorted(acts_done("שלחתי לך עכשיו")), acts_done("עוד לא שלחתי"), acts_done("done!")
-    (['send'], set(), {'any'})
+    >>> acts_done("שלחתי לך עכשיו"), acts_done("עוד לא שלחתי"), acts_done("done!")
+    ({'send'}, set(), {'any'})
     """
     plain = normalised(text[:MAX_READ_CHARS])
+    words = words_of(plain) & ACTS_OF_WORDS.keys()
+    may_be_done = {act for word in words for act in ACTS_OF_WORDS[word] if act in promised or act == ANY}
     found: set[str] = set()
-    if DONE_TOKENS.isdisjoint(words_of(plain)):
+    if not may_be_done:
         return found
     for clause in CLAUSE_RE.findall(plain):
         if clause.endswith("?"):
             continue
-        for name, pattern in DONE_RES.items():
-            for match in pattern.finditer(clause):
+        for act in may_be_done:
+            for match in DONE_RES[act].finditer(clause):
                 before = max(0, match.start() - NOT_DONE_CHARS)
                 if NOT_DONE_RE.search(clause, before, match.start()) is None:
-                    found.add(name)
+                    found.add(act)
     return found
 
 

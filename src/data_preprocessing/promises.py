@@ -5,8 +5,9 @@ Which messages promise, and which say that it is done, is told by `promise_words
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from conversations import KeptMessage
 from promise_words import ANY
@@ -32,9 +33,17 @@ class Promises:
         self.found: list[Promise] = []
         self._open: dict[str, dict[str, list[Promise]]] = {}  # by person and act, oldest first
 
-    def has_open(self, person: str) -> bool:
-        """Tell whether `person` promised anything that no later message looks like keeping."""
-        return person in self._open
+    def open_acts(self, person: str) -> Collection[str]:
+        """Return which acts `person` promised that no later message looks like doing."""
+        return self._open.get(person, ())
+
+    def forget_before(self, now: datetime) -> None:
+        """Wait no longer for what was promised too long before `now`."""
+        for person, by_act in list(self._open.items()):
+            for act in [act for act, promises in by_act.items() if now - promises[-1].message.sent_at > KEEPING_PERIOD]:
+                del by_act[act]
+            if not by_act:
+                del self._open[person]
 
     def add(self, person: str, message: KeptMessage, act: str) -> None:
         """Take a message in which `person` promises `act`."""
