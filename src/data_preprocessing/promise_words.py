@@ -126,6 +126,7 @@ def _find_acts_of_words() -> dict[str, set[str]]:
 
 
 ACTS_OF_WORDS = _find_acts_of_words()
+DONE_WORDS = frozenset(ACTS_OF_WORDS)
 
 
 def find_promise(text: str) -> str | None:
@@ -169,11 +170,11 @@ def acts_done(text: str, promised: Collection[str] = frozenset(ACTS)) -> set[str
     ({'send'}, set(), {'any'})
     """
     plain = normalised(text[:MAX_READ_CHARS])
-    words = words_of(plain) & ACTS_OF_WORDS.keys()
-    may_be_done = {act for word in words for act in ACTS_OF_WORDS[word] if act in promised or act == ANY}
+    words = words_of(plain) & DONE_WORDS
     found: set[str] = set()
-    if not may_be_done:
+    if not words:
         return found
+    may_be_done = {act for word in words for act in ACTS_OF_WORDS[word] if act in promised or act == ANY}
     for clause in CLAUSE_RE.findall(plain):
         if clause.endswith("?"):
             continue
