@@ -6,9 +6,11 @@ loads nothing and runs no script, and every text in it is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
+
+from period_figures import MAX_LISTED
 
 from common.script import counted
 from common.text_safety import remove_unsafe_characters
@@ -36,7 +38,7 @@ def make_text_page(report: Mapping[str, Any], num_shown: int) -> str:
     lines = [_title(report)]
     for (part, name), heading in HEADINGS.items():
         items = report[part][name]
-        lines += ["", f"{heading}: {len(items):,}" if items else f"{heading}: {NOTHING}"]
+        lines += ["", f"{heading}: {_counted(items)}" if items else f"{heading}: {NOTHING}"]
         for item in items[:num_shown]:
             lines += _entry(item, has_chats)
         if len(items) > num_shown:
@@ -110,9 +112,14 @@ def _figure_lines(figures: Mapping[str, Any], has_chats: bool, shown: Callable[[
         items = figures[key]
         if items:
             names = ", ".join(shown(item["address" if key == "links" else "name"]) for item in items[:NUM_LINKS])
-            yield f"{what}: {len(items):,}{', the latest' if len(items) > NUM_LINKS else ''}: {names}"
+            yield f"{what}: {_counted(items)}{', the latest' if len(items) > NUM_LINKS else ''}: {names}"
     for item in figures["most_answered"]:
         yield f"Answered {item['num_answers']:,} times in ten minutes: {_minute(item['sent_at'])} {shown(item['sender'])}: {shown(item['text'])}"
+
+
+def _counted(items: Sequence[object]) -> str:
+    """Return the number of entries; of some lists only the latest are kept."""
+    return f"the latest {len(items):,}" if len(items) == MAX_LISTED else f"{len(items):,}"
 
 
 def _length(length: timedelta) -> str:
@@ -148,7 +155,7 @@ A mark or a date is a guess from the words; read the words.</p>
 <span class="quote" dir="auto">{{ item.text }}</span>
 {% endmacro %}
 {% for heading, items in lists %}
-<h2>{{ heading }}{% if items %} ({{ "{:,}".format(items | length) }}){% endif %}</h2>
+<h2>{{ heading }}{% if items %} ({{ counted(items) }}){% endif %}</h2>
 {% if not items %}<p>{{ nothing }}</p>{% endif %}
 <ul>
 {% for item in items %}
@@ -189,6 +196,7 @@ def make_html_page(report: Mapping[str, Any]) -> str:
             figure_lines=lines,
             nothing=NOTHING,
             minute=_minute,
+            counted=_counted,
             day_of_plan=_day_of_plan,
         )
     )

@@ -18,7 +18,7 @@ from message_dates import DatedPhrase, find_dates
 from message_filters import filter_text
 from open_questions import OpenQuestion, OpenQuestions
 from participants import readable_name
-from period_figures import PeriodFigures
+from period_figures import MAX_LISTED, PeriodFigures
 from preprocessing_options import CONVERSATION_GAP_SECONDS
 from promise_words import acts_done, acts_shown, find_promise
 from promises import Promise, Promises
@@ -30,7 +30,6 @@ ME = "me"
 # Messages without words that say something all the same: a picture may be the answer, a deleted message tells nothing.
 ANSWERING_KINDS = frozenset({"media", "contact", "call", "location", "poll", "link", "code"})
 GAP = timedelta(seconds=CONVERSATION_GAP_SECONDS)
-MAX_LISTED = 1_000  # plans that are past, and those that are not certain: the latest
 NO_SILENCE = timedelta()
 MARKS_ALONE_RE = re.compile(r"[?؟!\s]+")
 

@@ -17,7 +17,7 @@ MIN_ANSWERS = 3
 ANSWERING_PERIOD = timedelta(minutes=10)  # what follows later answers something else
 LINK_RE = re.compile(r"(?:https?://|www\.)[^\s<>\"]{1,2000}", re.IGNORECASE)
 LINK_END = ".,!?;:)]}'\"*_~…"
-MAX_LISTED = 1_000  # links and files; the latest
+MAX_LISTED = 1_000  # the latest of links and files, and of plans that are past or not certain
 
 
 class PeriodFigures:
