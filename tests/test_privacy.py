@@ -56,7 +56,7 @@ def sha256_of_all(*paths):
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory, tiny_base_dir):
-    """Run the three stages; what they were given, where they wrote, and what they said."""
+    """Run the three stages, and the digest; what they were given, where they wrote, and what they said."""
     root = tmp_path_factory.mktemp("stages")
     homes = {name: root / name for name in ("HOME", "TMPDIR", "HF_HOME", "XDG_CACHE_HOME")}
     for home in homes.values():
@@ -86,6 +86,10 @@ def stages(tmp_path_factory, tiny_base_dir):
     said = run(
         "data_preprocessing/load_whatsapp.py", inputs / "chat.txt", "--imitate", "Noam", "--path-to-data", data_path
     )
+    run(
+        "data_preprocessing/chat_digest.py", inputs / "chat.txt", "--me", "Noam",
+        "--html", data_path.parent / "digest.html", "--ics", data_path.parent / "plans.ics",
+    )  # fmt: skip
     before |= sha256_of_all(data_path.parent)
     said += run(
         "training/fine_tuning_model.py", "--base-model-id", tiny_base_dir, "--path-to-data", data_path,
@@ -174,7 +178,7 @@ PRIVATE_NAMES = [
     "models/noam/training_settings.json", "models/noam/style_quiz.html", "models/noam/style_quiz_key.json",
     "exported_model/model-00001-of-00004.safetensors", "exported_model/model.gguf",
     "src/chat/conversation.txt", "src/chat/conversation.jsonl", "src/chat/conversation-123.txt",
-    "src/chat/conversation_history.txt", "my chat.txt", ".demo/saved_model/training_report.json",
+    "src/chat/conversation_history.txt", "my chat.txt", "digest.html", "chats/digest-week.json", "plans.ics", ".demo/saved_model/training_report.json",
 ]  # fmt: skip
 PROJECT_NAMES = [
     "README.md", "requirements.txt", "tests/requirements.txt", "tests/benchmarks/requirements.txt", ".gitignore",

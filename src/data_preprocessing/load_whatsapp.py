@@ -17,13 +17,12 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
+from given_exports import check_packages, find_export_paths, survey_exports, with_progress
 from participants import choose_imitated, hide_private_names, number_unsaved, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
@@ -32,14 +31,12 @@ from common.script import (
     ScriptError,
     block_path,
     check_blocks,
-    did_you_mean,
     exclusive_use,
     printable,
     read_description,
     remove_abandoned_files,
     replacing,
     run_script,
-    shown_command,
     shown_path,
     shown_python,
 )
@@ -51,17 +48,9 @@ if TYPE_CHECKING:
 
 OWN_PATH = Path(__file__).resolve()
 NEXT_SCRIPT_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
-DEFAULT_EXPORT_PATHS = (
-    PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.txt",
-    PROJECT_ROOT / "src/data_preprocessing/WhatsappChatOriginal.zip",
-)
 PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm": "tqdm"}  # and the modules in them
 REPORT_NAME = "preprocessing_report.json"
 DROPPED_NAME = "dropped_messages.jsonl"
-
-PROGRESS_DELAY_SECONDS = 2  # before the bar appears
-
-T = TypeVar("T")
 
 
 def main(typed: list[str] | None = None) -> None:
@@ -70,9 +59,9 @@ def main(typed: list[str] | None = None) -> None:
     check_blocks(OWN_PATH)
     data_path = arguments.path_to_data or block_path(path_to_data)  # typed ones count from the current folder
     check_reason(arguments.show_dropped)
-    export_paths = find_export_paths(arguments.exports)
+    export_paths = find_export_paths(arguments.exports, OWN_PATH)
     check_outputs(data_path, export_paths)
-    check_packages()
+    check_packages(PACKAGES)
     surveys = survey_exports(export_paths, arguments)
     imitated = choose_imitated({survey.file.path: survey.participants for survey in surveys}, arguments.imitate)
     redactor = make_redactor(surveys, arguments)
@@ -82,31 +71,6 @@ def main(typed: list[str] | None = None) -> None:
 
 
 # ---- Paths -----------------------------------------------------------------------------------------------------------
-
-
-def find_export_paths(given: list[Path]) -> list[Path]:
-    """Return the export files to read, each once; raise ScriptError when one is not there."""
-    from export_file import ExportError
-    from export_source import find_exports
-
-    if not given:
-        given = [path for path in DEFAULT_EXPORT_PATHS if path.exists()][:1]
-        if not given:
-            raise ScriptError(
-                f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
-                f"More > Export chat > Without media), or give its path: {shown_command(OWN_PATH)} EXPORT"
-                f"{did_you_mean(DEFAULT_EXPORT_PATHS[0])}"
-            )
-    found: dict[tuple[int, int], Path] = {}
-    for path in given:
-        path.lstat()  # raises FileNotFoundError, which names the path
-        try:
-            for export_path in find_exports(path):
-                state = export_path.stat()
-                found.setdefault((state.st_dev, state.st_ino), export_path)
-        except ExportError as error:
-            raise ScriptError(f"{shown_path(path)}: {error}") from error
-    return list(found.values())
 
 
 def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
@@ -137,16 +101,6 @@ def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
         raise ScriptError(f"{shown_path(folder)}: permission denied; choose another --path-to-data, or change its mode")
 
 
-def check_packages() -> None:
-    """Raise ScriptError when a package of requirements.txt that this stage needs is missing."""
-    missing = [package for package, module in PACKAGES.items() if find_spec(module) is None]
-    if missing:
-        raise ScriptError(
-            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; "
-            f"run {sys.executable} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
-        )
-
-
 def check_reason(reason: str | None) -> None:
     """Raise ScriptError when no message is ever dropped for `reason`."""
     from preprocessing_report import REASONS
@@ -156,41 +110,6 @@ def check_reason(reason: str | None) -> None:
             f"--show-dropped: {printable(reason)} is not a reason; name one of these, or all"
             + "".join(f"\n  {name:<24} {description}" for name, description in REASONS.items())
         )
-
-
-# ---- Reading ---------------------------------------------------------------------------------------------------------
-
-
-def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> "list[ExportSurvey]":
-    """Read each export once and print what was found."""
-    from export_survey import ExportFile, survey_export
-
-    surveys = []
-    for path in export_paths:
-        file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
-        export = file.open()
-        survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
-        order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
-        print(
-            f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
-            f"{export.format_description}, {export.date_order} ({order})"
-        )
-        for warning in export.warnings:
-            print(f"warning: {shown_path(path)}: {printable(warning)}", file=sys.stderr)
-        surveys.append(survey)
-    return surveys
-
-
-def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """Return `items`, at a terminal with a progress bar that appears when they take long."""
-    if not sys.stderr.isatty():
-        return items
-    from tqdm import tqdm
-
-    bar: Iterable[T] = tqdm(
-        items, what, total, leave=False, delay=PROGRESS_DELAY_SECONDS, unit=" messages", unit_scale=True
-    )
-    return bar
 
 
 # ---- Writing ---------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
     placeholders = number_unsaved(exports)
     if not names:
         names = [_ask_whom_to_imitate(exports, placeholders)]
-    imitated = {sender for name in names for sender in _find_imitated(exports, name, placeholders)}
+    imitated = {sender for name in names for sender in find_people(exports, name, placeholders)}
     if all(participants.keys() <= imitated for participants in exports.values()):
         raise ScriptError(
             f"{shown_exports(exports)}: only the imitated person writes here, and a conversation needs two people; give another chat"
@@ -167,8 +167,8 @@ def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
     return imitated
 
 
-def _find_imitated(exports: Exports, name: str, placeholders: Mapping[str, str]) -> set[str]:
-    """Return the senders called `name` in any of the exports; raise ScriptError for no one or several people."""
+def find_people(exports: Exports, name: str, placeholders: Mapping[str, str]) -> set[str]:
+    """Return every sender called `name` in any of the exports; raise ScriptError for no one or several people."""
     found: set[str] = set()
     for path, participants in exports.items():
         senders = find_senders(name, participants, placeholders)
@@ -182,7 +182,7 @@ def _find_imitated(exports: Exports, name: str, placeholders: Mapping[str, str])
         nearest = find_nearest_name(name, [sender for participants in exports.values() for sender in participants])
         cure = f'did you mean "{nearest}"?' if nearest else "name one of the participants"
         raise ScriptError(
-            f'{shown_exports(exports)}: nobody is called "{printable(name)}"; {cure}{_listed_participants(exports, placeholders)}'
+            f'{shown_exports(exports)}: nobody is called "{printable(name)}"; {cure}{listed_participants(exports, placeholders)}'
         )
     return found
 
@@ -195,9 +195,9 @@ def _ask_whom_to_imitate(exports: Exports, placeholders: Mapping[str, str]) -> s
         command = f"{shown_command(script)} {shlex.join([*sys.argv[1:], '--imitate', names[0]])}"
         raise ScriptError(
             f"{shown_exports(exports)}: --imitate NAME is missing; name one of the participants"
-            f"{_listed_participants(exports, placeholders)}\n  as in: {command}"
+            f"{listed_participants(exports, placeholders)}\n  as in: {command}"
         )
-    listed = _listed_participants(exports, placeholders, is_numbered=True)
+    listed = listed_participants(exports, placeholders, is_numbered=True)
     print(f"Whom should the chatbot imitate?{listed}", file=sys.stderr)
     while True:
         print("Number or name: ", end="", file=sys.stderr, flush=True)
@@ -208,7 +208,7 @@ def _ask_whom_to_imitate(exports: Exports, placeholders: Mapping[str, str]) -> s
         if answer.isdecimal() and 1 <= int(answer) <= len(names):
             return names[int(answer) - 1]
         try:
-            _find_imitated(exports, answer, placeholders)
+            find_people(exports, answer, placeholders)
         except ScriptError as error:
             print(str(error).partition("\n")[0], file=sys.stderr)
         else:
@@ -231,7 +231,7 @@ def _listed_name(sender: str, placeholders: Mapping[str, str]) -> str:
     return f"{placeholders[sender]} {name}" if sender in placeholders else name
 
 
-def _listed_participants(exports: Exports, placeholders: Mapping[str, str], is_numbered: bool = False) -> str:
+def listed_participants(exports: Exports, placeholders: Mapping[str, str], is_numbered: bool = False) -> str:
     """Return an indented line for each of the most active participants."""
     counts = _count_by_name(exports, placeholders)
     numbers = {shown: readable_name(sender) for sender, shown in placeholders.items()}

@@ -27,13 +27,7 @@ EXAMPLES = """examples:
 def parse_arguments(description: str, path_to_data: str, typed: list[str] | None) -> argparse.Namespace:
     """Read the command line, or `typed`; exit with 2 when it is wrong. `path_to_data` is the fill-in block's value."""
     parser = make_parser(description, EXAMPLES)
-    parser.add_argument(
-        "exports",
-        nargs="*",
-        metavar="EXPORT",
-        type=Path,
-        help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt, or .zip, beside this script",
-    )
+    add_exports(parser)
     parser.add_argument(
         "--imitate",
         action="append",
@@ -41,15 +35,6 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
         help="whose style to learn; repeat it for the person's other names",
     )
     parser.add_argument("--path-to-data", type=Path, metavar="FILE", help=f"where to write; default: {path_to_data}")
-
-    reading = parser.add_argument_group("reading the exports")
-    reading.add_argument("--chat", metavar="NAME", help="which chat of a zip that holds several")
-    reading.add_argument("--encoding", help="such as cp1255; default: detected")
-    order = reading.add_mutually_exclusive_group()
-    order.add_argument(
-        "--day-first", action="store_true", default=None, help="01/02 is 1 February, where the dates allow both orders"
-    )
-    order.add_argument("--month-first", action="store_false", dest="day_first", help="01/02 is 2 January")
 
     making = parser.add_argument_group("making conversations")
     number: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
@@ -88,3 +73,22 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     parser.add_argument("--base-model-id", metavar="ID", help="only passed on to the next command")
     parser.add_argument("--saved-model-path", metavar="DIR", help="only passed on to the next command")
     return parser.parse_args(typed)
+
+
+def add_exports(parser: argparse.ArgumentParser) -> None:
+    """Add the exports, and the flags that say how to read them."""
+    parser.add_argument(
+        "exports",
+        nargs="*",
+        metavar="EXPORT",
+        type=Path,
+        help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt, or .zip, beside this script",
+    )
+    reading = parser.add_argument_group("reading the exports")
+    reading.add_argument("--chat", metavar="NAME", help="which chat of a zip that holds several")
+    reading.add_argument("--encoding", help="such as cp1255; default: detected")
+    order = reading.add_mutually_exclusive_group()
+    order.add_argument(
+        "--day-first", action="store_true", default=None, help="01/02 is 1 February, where the dates allow both orders"
+    )
+    order.add_argument("--month-first", action="store_false", dest="day_first", help="01/02 is 2 January")

@@ -1,4 +1,4 @@
-"""How fast and how large stage 1 is as a whole (a zip in, conversations and ledger out), against a floor F, in one run.
+"""How fast and how large stage 1 is as a whole (a zip in, conversations and ledger out), and the digest, against a floor F, in one run.
 
 F is what no parser can do without: stream the file, match one `re` header per line, yield tuples. Every measurement is a
 process of its own, and all run in turn, several rounds: on a machine that others use as well, only the ratio to the F of
@@ -201,6 +201,13 @@ def main() -> None:
                     "F": [sys.executable, __file__, "--worker", "floor", str(export)],
                     "zip to JSONL and ledger": whole,
                     "the same, `--no-redaction`": [*whole, "--no-redaction"],
+                    "zip to digest": [
+                        sys.executable,
+                        str(STAGE_DIR / "chat_digest.py"),
+                        str(archive),
+                        "--me",
+                        IMITATED,
+                    ],
                 }
                 rounds = [
                     {what: run_once(command) for what, command in compared.items()} for _ in range(arguments.rounds)

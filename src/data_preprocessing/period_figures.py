@@ -1,0 +1,120 @@
+"""The figures of a period: who wrote how much and when, the longest silence, links and files by name, the most answered messages."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter, deque
+from datetime import datetime, timedelta
+from typing import Any
+
+from conversations import KeptMessage
+from message_filters import remove_invisible
+from whatsapp_texts import FILE_THEN_WORD_RE, WORD_THEN_FILE_RE
+
+NUM_MOST_ANSWERED = 5
+MIN_ANSWERS = 3
+ANSWERING_PERIOD = timedelta(minutes=10)  # what follows later answers something else
+LINK_RE = re.compile(r"(?:https?://|www\.)[^\s<>\"]{1,2000}", re.IGNORECASE)
+LINK_END = ".,!?;:)]}'\"*_~…"
+MAX_LISTED = 1_000  # the latest of links and files, and of plans that are past or not certain
+
+
+class PeriodFigures:
+    """Counts the messages of one chat as they go by."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.first: datetime | None = None  # when the first message was sent
+        self.people: dict[str, list[int]] = {}  # numbers of messages and of words
+        self.silence: tuple[datetime, datetime] | None = None  # the longest
+        self.kinds: Counter[str] = Counter()  # of messages without words, by reason
+        self.links: deque[tuple[KeptMessage, str]] = deque(maxlen=MAX_LISTED)
+        self.files: deque[tuple[KeptMessage, str]] = deque(maxlen=MAX_LISTED)
+        self._hours = [0] * (7 * 24)  # of the week, from Monday on
+        self._answered: list[tuple[int, int, KeptMessage]] = []  # a heap of (answers, -number, message)
+        self._latest: dict[str, list[Any]] = {}  # by person: the last message, and how many messages answered it
+        self._longest = timedelta()
+        self._num_candidates = 0
+
+    def add(
+        self, person: str, message: KeptMessage, text: str, words: str | None, reason: str | None, silence: timedelta
+    ) -> None:
+        """Take the next message: as exported (`text`), its words or the reason why it has none, and the silence before it."""
+        sent_at = message[0]
+        if self.first is None:
+            self.first = sent_at
+        counts = self.people.get(person)
+        if counts is None:
+            counts = self.people[person] = [0, 0]
+        counts[0] += 1
+        self._hours[24 * sent_at.weekday() + sent_at.hour] += 1
+        if silence > self._longest:
+            self._longest = silence
+            self.silence = sent_at - silence, sent_at
+        if words is not None:
+            counts[1] += words.count(" ") + words.count("\n") + 1
+        elif reason is not None:
+            self.kinds[reason] += 1
+        if "." in text or reason == "contact":
+            self._list_links_and_files(message, text, reason)
+        if words is not None or reason == "media":
+            self._count_answer(person, message)
+
+    def by_hour(self) -> list[int]:
+        """Return the number of messages by hour of the day."""
+        return [sum(self._hours[hour::24]) for hour in range(24)]
+
+    def by_weekday(self) -> list[int]:
+        """Return the number of messages by day of the week, from Monday on."""
+        return [sum(self._hours[24 * day : 24 * day + 24]) for day in range(7)]
+
+    def _list_links_and_files(self, message: KeptMessage, text: str, reason: str | None) -> None:
+        if "://" in text or "www." in text:
+            self.links += [(message, match[0].rstrip(LINK_END)) for match in LINK_RE.finditer(text)]
+        if reason in ("media", "contact") or "<" in text or "(" in text:
+            name = attached_file(text)
+            if name is not None:
+                self.files.append((message, name))
+
+    def _count_answer(self, person: str, message: KeptMessage) -> None:
+        """Count the message as an answer to the last one of everybody else."""
+        earliest = message[0] - ANSWERING_PERIOD
+        over = []
+        for other, latest in self._latest.items():
+            if other == person or latest[0][0] < earliest:
+                over.append(other)
+            else:
+                latest[1] += 1
+        for other in over:
+            self._compete(*self._latest.pop(other))
+        self._latest[person] = [message, 0]
+
+    def _compete(self, message: KeptMessage, num_answers: int) -> None:
+        if num_answers < MIN_ANSWERS:
+            return
+        self._num_candidates += 1
+        heapq.heappush(self._answered, (num_answers, -self._num_candidates, message))
+        if len(self._answered) > NUM_MOST_ANSWERED:
+            heapq.heappop(self._answered)
+
+    def most_answered(self) -> list[tuple[KeptMessage, int]]:
+        """Return the messages after which others wrote most within ten minutes, before their writer did again."""
+        for latest in self._latest.values():
+            self._compete(*latest)
+        self._latest = {}
+        return [(message, num_answers) for num_answers, _, message in sorted(self._answered, reverse=True)]
+
+
+def attached_file(text: str) -> str | None:
+    """Return the name of the file that a message attaches, None when it names none.
+
+    >>> attached_file("<attached: 00000042-report.pdf>"), attached_file("IMG-1.jpg (file attached)"), attached_file("report.pdf • 2 pages")
+    ('00000042-report.pdf', 'IMG-1.jpg', 'report.pdf')
+    """
+    body = remove_invisible(text[:1_000]).strip()
+    match = FILE_THEN_WORD_RE.match(body) or WORD_THEN_FILE_RE.search(body)
+    if match is not None:
+        return match["file"].strip()
+    name, bullet, _ = body.partition(" • ")
+    return name if bullet and "." in name and "\n" not in name else None
