@@ -34,6 +34,8 @@ MOST_CHUNKED_TOKENS = 256
 # Of the logits' spread, from one pass of the library. In bf16, steps of 7.5 billion random weights differed by about .05 from
 # rounding. In fp32, with a base of two layers, rounding is 3e-7, a forgotten padding 5e-3, a mask of one place too many 0.1.
 TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+# Of several rows a third of it: on an H200, batches of a tiny base gave other replies than the library, one row the same.
+SHARE_FOR_BATCHES = 1 / 3
 NUM_WARM_UPS = 2  # before capturing: libraries allocate their workspaces and choose their kernels
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -102,7 +104,8 @@ class StaticDecoder:
         )
         expected = output.logits[:, -1].float()
         difference = ((self.logits - expected).norm() / (expected - expected.mean()).norm()).item()
-        if not difference <= TOLERANCES[self._model.dtype]:
+        tolerance = TOLERANCES[self._model.dtype] * (1 if self.num_rows == 1 else SHARE_FOR_BATCHES)
+        if not difference <= tolerance:
             raise NotStatic(f"a step differs from one pass by {difference:.2f} of the logits' spread")
 
     def rewind(self, num_tokens: int) -> None:
