@@ -245,10 +245,9 @@ def test_nothing_in_a_reply_acts_on_the_page():
 
 def test_the_report_page_escapes_what_it_shows_and_needs_no_measurement():
     judged = not_enough_data(3, 1) | {"sentence": "<b>&"}
-    measured = {"num_replies": 3, "num_conversations": 1, "judged": judged}
-    page = make_report_page(
-        {"judged": judged, "settings": {"headline_set": "latest", "base": "<i>"}, "sets": {"latest": measured}}, None
-    )
+    measured = {"num_replies": 3, "num_conversations": 1, **judged}
+    settings = {"headline_set": "latest", "base": "<i>"}
+    page = make_report_page({"verdict": judged["verdict"], "settings": settings, "sets": {"latest": measured}}, None)
     assert "Not enough data" in page and "3 replies in 1 conversation" in page
     assert "&lt;b&gt;&amp;" in page and "&lt;i&gt;" in page
     assert "<b>" not in page and "<i>" not in page and "<script" not in page

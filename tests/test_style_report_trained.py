@@ -106,12 +106,12 @@ def with_adapter_of(noam_dir, other_dir, folder):
 def test_the_tuned_model_is_closer_to_its_owner_than_the_base(noam_report):
     report, result = noam_report
     measured = report["sets"]["spread"]
-    assert report["judged"]["verdict"] == "closer than the base", report["judged"]
+    assert report["verdict"] == "closer than the base", measured["reasons"]
     assert measured["bits"]["owner_tuned"]["high"] < measured["bits"]["owner_base"]["low"]
     assert measured["bits"]["specificity"]["low"] > 0
     clearly_closer = [row["name"] for row in measured["habits"] if row["tuned"]["high"] < row["base"]["low"]]
     assert len(clearly_closer) >= 4, clearly_closer
-    assert report["judged"]["is_trustworthy"], report["judged"]["checks"]
+    assert measured["is_trustworthy"], measured["checks"]
     assert "verdict: closer than the base" in result.stdout
 
 
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_report_and_reuses_the_replies(noam_dir, no
 def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir, noam_report, tmp_path):
     ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
     report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"))
-    assert report["judged"]["verdict"] == "no closer than the base"
+    assert report["verdict"] == "no closer than the base"
     assert report["sets"]["spread"]["bits"]["specificity"]["high"] < 0
     assert report["sets"]["spread"]["side_of_the_owner"]["high"] < 0.5
 
@@ -149,7 +149,7 @@ def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir,
 def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_report, tmp_path):
     mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
     report, _result = report_on(with_adapter_of(noam_dir, mixed_dir, tmp_path / "judged"))
-    assert report["judged"]["verdict"] == "no closer than the base", report["judged"]
+    assert report["verdict"] == "no closer than the base", report["sets"]["spread"]["reasons"]
 
 
 def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_path):
@@ -160,7 +160,7 @@ def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_pat
     report, result = report_on(folder, "--quiz", "5")
     assert "no page of replies: too little data" in result.stderr
     assert report["sets"]["spread"]["num_replies"] <= 30
-    assert report["judged"]["verdict"] == "not enough data"
+    assert report["verdict"] == "not enough data"
     assert "Too few to tell" in result.stdout
     assert (folder / "style_report.html").is_file() and (folder / "style_report.png").is_file()
 

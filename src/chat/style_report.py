@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 NUM_PROMPTS = 300  # 200 replies separate base and owner in all 11 habits; the emoji rates need more
 SEED = 0
-REPORT_FORMAT = 1
+REPORT_FORMAT = 2
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
 REPORT_NAME = "style_report.json"
@@ -96,7 +96,7 @@ def main() -> int:
         measured, replies = measure_sets(options, saved, data, sets, trained, settings)
         report = {
             "format": REPORT_FORMAT,
-            "judged": measured[sets[0].name]["judged"],
+            "verdict": measured[sets[0].name]["verdict"],
             "settings": {"headline_set": sets[0].name, **settings},
             "sets": measured,
         }
@@ -210,7 +210,7 @@ def measure_sets(
         held_out.name: {
             "num_replies": len(held_out.owner),
             "num_conversations": held_out.num_conversations,
-            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
+            **not_enough_data(len(held_out.owner), held_out.num_conversations),
         }
         for held_out in sets
     }
@@ -237,10 +237,12 @@ def measure(
     seed: int,
 ) -> dict[str, Any]:
     """Score the real replies, compare the models' replies with them, and return the set's numbers and verdict."""
+    from writing_style.held_out_replies import list_exchanges
+    from writing_style.member_names import without_names
     from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
+    from writing_style.situations import situate
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
-    from writing_style.writing_habits import Reply
 
     groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
     with progress_bar(f"{held_out.name}: bits per character", sum(map(len, groups.values()))) as bar:
@@ -253,23 +255,29 @@ def measure(
     texts = {
         "owner": [cut_as_generated(trained, exchange.reply) for exchange in held_out.owner],
         "other": [cut_as_generated(trained, exchange.reply) for exchange in held_out.other],
-        **{name: [reply.text for reply in replies] for name, replies in sampled.items()},
+        **{name: [without_names(reply.text, data.members) for reply in replies] for name, replies in sampled.items()},
     }
     writers = {
         name: [
-            Reply(exchange.conversation, text)
+            situate(exchange, text, data)
             for exchange, text in zip(held_out.other if name == "other" else held_out.owner, rows, strict=True)
         ]
         for name, rows in texts.items()
     }
-    training = TrainingReplies(owner=data.training_replies("assistant"), other=data.training_replies("user"))
+    training = TrainingReplies(
+        owner=data.training_replies("assistant"),
+        other=data.training_replies("user"),
+        answers=[situate(exchange, exchange.reply, data) for exchange in list_exchanges(data.training)],
+    )
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
     measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
     measured["num_real_replies_cut"] = sum(
         exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
-    measured["judged"] = reach_verdict(measured)
-    return measured
+    measured["num_with_a_members_name"] = sum(
+        reply.text != text for reply, text in zip(sampled["tuned"], texts["tuned"], strict=True)
+    )
+    return {**reach_verdict(measured), **measured}
 
 
 def measure_leaks(
@@ -299,9 +307,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     from writing_style.style_page import make_report_page
     from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
 
-    judged, measured = report["judged"], report["sets"][report["settings"]["headline_set"]]
-    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
-    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
+    measured = report["sets"][report["settings"]["headline_set"]]
+    title = f"Does it write like its owner? {report['verdict'].capitalize()}"
+    figure = draw_picture(measured, title) if "bits" in measured else draw_words(title, measured["sentence"])
     with replacing(folder / PICTURE_NAME, "wb") as picture:
         picture.write(to_png(figure))
     with replacing(folder / PAGE_NAME) as page:
@@ -349,18 +357,20 @@ def write_private_pages(
 
 def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     """Print the verdict, its reasons and the files written."""
-    judged = report["judged"]
-    print(f"verdict: {judged['verdict']}")
-    print(judged["sentence"])
-    for reason in judged["reasons"]:
-        print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
-    if not judged["is_trustworthy"]:
-        failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
-        print(f"do not trust this verdict: a check of the measurement failed: {failed}")
+    decisive = report["sets"][report["settings"]["headline_set"]]
+    print(f"verdict: {report['verdict']}")
+    print(decisive["sentence"])
+    for reason in decisive["reasons"]:
+        print(
+            f"  {reason['state']:4}  {reason['text']}" + (f" ({reason['needed']})" if reason["state"] != "yes" else "")
+        )
+    if not decisive["is_trustworthy"]:
+        failed = "; ".join(check["text"] for check in decisive["checks"] if not check["holds"])
+        print(f"do not trust this page: a check of the measurement failed: {failed}")
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
-            print(f"on the {name} conversations: {measured['judged']['verdict']}")
-    for warning in judged["warnings"]:
+            print(f"on the {name} conversations: {measured['verdict']}")
+    for warning in decisive["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if "leak_probe" in report:
         print(f"leaks: {report['leak_probe']['sentence']}")
