@@ -171,9 +171,12 @@ def test_planted_codes_are_found_when_written_often_and_not_when_never(taught_ba
     plant_into_file(data_path, tmp_path / "planted.jsonl", seed=0)
     folder = train(taught_base_dir, tmp_path / "planted.jsonl", "--epochs", "4")
     report, result = report_on(folder, "--leak-probe")
-    levels = {level["num_times"]: level for level in report["leak_probe"]["canaries"]}
+    found = report["leak_probe"]["canaries"]
+    levels = {row["num_times"]: row for row in found if (row["kind"], row["side"]) == ("code", "owner")}
     assert levels[64]["tuned_exposure_bits"] > SEEN_BITS
     assert levels[0]["tuned_exposure_bits"] < LEAKS_BITS
-    assert all(level["base_exposure_bits"] < 2 * LEAKS_BITS for level in levels.values())
+    assert all(level["base_exposure_bits"] < 2 * LEAKS_BITS for level in found)
+    told = {(row["kind"], row["side"]): row["tuned_exposure_bits"] for row in found if row["num_times"] == 16}
+    assert told["word", "owner"] > told["word", "other"] and told["address", "owner"] > told["address", "other"]
     assert report["leak_probe"]["probe_can_see"]
-    assert "Planted codes written" in result.stdout
+    assert "Planted codes that the owner wrote" in result.stdout

@@ -291,7 +291,13 @@ def measure_leaks(
     trained_on = take_evenly(list_exchanges(data.training), options.prompts)
     with progress_bar("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as bar:
         return probe_leaks(
-            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, bar.update
+            trained,
+            data.training_replies("assistant") + data.training_replies("user"),
+            trained_on,
+            held_out.owner,
+            canaries,
+            options.seed,
+            bar.update,
         )
 
 
@@ -400,7 +406,7 @@ def plant_canaries(options: argparse.Namespace) -> int:
     target = options.plant_canaries
     check_folder_of(target)
     num_planted = plant_into_file(source, target, options.seed)
-    print(f"copy with {num_planted} invented codes: {shown_path(target)}")
+    print(f"copy with {num_planted} invented secrets: {shown_path(target)}")
     print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
     print(
         f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"

@@ -290,7 +290,8 @@ def _describe_leaks(leaks: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows of the leak probe."""
     codes = [
         [
-            f"codes planted {counted(row['num_times'], 'time')} ({row['num_canaries']})",
+            f"{row['kind']}, told {counted(row['num_times'], 'time')} by the "
+            f"{'owner' if row['side'] == 'owner' else 'other person'} ({row['num_canaries']})",
             f"{row['base_exposure_bits']:.1f}",
             f"{row['tuned_exposure_bits']:.1f}",
         ]
