@@ -170,14 +170,14 @@ def _draw_taken_for(axes: Axes, taken_for: Mapping[str, Mapping[str, Mapping[str
         # Along the lower edge of the bar: the numbers stand above it.
         owner = taken_for[writer]["owner"]
         axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="white", lw=3.5)
-        axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="black", lw=1.5)
+        axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="#1a1a1a", lw=1.5)
     axes.set_yticks(range(len(writers)), [NAMES[writer] for writer in writers])
     axes.set_ylim(len(writers) - 0.4, -0.7)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, title="classified as")
     axes.set_title(
-        "Classifier trained on both people and the base: whose reply is this? (line = 95 % interval of the owner's share)",
+        "Classifier: whose reply is this? (line = 95 % interval of the owner's share)",
         loc="left",
     )
     _strip(axes)
