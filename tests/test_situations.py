@@ -41,7 +41,7 @@ def measure(person, tuned_of):
     owner = replies_of(person, seed=1)
     writers = {"owner": owner, "tuned": tuned_of(owner), "base": dealt_out(owner)}
     resamples = resample((reply.conversation for reply in owner), seed=0)
-    measured = measure_situations(replies_of(person, seed=2), writers, resamples, seed=0)
+    measured = measure_situations(replies_of(person, seed=2), writers, resamples)
     return {row["name"]: row for row in measured["rows"]}, measured["kept"]
 
 
@@ -82,6 +82,6 @@ def test_what_is_not_known_is_no_class():
     assert part_of_day(Situation("?", True, "", None)) is None
     blind = [Reply(number, "שלום", Situation("?", True, "", None)) for number in range(20)]
     resamples = resample(range(20), seed=0)
-    measured = measure_situations(blind, {"owner": blind, "tuned": blind, "base": blind}, resamples, seed=0)
+    measured = measure_situations(blind, {"owner": blind, "tuned": blind, "base": blind}, resamples)
     assert [row["name"] for row in measured["rows"]] == ["topic"]
     assert measured["kept"] is None

@@ -237,10 +237,10 @@ def measure(
     seed: int,
 ) -> dict[str, Any]:
     """Score the real replies, compare the models' replies with them, and return the set's numbers and verdict."""
-    from writing_style.held_out_replies import list_exchanges
+    from writing_style.held_out_replies import list_exchanges, take_evenly
     from writing_style.member_names import without_names
     from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
-    from writing_style.situations import situate
+    from writing_style.situations import MAX_TRAINING_REPLIES, situate
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
 
@@ -267,7 +267,10 @@ def measure(
     training = TrainingReplies(
         owner=data.training_replies("assistant"),
         other=data.training_replies("user"),
-        answers=[situate(exchange, exchange.reply, data) for exchange in list_exchanges(data.training)],
+        answers=[
+            situate(exchange, exchange.reply, data)
+            for exchange in take_evenly(list_exchanges(data.training), MAX_TRAINING_REPLIES)
+        ],
     )
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
     measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
@@ -376,6 +379,8 @@ def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
             print(f"on the {name} conversations: {measured['verdict']}")
+    if decisive["summary"]:
+        print(decisive["summary"][-1])
     for warning in decisive["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if "leak_probe" in report:

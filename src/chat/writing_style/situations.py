@@ -29,7 +29,7 @@ HEARD_TURNS = 3  # a topic goes on for a few turns
 # The lowest end of the owner's own interval: below it, the owner's replies do not show the situation.
 MIN_OWNER_AREA = 0.55
 MIN_REPLIES_OF_CLASS = 8
-MAX_TRAINING_REPLIES = 2_000
+MAX_TRAINING_REPLIES = 2_000  # to learn from; more take time and gain little
 PARTS_OF_DAY = ((5, "morning"), (11, "noon"), (15, "afternoon"), (18, "evening"), (22, "night"))
 
 
@@ -90,7 +90,7 @@ def situate(exchange: Exchange, text: str, data: HeldOutData) -> Reply:
 
 
 def measure_situations(
-    training: Sequence[Reply], writers: Mapping[str, Sequence[Reply]], resamples: Resamples, seed: int
+    training: Sequence[Reply], writers: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, Any]:
     """Return a row for each kind of situation that the data knows, and the mean of what the tuned model keeps of them.
 
@@ -99,15 +99,13 @@ def measure_situations(
     the share of it that the tuned model's replies show, is 0 for a model deaf to the situation and 1 for the owner; the
     mean is taken over what stands in a prompt, and is None where no such row is measurable.
     """
-    generator = np.random.default_rng(seed)
-    chosen = [training[place] for place in sorted(generator.permutation(len(training))[:MAX_TRAINING_REPLIES])]
     areas: dict[str, dict[str, FloatArray]] = {}
-    matrix_of = _features(chosen, writers)
+    matrix_of = _features(training, writers)
     for kind in KINDS:
-        found = _measure_kind(kind, chosen, writers, matrix_of, resamples)
+        found = _measure_kind(kind, training, writers, matrix_of, resamples)
         if found is not None:
             areas[kind.name] = found
-    areas[TOPIC] = _measure_topic(chosen, writers, resamples)
+    areas[TOPIC] = _measure_topic(training, writers, resamples)
     labels = {kind.name: kind.label for kind in KINDS} | {TOPIC: TOPIC_LABEL}
     in_prompt = {kind.name for kind in KINDS if kind.is_in_prompt} | {TOPIC}
     rows, kept = [], []

@@ -95,9 +95,7 @@ def measure_set(
         "habits": habits,
         "position": position._asdict() if position else None,
         "situations": (
-            measure_situations(training.answers, models, resamples, seed)
-            if training.answers
-            else {"rows": [], "kept": None}
+            measure_situations(training.answers, models, resamples) if training.answers else {"rows": [], "kept": None}
         ),
         "excess": measure_excess(replies, phrases, [*training.owner, *training.other], resamples),
         "taken_for": {
