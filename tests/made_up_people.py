@@ -413,15 +413,20 @@ PEOPLE: dict[str, Person] = {
 
 
 def write_chat(
-    person: str, num_conversations: int, seed: int, own_seed: int | None = None, are_alike: bool = False
+    person: str,
+    num_conversations: int,
+    seed: int,
+    own_seed: int | None = None,
+    are_alike: bool = False,
+    is_plain: bool = False,
 ) -> list[Message]:
     """Return the messages of `num_conversations` conversations of `person`, in the order of time.
 
     Whoever writes with several partners has several chats. The same arguments give the same messages. With `own_seed` the
     person's own words depend on it and nothing else does: two of them are two draws of replies to the same messages.
-    With `are_alike` the others have the habit of the person.
+    With `are_alike` the others have the habit of the person, with `is_plain` nobody has one.
     """
-    who = PEOPLE[person]
+    who = replace(PEOPLE[person], habit=_plain) if is_plain else PEOPLE[person]
     rng = random.Random(f"{person} {seed}")
     own_rng = rng if own_seed is None else random.Random(f"{person} {seed} {own_seed}")
     others_habit = who.habit if are_alike else _plain

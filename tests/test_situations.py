@@ -12,10 +12,10 @@ NUM_CONVERSATIONS = 150
 OTHERS = ("Avner", "Daniel", "Maya")
 
 
-def replies_of(person, seed, own_seed=0):
+def replies_of(person, seed, own_seed=0, **how):
     """A person's replies with their situations, as the report makes them."""
     replies = []
-    records = as_conversations(write_chat(person, NUM_CONVERSATIONS, seed, own_seed), person)
+    records = as_conversations(write_chat(person, NUM_CONVERSATIONS, seed, own_seed, **how), person)
     for number, record in enumerate(records):
         turns = record["messages"]
         for place in range(1, len(turns)):

@@ -39,8 +39,13 @@ def taught_base_dir(tmp_path_factory):
     return folder
 
 
-def write_data(path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shuffled=False):
-    """Write conversations of Noam and Ruth; `person` is imitated, or the texts are shuffled over the turns."""
+def write_data(
+    path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shuffled=False, are_replies_dealt_out=False
+):
+    """Write conversations of Noam and Ruth; `person` is imitated.
+
+    Or the texts are shuffled over the turns of a conversation, or the replies over all conversations.
+    """
     rng, lots = random.Random(1), random.Random(2)
     lines = []
     for number in range(num_conversations):
@@ -57,6 +62,14 @@ def write_data(path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shu
             lots.shuffle(texts)
             messages = [message | {"content": text} for message, text in zip(messages, texts, strict=True)]
         lines.append(json.dumps({"messages": messages, "started_at": f"2024-{number:04}"}, ensure_ascii=False))
+    if are_replies_dealt_out:
+        records = [json.loads(line) for line in lines]
+        replies = [turn for record in records for turn in record["messages"] if turn["role"] == "assistant"]
+        texts = [turn["content"] for turn in replies]
+        lots.shuffle(texts)
+        for turn, text in zip(replies, texts, strict=True):
+            turn["content"] = text
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -150,6 +163,15 @@ def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_re
     mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
     report, _result = report_on(with_adapter_of(noam_dir, mixed_dir, tmp_path / "judged"))
     assert report["verdict"] == "no closer than the base", report["sets"]["spread"]["reasons"]
+
+
+def test_replies_dealt_out_to_other_questions_are_no_closer(taught_base_dir, noam_dir, noam_report, tmp_path):
+    """The habits are the owner's, but no reply fits what it answers."""
+    dealt_dir = train(taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True))
+    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"))
+    assert report["verdict"] == "no closer than the base", report["sets"]["spread"]["reasons"]
+    refused = {reason["name"] for reason in report["sets"]["spread"]["reasons"] if reason["state"] == "no"}
+    assert refused & {"relevance", "situation"}
 
 
 def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_path):

@@ -22,7 +22,7 @@ def interval(value):
     return {"value": value, "low": value - 0.1, "high": value + 0.1}
 
 
-def bits(owner_drop=1.2, other_drop=-0.1, relevance=0.3):
+def bits(owner_drop=1.2, other_drop=-0.1, relevance=0.3, base_relevance=0.2):
     """Bits per character as a model would give them; the texts decide the rest."""
     return {
         "owner_base": interval(3.1),
@@ -31,7 +31,8 @@ def bits(owner_drop=1.2, other_drop=-0.1, relevance=0.3):
         "other_drop": interval(other_drop),
         "specificity": interval(owner_drop - other_drop),
         "relevance": interval(relevance),
-        "base_relevance": interval(0.2),
+        "base_relevance": interval(base_relevance),
+        "relevance_gain": interval(relevance - base_relevance),
     }
 
 
@@ -130,7 +131,8 @@ def test_a_chat_of_one_speaker_is_still_measured():
         ({"owner_drop": 1.0, "other_drop": 1.0}, CANNOT_TELL, "person"),  # on both people equally
         ({"owner_drop": -0.3}, NO_CLOSER, "prediction"),
         ({"owner_drop": 1.0, "other_drop": 2.0}, NO_CLOSER, "person"),
-        ({"relevance": 0.05}, CANNOT_TELL, "relevance"),
+        ({"relevance": 0.05, "base_relevance": 0.1}, CANNOT_TELL, "relevance"),
+        ({"relevance": 0.05, "base_relevance": 0.5}, NO_CLOSER, "relevance"),  # the base used the context more
         ({"relevance": -0.2}, NO_CLOSER, "relevance"),
     ],
 )
@@ -145,7 +147,8 @@ def test_habits_alone_are_not_enough(perfect, changed, verdict, name):
 def test_a_no_says_on_which_reason_it_hangs_and_by_how_much(perfect):
     judged = reach_verdict({**perfect, "bits": bits(relevance=-0.2)})
     assert "This no hangs on one of 6 reasons" in judged["summary"][1]
-    assert "-0.20 [-0.30, -0.10] (needed: above 0" in judged["summary"][1]
+    assert "by -0.20 [-0.30, -0.10] (the base: 0.20 [0.10, 0.30])" in judged["summary"][1]
+    assert "(needed: above 0.02; the interval ends 0.12 below that)" in judged["summary"][1]
 
 
 @pytest.mark.slow
@@ -178,19 +181,22 @@ def test_copies_and_repeats_cost_the_verdict(perfect):
 
 @pytest.mark.slow
 def test_replies_deaf_to_their_situation_are_refused(perfect):
-    def with_kept(value):
+    def with_kept(value, base=0.7):
         row = {
             "label": "After a question",
             "is_measurable": True,
             "is_in_prompt": True,
             "is_told_from_owner": value < 0.5,
         }
-        return {**perfect, "situations": {"rows": [row], "kept": interval(value)}}
+        return {**perfect, "situations": {"rows": [row], "kept": interval(value), "base_kept": interval(base)}}
 
     assert reach_verdict(with_kept(0.0))["verdict"] == NO_CLOSER
     assert reach_verdict(with_kept(0.2))["verdict"] == CLOSER
     assert reach_verdict(with_kept(0.08))["verdict"] == NO_CLOSER
     assert reach_verdict(with_kept(0.9))["verdict"] == AS_CLOSE
+    deaf_as_the_base = reach_verdict(with_kept(0.0, base=0.0))
+    assert deaf_as_the_base["verdict"] == CLOSER
+    assert "hardly fit" in deaf_as_the_base["warnings"][0]
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ NUM_PROMPTS = 220
 SEED = 0
 FRESH_DRAW = 1
 NUM_PARROTED = 30
+NUM_EPOCHS = 8
+FEW_EPOCHS = 4  # of what must be refused
 SIGNIFICANT_DIGITS = 4
 FEW_DRAWS = 20  # for the classifier that separates two writers, the slowest part: rougher intervals in half of the time
 
@@ -154,14 +156,15 @@ def data_path_of(folder: Path) -> Path:
     return folder.with_suffix(".jsonl")
 
 
-def train_control(folder: Path, base: Path, records: Iterable[Record]) -> None:
+def train_control(folder: Path, base: Path, records: Iterable[Record], num_epochs: int = NUM_EPOCHS) -> None:
     """Train stage 2 on `records`, unless an earlier run has."""
     if (folder / "training_settings.json").is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     data_path_of(folder).write_text(text, encoding="utf-8")
-    train(folder, base, data_path_of(folder), ["--learning-rate", "1e-3", "--seed", str(SEED)], "cosine")
+    flags = ["--learning-rate", "1e-3", "--epochs", str(num_epochs), "--seed", str(SEED)]
+    train(folder, base, data_path_of(folder), flags, "cosine")
 
 
 def untrain(folder: Path, target: Path) -> None:
@@ -183,7 +186,8 @@ def measure_person(work_dir: Path, base: Path, person: str, controls: Iterable[s
     if not wanted:
         return
     for control, records in list_trainings(person).items():
-        train_control(model_dir(work_dir, person, control), base, records)
+        num_epochs = FEW_EPOCHS if EXPECTED[control] == REFUSED else NUM_EPOCHS
+        train_control(model_dir(work_dir, person, control), base, records, num_epochs)
     own = model_dir(work_dir, person, "own model")
     untrain(own, model_dir(work_dir, person, "untouched base"))
     stranger = model_dir(work_dir, STRANGERS[person], "own model")

@@ -92,12 +92,13 @@ def situate(exchange: Exchange, text: str, data: HeldOutData) -> Reply:
 def measure_situations(
     training: Sequence[Reply], writers: Mapping[str, Sequence[Reply]], resamples: Resamples
 ) -> dict[str, Any]:
-    """Return a row for each kind of situation that the data knows, and the mean of what the tuned model keeps of them.
+    """Return a row for each kind of situation that the data knows, and the mean of what the two models keep of them.
 
     `training` are the owner's replies of the training conversations, `writers` the held-out replies of "owner", "tuned"
-    and "base", all with their situations. A row is measurable where the owner's replies show the situation. `kept`,
-    the share of it that the tuned model's replies show, is 0 for a model deaf to the situation and 1 for the owner; the
-    mean is taken over what stands in a prompt, and is None where no such row is measurable.
+    and "base", all with their situations. A row is measurable where the owner's replies show the situation. What is kept,
+    the share of it that a model's replies show, is 0 for a model deaf to the situation and 1 for the owner; the means,
+    `kept` of the tuned model and `base_kept`, are taken over what stands in a prompt, and are None where no such row is
+    measurable.
     """
     areas: dict[str, dict[str, FloatArray]] = {}
     matrix_of = _features(training, writers)
@@ -108,7 +109,8 @@ def measure_situations(
     areas[TOPIC] = _measure_topic(training, writers, resamples)
     labels = {kind.name: kind.label for kind in KINDS} | {TOPIC: TOPIC_LABEL}
     in_prompt = {kind.name for kind in KINDS if kind.is_in_prompt} | {TOPIC}
-    rows, kept = [], []
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, list[FloatArray]] = {"tuned": [], "base": []}
     for name, area in areas.items():
         intervals = {writer: interval_of(values) for writer, values in area.items()}
         is_measurable = intervals["owner"].low >= MIN_OWNER_AREA
@@ -122,17 +124,21 @@ def measure_situations(
             "kept": None,
         }
         if is_measurable:
-            share = _share_kept(area["tuned"], area["owner"])
-            row["kept"] = interval_of(share)._asdict()
+            shares = {model: _share_kept(area[model], area["owner"]) for model in kept}
+            row["kept"] = interval_of(shares["tuned"])._asdict()
             if name in in_prompt:
-                kept.append(share)
+                for model, share in shares.items():
+                    kept[model].append(share)
         rows.append(row)
-    return {"rows": rows, "kept": interval_of(np.mean(kept, axis=0))._asdict() if kept else None}
+    means = {
+        model: interval_of(np.mean(shares, axis=0))._asdict() if shares else None for model, shares in kept.items()
+    }
+    return {"rows": rows, "kept": means["tuned"], "base_kept": means["base"]}
 
 
-def _share_kept(tuned: FloatArray, owner: FloatArray) -> FloatArray:
-    share = (tuned[0] - CHANCE) / (owner[0] - CHANCE)
-    moved: FloatArray = share + ((tuned - CHANCE) - share * (owner - CHANCE)) / (owner[0] - CHANCE)  # delta method
+def _share_kept(model: FloatArray, owner: FloatArray) -> FloatArray:
+    share = (model[0] - CHANCE) / (owner[0] - CHANCE)
+    moved: FloatArray = share + ((model - CHANCE) - share * (owner - CHANCE)) / (owner[0] - CHANCE)  # delta method
     return moved
 
 

@@ -95,7 +95,9 @@ def measure_set(
         "habits": habits,
         "position": position._asdict() if position else None,
         "situations": (
-            measure_situations(training.answers, models, resamples) if training.answers else {"rows": [], "kept": None}
+            measure_situations(training.answers, models, resamples)
+            if training.answers
+            else {"rows": [], "kept": None, "base_kept": None}
         ),
         "excess": measure_excess(replies, phrases, [*training.owner, *training.other], resamples),
         "taken_for": {
@@ -147,7 +149,8 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
 
     Groups: "owner", "shuffled" (the same replies in other contexts), and "other" when there is another person.
     `specificity` is the drop on the owner's replies minus the drop on the other person's; above 0, the model learnt
-    this person. `relevance` is how many bits the right context saves the tuned model, `base_relevance` the base.
+    this person. `relevance` is how many bits the right context saves the tuned model, `base_relevance` the base;
+    `relevance_gain` is the difference.
     """
     resamples = resample((reply.conversation for replies in scored.values() for reply in replies), seed)
     per_char: dict[str, dict[str, FloatArray]] = {}
@@ -160,8 +163,10 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
     measured: dict[str, Interval] = {
         f"{group}_{name}": interval_of(values) for group, rows in per_char.items() for name, values in rows.items()
     }
-    for name, model in (("relevance", "tuned"), ("base_relevance", "base")):
-        measured[name] = interval_of(per_char["shuffled"][model] - per_char["owner"][model])
+    saved = {model: per_char["shuffled"][model] - per_char["owner"][model] for model in ("tuned", "base")}
+    measured["relevance"] = interval_of(saved["tuned"])
+    measured["base_relevance"] = interval_of(saved["base"])
+    measured["relevance_gain"] = interval_of(saved["tuned"] - saved["base"])
     if "other" in per_char:
         measured["specificity"] = interval_of(per_char["owner"]["drop"] - per_char["other"]["drop"])
     return {name: interval._asdict() for name, interval in measured.items()}

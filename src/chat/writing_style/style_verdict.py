@@ -124,6 +124,13 @@ def _reason(name: str, state: str, text: str, needed: str, advice: str) -> dict[
     return {"name": name, "state": state, "text": text, "needed": needed, "advice": advice}
 
 
+def _needed(interval: Mapping[str, float], yes_above: float, no_below: float) -> str:
+    """Return what would be a yes, and by how much the interval misses it where it is a no."""
+    if interval["high"] < no_below:
+        return f"above {no_below}; the interval ends {no_below - interval['high']:.2f} below that"
+    return f"the whole interval above {yes_above}"
+
+
 LONGER = "train longer (--epochs), on more messages, or on a base that knows the language better"
 RIGHT_PERSON = "check whom stage 1 imitated (--imitate), and that each export's names are right"
 
@@ -137,7 +144,7 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             answer_of(bits["owner_drop"], 0, MIN_GAIN_BITS),
             "it predicts the owner's replies better than the base: bits per character are lower by "
             f"{_interval(bits['owner_drop'])}",
-            f"above 0, and not below {MIN_GAIN_BITS}",
+            _needed(bits["owner_drop"], 0, MIN_GAIN_BITS),
             LONGER,
         ),
         _reason(
@@ -147,7 +154,7 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             if position is None
             else "its habits moved from the base towards the owner: the median of "
             f"{counted(num_measurable, 'habit')} is at {_interval(position)} (0 the base, 1 the owner)",
-            f"above {MIN_POSITION}",
+            "a difference between the two" if position is None else _needed(position, MIN_POSITION, MIN_POSITION),
             LONGER,
         ),
         *_context_reasons(measured),
@@ -157,8 +164,12 @@ def _reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _context_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
-    bits, kept = measured["bits"], measured["situations"]["kept"]
-    state = answer_of(bits["relevance"], 0, MIN_GAIN_BITS)
+    bits, situations = measured["bits"], measured["situations"]
+    kept, base_kept = situations["kept"], situations["base_kept"]
+    state, needed = answer_of(bits["relevance"], 0, MIN_GAIN_BITS), _needed(bits["relevance"], 0, MIN_GAIN_BITS)
+    if state == OPEN and bits["relevance_gain"]["high"] < 0:
+        state = NO  # it may be above zero, but the base used the context more: the training took that away
+        needed = f"as much as the base; it is less by {_interval(_negated(bits['relevance_gain']))}"
     if state == NO and kept is None and bits["base_relevance"]["low"] <= 0:
         state = OPEN  # nothing shows that these replies depend on what they answer
     advice = "check that the export is whole and in order; a base that knows the language better follows a talk better"
@@ -167,12 +178,13 @@ def _context_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             "relevance",
             state,
             "it uses what was said before: in its own context a real reply costs fewer bits per character than in others, by "
-            f"{_interval(bits['relevance'])}",
-            f"above 0, and not below {MIN_GAIN_BITS}",
+            f"{_interval(bits['relevance'])} (the base: {_interval(bits['base_relevance'])})",
+            needed,
             advice,
         )
     ]
-    if kept is not None:
+    # Where the base is deaf, too, there is no fit to keep: it is no closer, but farther neither.
+    if kept is not None and (kept["low"] > 0 or base_kept["low"] > 0):
         labels = [
             row["label"] for row in measured["situations"]["rows"] if row["is_measurable"] and row["is_in_prompt"]
         ]
@@ -182,7 +194,7 @@ def _context_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
                 answer_of(kept, 0, MIN_KEPT),
                 "its replies fit what they answer, as the owner's do: they show "
                 f"{_interval(kept)} of what the owner's show of their situation ({_listed(labels)})",
-                f"above 0, and not below {MIN_KEPT}",
+                _needed(kept, 0, MIN_KEPT),
                 advice,
             )
         )
@@ -199,7 +211,10 @@ def _originality_reason(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         f"it has words of its own: {worst['label']} are {worst['tuned']['value']:.0%} (the owner's: "
         f"{worst['owner']['value']:.0%}), {_percent(worst['excess'])} more"
         + ("" if state != YES else "; this is the largest excess of copies, repeats and non-words"),
-        f"below {MAX_EXCESS:.0%} more",
+        f"less than {100 * MAX_EXCESS:.0f} points more"
+        + (
+            f"; the interval begins {100 * (worst['excess']['low'] - MAX_EXCESS):.0f} above that" if state == NO else ""
+        ),
         "train for fewer epochs, or on more messages: it repeats a few replies",
     )
 
@@ -221,7 +236,7 @@ def _person_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
                 answer_of(bits["specificity"], 0, 0) if side is not None else OPEN,
                 "it learnt this person rather than chats in general: bits per character fall by "
                 f"{_interval(bits['specificity'])} more on the owner's replies than on the other person's",
-                "above 0",
+                _needed(bits["specificity"], 0, 0),
                 RIGHT_PERSON,
             )
         )
@@ -234,7 +249,7 @@ def _person_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             "side",
             answer_of(side, MIN_SIDE_OF_THE_OWNER, MIN_SIDE_OF_THE_OWNER),
             f"it writes like the owner, not like a mixture of people: {_interval(side)} (0 the other person, 1 the owner)",
-            f"above {MIN_SIDE_OF_THE_OWNER}",
+            _needed(side, MIN_SIDE_OF_THE_OWNER, MIN_SIDE_OF_THE_OWNER),
             RIGHT_PERSON,
         ),
     ]
@@ -310,6 +325,9 @@ def _warnings(measured: Mapping[str, Any]) -> list[str]:
     num_named = measured.get("num_with_a_members_name", 0)
     if num_named > MAX_SHARE_NAMED * num_replies:
         found.append(f"{counted(num_named, 'reply')} began with the name of a member of the group, as if they wrote it")
+    kept = measured["situations"]["kept"]
+    if kept is not None and kept["low"] <= 0:
+        found.append(f"the replies hardly fit what they answer: they show {_interval(kept)} of what the owner's show")
     found += [
         f"{row['label']}: {row['tuned']['value']:.0%} (the owner's: {row['owner']['value']:.0%})"
         for row in measured["excess"]
@@ -349,7 +367,9 @@ def _summary(
         result = "The tuned model writes like the owner: nothing measured here tells its replies from more of theirs."
         advice = "Let people who know the owner try: --quiz makes a blind test."
     elif verdict == CLOSER:
-        result = "The tuned model writes more like the owner than the base does, and answers what was said"
+        is_to_the_point = any(reason["name"] == "situation" for reason in reasons)
+        result = "The tuned model writes more like the owner than the base does"
+        result += ", and its replies fit what they answer" if is_to_the_point else ""
         result += f"; it still differs in: {_listed(told)}." if told else "."
         advice = (
             "More messages or longer training (--epochs) bring it nearer; so does a base that knows the language better."
