@@ -132,7 +132,7 @@ def test_a_chat_of_one_speaker_is_still_measured():
         ({"owner_drop": -0.3}, NO_CLOSER, "prediction"),
         ({"owner_drop": 1.0, "other_drop": 2.0}, NO_CLOSER, "person"),
         ({"relevance": 0.05, "base_relevance": 0.1}, CANNOT_TELL, "relevance"),
-        ({"relevance": 0.05, "base_relevance": 0.5}, NO_CLOSER, "relevance"),  # the base used the context more
+        ({"relevance": 0.2, "base_relevance": 0.5}, NO_CLOSER, "relevance"),  # the base uses the context more
         ({"relevance": -0.2}, NO_CLOSER, "relevance"),
     ],
 )

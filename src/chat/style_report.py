@@ -20,6 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 NUM_PROMPTS = 300  # 200 replies separate base and owner in all 11 habits; the emoji rates need more
 SEED = 0
+SHUFFLE_DISTANCES = (0.25, 0.5, 0.75)  # each reply is scored in three other contexts: one is a matter of luck
 REPORT_FORMAT = 2
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
@@ -244,7 +246,8 @@ def measure(
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
 
-    groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
+    shuffled = [with_shuffled_contexts(held_out.owner, distance) for distance in SHUFFLE_DISTANCES]
+    groups = {"owner": held_out.owner, "shuffled": list(chain(*shuffled)), "other": held_out.other}
     with progress_bar(f"{held_out.name}: bits per character", sum(map(len, groups.values()))) as bar:
         scored = {
             name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, bar.update)

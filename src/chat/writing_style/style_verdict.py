@@ -167,8 +167,8 @@ def _context_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     bits, situations = measured["bits"], measured["situations"]
     kept, base_kept = situations["kept"], situations["base_kept"]
     state, needed = answer_of(bits["relevance"], 0, MIN_GAIN_BITS), _needed(bits["relevance"], 0, MIN_GAIN_BITS)
-    if state == OPEN and bits["relevance_gain"]["high"] < 0:
-        state = NO  # it may be above zero, but the base used the context more: the training took that away
+    if bits["relevance_gain"]["high"] < 0:
+        state = NO  # the base uses the context more: what the training taught does not fit the context
         needed = f"as much as the base; it is less by {_interval(_negated(bits['relevance_gain']))}"
     if state == NO and kept is None and bits["base_relevance"]["low"] <= 0:
         state = OPEN  # nothing shows that these replies depend on what they answer
