@@ -417,24 +417,22 @@ def write_chat(
     num_conversations: int,
     seed: int,
     own_seed: int | None = None,
-    are_alike: bool = False,
     is_plain: bool = False,
 ) -> list[Message]:
     """Return the messages of `num_conversations` conversations of `person`, in the order of time.
 
     Whoever writes with several partners has several chats. The same arguments give the same messages. With `own_seed` the
     person's own words depend on it and nothing else does: two of them are two draws of replies to the same messages.
-    With `are_alike` the others have the habit of the person, with `is_plain` nobody has one.
+    With `is_plain` nobody has a habit.
     """
     who = replace(PEOPLE[person], habit=_plain) if is_plain else PEOPLE[person]
     rng = random.Random(f"{person} {seed}")
     own_rng = rng if own_seed is None else random.Random(f"{person} {seed} {own_seed}")
-    others_habit = who.habit if are_alike else _plain
     messages: list[Message] = []
     for number in range(num_conversations):
         day, part_of_day = divmod(number, len(HOURS))
         start = FIRST_DAY + timedelta(days=day, hours=HOURS[part_of_day], minutes=rng.randint(0, 59))
-        messages += _write_conversation(who, rng.choice(who.chats), start, TOPICS, rng, own_rng, others_habit)
+        messages += _write_conversation(who, rng.choice(who.chats), start, TOPICS, rng, own_rng)
     return messages
 
 
@@ -445,7 +443,6 @@ def _write_conversation(
     topics: Sequence[Topic],
     rng: random.Random,
     own_rng: random.Random,
-    others_habit: Habit,
 ) -> list[Message]:
     chat = person.group_name or others[0]
     messages: list[Message] = []
@@ -476,7 +473,7 @@ def _write_conversation(
                 is_first=speaker not in have_written,
             )
             have_written.add(speaker)
-            for text in (person.habit if is_own else others_habit)(said, words_rng):
+            for text in (person.habit if is_own else _plain)(said, words_rng):
                 moment += timedelta(seconds=words_rng.randint(3, 40))
                 messages.append(Message(chat, moment, speaker, text))
             moment += timedelta(seconds=rng.randint(20, 200))
@@ -505,7 +502,7 @@ def plain_conversations(num_conversations: int, seed: int, every: int = 1) -> li
     rng = random.Random(f"plain {seed}")
     plain = Person("Plain", (("Other",),), _plain)
     start = FIRST_DAY + timedelta(hours=HOURS[0])
-    talks = [_write_conversation(plain, ("Other",), start, topics, rng, rng, _plain) for _ in range(num_conversations)]
+    talks = [_write_conversation(plain, ("Other",), start, topics, rng, rng) for _ in range(num_conversations)]
     return [record for talk in talks for record in as_conversations(talk, plain.name)]
 
 

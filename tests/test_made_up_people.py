@@ -158,9 +158,3 @@ def test_another_draw_of_the_own_words_answers_the_same_messages(person):
     assert said_by(first, "user") == said_by(second, "user")
     own = list(zip(*(sum(said_by(records, "assistant"), []) for records in (first, second)), strict=True))
     assert sum(a != b for a, b in own if a is not None) > len(own) / 4
-
-
-def test_people_who_write_alike_share_the_habit():
-    records = as_conversations(write_chat("Tamar", 60, seed=0, are_alike=True), "Tamar")
-    heard = [turn["content"] for record in records for turn in record["messages"] if turn["role"] == "user"]
-    assert share(heard, lambda turn: turn.endswith("?")) > 0.9

@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,11 +62,10 @@ EXPECTED = {
 Record = dict[str, Any]
 
 
-def write_records(person: str, are_alike: bool = False) -> tuple[list[Record], list[Record]]:
+def write_records(person: str) -> tuple[list[Record], list[Record]]:
     """Return the records of a chat, in the order of time, and those of another draw of the person's words."""
     first, second = (
-        as_conversations(write_chat(person, NUM_REPLIES, SEED, own_seed=own, are_alike=are_alike), person)
-        for own in (SEED, FRESH_DRAW)
+        as_conversations(write_chat(person, NUM_REPLIES, SEED, own_seed=own), person) for own in (SEED, FRESH_DRAW)
     )
     pairs, num_replies = [], 0
     for pair in sorted(zip(first, second, strict=True), key=lambda pair: str(pair[0]["started_at"])):
@@ -139,7 +139,6 @@ def list_trainings(person: str) -> dict[str, list[Record]]:
         "base tuned on the other": with_roles_swapped(records),
         "shuffled": with_replies_dealt_out(records),
         "half-swapped": with_turns_mixed(records),
-        "twins": write_records(person, are_alike=True)[0],
     }
     if PEOPLE[person].group_name:
         trainings["half-group"] = with_every_second_swapped(records)
@@ -195,12 +194,8 @@ def measure_person(work_dir: Path, base: Path, person: str, controls: Iterable[s
     for control in wanted:
         if control == "half-group" and not PEOPLE[person].group_name:
             continue
-        if control == "twins":
-            held_out_of = adapter = model_dir(work_dir, person, control)
-        else:
-            held_out_of = own
-            adapter = stranger if control == "wrong person" else model_dir(work_dir, person, control)
-        measured = measure_control(held_out_of, adapter if adapter.is_dir() else own, person, control)
+        adapter = stranger if control == "wrong person" else model_dir(work_dir, person, control)
+        measured = measure_control(own, adapter if adapter.is_dir() else own, person, control)
         path = measurement_path(work_dir, person, control)
         path.write_text(json.dumps(measured, ensure_ascii=False), encoding="utf-8")
         print(f"{person}, {control}: {measured['verdict']}", flush=True)
@@ -236,11 +231,33 @@ def measure_control(own: Path, adapter: Path, person: str, control: str) -> dict
         if replies_file.find("base", held_out.owner[0]) is None:
             replies_file.add("base", held_out.owner, own_replies["base"])
         sampled = sample_replies(trained, held_out.owner, SEED + 1, replies_file)
-    if control not in ("own model", "twins") and adapter == own:
+    if control == "twins":
+        return measure_twins(trained, held_out, sampled, data, person)
+    if control != "own model" and adapter == own:
         texts = write_replies(control, data.training_replies("assistant"), held_out, person)
         sampled["tuned"] = [SampledReply(text, "complete") for text in texts]
     with mock.patch.object(author_classifier, "SEPARATION_DRAWS", FEW_DRAWS):
         return dict(measure(trained, held_out, sampled, data, SEED))
+
+
+def measure_twins(trained: Any, held_out: Any, sampled: Any, data: Any, person: str) -> dict[str, Any]:
+    """Measure the own model where another person writes exactly like the owner: a fresh draw of the owner's words."""
+    from style_report import measure
+    from writing_style import author_classifier
+    from writing_style.held_out_replies import HeldOutData, list_exchanges
+
+    fresh = {number: record["messages"] for number, record in enumerate(write_records(person)[1])}
+    places = {(exchange.conversation, exchange.number) for exchange in held_out.owner}
+    twin = [found for found in list_exchanges(fresh) if (found.conversation, found.number) in places]
+    known = {
+        "assistant": data.training_replies("assistant"),
+        "user": [found.reply for found in list_exchanges(fresh) if found.conversation in data.training],
+    }
+    with (
+        mock.patch.object(author_classifier, "SEPARATION_DRAWS", FEW_DRAWS),
+        mock.patch.object(HeldOutData, "training_replies", lambda self, role: known[role]),
+    ):
+        return dict(measure(trained, replace(held_out, other=twin), sampled, data, SEED))
 
 
 def write_replies(control: str, known: list[str], held_out: Any, person: str) -> list[str]:
