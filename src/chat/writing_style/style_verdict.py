@@ -392,7 +392,8 @@ def _summary(
             result += ": a check of the measurement itself failed."
             advice = "Look at the checks below; two people who write alike, or too few replies, make a check fail."
         else:
-            result += ". Open is whether " + "; and whether ".join(reason["text"] for reason in undecided) + "."
+            opened = [f"{reason['text']} (needed: {reason['needed']})" for reason in undecided]
+            result += ". Open is whether " + "; and whether ".join(opened) + "."
             advice = "More messages make the intervals narrower; people who know the owner can judge with --quiz."
     return [
         compared,
