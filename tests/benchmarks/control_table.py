@@ -279,11 +279,18 @@ def write_replies(control: str, known: list[str], held_out: Any, person: str) ->
 def stored_form(measured: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the verdict reads, rounded: small enough to be kept."""
     names = (
-        "num_replies", "num_conversations", "bits", "position", "habits", "situations", "excess", "side_of_the_owner",
-        "controls", "writers", "endings", "num_with_a_members_name",
+        "num_replies", "num_conversations", "bits", "position", "excess", "side_of_the_owner", "controls", "endings",
+        "num_with_a_members_name",
     )  # fmt: skip
     kept = {name: measured[name] for name in names}
-    kept["habits"] = [{key: value for key, value in row.items() if key != "gap_closed"} for row in measured["habits"]]
+    kept["habits"] = [
+        {key: value for key, value in row.items() if isinstance(value, str | bool) or row["name"] == "telling_apart"}
+        for row in measured["habits"]
+    ]
+    situations = measured["situations"]
+    flags = [{key: value for key, value in row.items() if isinstance(value, str | bool)} for row in situations["rows"]]
+    kept["situations"] = {**situations, "rows": flags}
+    kept["writers"] = {"tuned": measured["writers"]["tuned"], "other": {}}
     rounded: dict[str, Any] = _rounded(kept)
     return rounded
 
