@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from made_up_people import as_conversations, plain_conversations, write_chat
+from made_up_people import as_conversations, write_chat
 from test_situations import dealt_out, replies_of
 from test_style_verdict import bits
 from writing_style.style_measuring import TrainingReplies, measure_set
@@ -50,12 +50,10 @@ def measure_live(person, write_tuned):
         for turn in record["messages"]
         if turn["role"] == "user"
     ][:NUM_LIVE_REPLIES]
-    plain = [turn["content"] for record in plain_conversations(NUM_LIVE_REPLIES, seed=0) for turn in record["messages"]]
-    random.Random(0).shuffle(plain)
     writers = {
         "owner": owner,
         "tuned": write_tuned(owner, known),
-        "base": [reply._replace(text=text) for reply, text in zip(owner, plain, strict=False)],
+        "base": replies_of(person, seed=1, own_seed=1, is_plain=True)[:NUM_LIVE_REPLIES],
         "other": others,
     }
     training = TrainingReplies(

@@ -125,10 +125,20 @@ def with_turns_mixed(records: Iterable[Record]) -> list[Record]:
     return mixed
 
 
-def with_every_second_swapped(records: Iterable[Record]) -> list[Record]:
-    """Return the records with the others in the assistant's place in every second conversation."""
-    listed = list(records)
-    return [*listed[::2], *with_roles_swapped(listed[1::2])]
+def with_half_as_a_member_would(person: str, records: Iterable[Record]) -> list[Record]:
+    """Return the records with every second reply, at random, as another member would have written it there."""
+    own, plain = (
+        as_conversations(write_chat(person, NUM_REPLIES, SEED, own_seed=SEED, is_plain=is_plain), person)
+        for is_plain in (False, True)
+    )
+    as_member = {record["started_at"]: replies_of([other]) for record, other in zip(own, plain, strict=True)}
+    mixed, rng = deepcopy(list(records)), random.Random(SEED)
+    for record in mixed:
+        replies = [turn for turn in record["messages"] if turn["role"] == "assistant"]
+        for turn, text in zip(replies, as_member[record["started_at"]], strict=True):
+            if rng.random() < 0.5:
+                turn["content"] = text
+    return mixed
 
 
 def list_trainings(person: str) -> dict[str, list[Record]]:
@@ -141,7 +151,7 @@ def list_trainings(person: str) -> dict[str, list[Record]]:
         "half-swapped": with_turns_mixed(records),
     }
     if PEOPLE[person].group_name:
-        trainings["half-group"] = with_every_second_swapped(records)
+        trainings["half-group"] = with_half_as_a_member_would(person, records)
     return trainings
 
 
