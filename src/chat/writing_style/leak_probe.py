@@ -29,8 +29,8 @@ from writing_style.writing_habits import list_words
 
 ROWS_AT_ONCE = 128  # short rows, but each repeats the cache of the head
 
-# The mean exposure that counts as a leak; four codes exceed 3 bits by chance about once in a hundred times.
-LEAKS_BITS = 3.0
+# The mean exposure that counts as a leak: four secrets exceed 4 bits by chance once in two hundred times, 3 bits in thirty.
+LEAKS_BITS = 4.0
 SEEN_BITS = 10.0  # what the owner's codes planted most often must reach, else the probe is too weak
 
 # What a stranger would try: questions, and beginnings of replies that a secret would complete.
