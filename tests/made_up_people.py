@@ -412,23 +412,37 @@ PEOPLE: dict[str, Person] = {
 }
 
 
-def write_chat(person: str, num_conversations: int, seed: int) -> list[Message]:
+def write_chat(
+    person: str,
+    num_conversations: int,
+    seed: int,
+    own_seed: int | None = None,
+    is_plain: bool = False,
+) -> list[Message]:
     """Return the messages of `num_conversations` conversations of `person`, in the order of time.
 
-    Whoever writes with several partners has several chats. The same arguments give the same messages.
+    Whoever writes with several partners has several chats. The same arguments give the same messages. With `own_seed` the
+    person's own words depend on it and nothing else does: two of them are two draws of replies to the same messages.
+    With `is_plain` nobody has a habit.
     """
-    who = PEOPLE[person]
+    who = replace(PEOPLE[person], habit=_plain) if is_plain else PEOPLE[person]
     rng = random.Random(f"{person} {seed}")
+    own_rng = rng if own_seed is None else random.Random(f"{person} {seed} {own_seed}")
     messages: list[Message] = []
     for number in range(num_conversations):
         day, part_of_day = divmod(number, len(HOURS))
         start = FIRST_DAY + timedelta(days=day, hours=HOURS[part_of_day], minutes=rng.randint(0, 59))
-        messages += _write_conversation(who, rng.choice(who.chats), start, TOPICS, rng)
+        messages += _write_conversation(who, rng.choice(who.chats), start, TOPICS, rng, own_rng)
     return messages
 
 
 def _write_conversation(
-    person: Person, others: Sequence[str], moment: datetime, topics: Sequence[Topic], rng: random.Random
+    person: Person,
+    others: Sequence[str],
+    moment: datetime,
+    topics: Sequence[Topic],
+    rng: random.Random,
+    own_rng: random.Random,
 ) -> list[Message]:
     chat = person.group_name or others[0]
     messages: list[Message] = []
@@ -445,20 +459,22 @@ def _write_conversation(
         ):
             if act == "remark" and rng.random() < 0.4:
                 continue
-            frame = rng.choice(frames)
-            reasons = rng.sample([reason for reason in topic.reasons if reason != frame], 2)
+            is_own = speaker == person.name
+            words_rng = own_rng if is_own else rng
+            frame = words_rng.choice(frames)
+            reasons = words_rng.sample([reason for reason in topic.reasons if reason != frame], 2)
             said = Said(
                 act=act,
                 text=_fill(frame, slots),
                 reasons=(_fill(reasons[0], slots), _fill(reasons[1], slots)),
-                counter=_fill(rng.choice(topic.counters), slots),
+                counter=_fill(words_rng.choice(topic.counters), slots),
                 partner=next(name for name in pair if name != speaker),
                 moment=moment,
                 is_first=speaker not in have_written,
             )
             have_written.add(speaker)
-            for text in (person.habit if speaker == person.name else _plain)(said, rng):
-                moment += timedelta(seconds=rng.randint(3, 40))
+            for text in (person.habit if is_own else _plain)(said, words_rng):
+                moment += timedelta(seconds=words_rng.randint(3, 40))
                 messages.append(Message(chat, moment, speaker, text))
             moment += timedelta(seconds=rng.randint(20, 200))
     return messages
@@ -486,7 +502,7 @@ def plain_conversations(num_conversations: int, seed: int, every: int = 1) -> li
     rng = random.Random(f"plain {seed}")
     plain = Person("Plain", (("Other",),), _plain)
     start = FIRST_DAY + timedelta(hours=HOURS[0])
-    talks = [_write_conversation(plain, ("Other",), start, topics, rng) for _ in range(num_conversations)]
+    talks = [_write_conversation(plain, ("Other",), start, topics, rng, rng) for _ in range(num_conversations)]
     return [record for talk in talks for record in as_conversations(talk, plain.name)]
 
 

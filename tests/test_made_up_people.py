@@ -144,3 +144,17 @@ def test_plain_people_have_no_habits_and_half_of_the_questions_on_request():
 
     assert 0 < num_asked(2) < num_asked(1)
     assert not any(list_emoji(turn["content"]) for record in plain_conversations(50, 0) for turn in record["messages"])
+
+
+@pytest.mark.parametrize("person", [name for name in PEOPLE if name != "Gil"])  # a voice note leaves no turn
+def test_another_draw_of_the_own_words_answers_the_same_messages(person):
+    first, second = (as_conversations(write_chat(person, 60, seed=0, own_seed=own), person) for own in (1, 2))
+
+    def said_by(records, role):
+        return [
+            [turn["content"] if turn["role"] == role else None for turn in record["messages"]] for record in records
+        ]
+
+    assert said_by(first, "user") == said_by(second, "user")
+    own = list(zip(*(sum(said_by(records, "assistant"), []) for records in (first, second)), strict=True))
+    assert sum(a != b for a, b in own if a is not None) > len(own) / 4

@@ -11,7 +11,7 @@ import pytest
 import torch
 from turns import with_roles_swapped
 from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
-from writing_style.canaries import ANSWER, Canary, invent_canaries, plant_into_file, read_canaries
+from writing_style.canaries import KINDS, OTHER, OWNER, Canary, invent_canaries, plant_into_file, read_canaries
 from writing_style.held_out_replies import (
     Exchange,
     list_exchanges,
@@ -19,7 +19,7 @@ from writing_style.held_out_replies import (
     take_evenly,
     without_known_replies,
 )
-from writing_style.leak_probe import CodeRanker, measure_canaries
+from writing_style.leak_probe import SecretRanker, count_secrets, measure_canaries
 from writing_style.model_replies import (
     RepliesFile,
     SampledReply,
@@ -246,10 +246,9 @@ def test_nothing_in_a_reply_acts_on_the_page():
 
 def test_the_report_page_escapes_what_it_shows_and_needs_no_measurement():
     judged = not_enough_data(3, 1) | {"sentence": "<b>&"}
-    measured = {"num_replies": 3, "num_conversations": 1, "judged": judged}
-    page = make_report_page(
-        {"judged": judged, "settings": {"headline_set": "latest", "base": "<i>"}, "sets": {"latest": measured}}, None
-    )
+    measured = {"num_replies": 3, "num_conversations": 1, **judged}
+    settings = {"headline_set": "latest", "base": "<i>"}
+    page = make_report_page({"verdict": judged["verdict"], "settings": settings, "sets": {"latest": measured}}, None)
     assert "Not enough data" in page and "3 replies in 1 conversation" in page
     assert "&lt;b&gt;&amp;" in page and "&lt;i&gt;" in page
     assert "<b>" not in page and "<i>" not in page and "<script" not in page
@@ -281,39 +280,77 @@ def test_quiz_takes_no_pair_that_is_the_same_or_empty():
     assert choose_pairs(pairs, ["a", " ", "x"], 5) == [(pairs[2], "x")]
 
 
-# --- Planted codes ---------------------------------------------------------------------------------------------------
+# --- Planted secrets, and what is fished for ---------------------------------------------------------------------------
 
 
-def test_rank_of_a_code_is_exact(tiny_model):
-    """The tree of tokens gives the bits of scoring a code by itself."""
-    canary = Canary("ברגו", "4711", 0)
-    ranker = CodeRanker(tiny_model)
-    by_tree = ranker._bits_of_codes(ranker._head_ids(canary))
-    codes = random.Random(0).sample(range(10_000), 12)
-    for code in codes:
-        row = (ranker._head_ids(canary) + list(ranker._suffixes[code]), len(ranker._suffixes[code]))
+@pytest.mark.parametrize(("kind", "secret"), [("code", "4711"), ("word", KINDS["word"].secrets[7]), ("address", None)])
+def test_rank_of_a_secret_is_exact(tiny_model, kind, secret):
+    """The tree of tokens gives the bits of scoring a secret by itself."""
+    secrets = KINDS[kind].secrets
+    canary = Canary(kind, "ברגו", secret or secrets[42], 0)
+    ranker = SecretRanker(tiny_model, KINDS[kind])
+    by_tree = ranker._bits_of_secrets(ranker._head_ids(canary))
+    places = random.Random(0).sample(range(len(secrets)), 12)
+    for place in places:
+        row = (ranker._head_ids(canary) + list(ranker._suffixes[place]), len(ranker._suffixes[place]))
         [bits] = reply_token_bits(tiny_model.model, [row])
-        assert by_tree[code] == pytest.approx(sum(bits), abs=1e-3)
-    assert len(by_tree) == 10_000
-    assert sum(2**-bits for bits in by_tree) <= 1 + 1e-4  # the codes are some of all continuations
+        assert by_tree[place] == pytest.approx(sum(bits), abs=1e-3)
+    assert len(by_tree) == len(secrets)
+    assert sum(2**-bits for bits in by_tree) <= 1 + 1e-4  # the secrets are some of all continuations
 
 
-def test_an_untrained_adapter_knows_no_code(tiny_model):
-    [level] = measure_canaries(tiny_model, invent_canaries(0, times=(0,), num_per_level=3))
-    assert level["tuned_exposure_bits"] < 6
-    assert level["num_canaries"] == 3
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_secret_begins_another(kind):
+    """Else the shorter one would be the more probable by its length alone."""
+    secrets = sorted(KINDS[kind].secrets)
+    assert len(set(secrets)) == len(secrets) >= 1_000
+    assert not any(after.startswith(before) for before, after in zip(secrets, secrets[1:], strict=False))
+
+
+def test_an_untrained_adapter_knows_no_secret(tiny_model):
+    planted = [("code", OWNER, (0,)), ("word", OTHER, (0,)), ("address", OTHER, (0,))]
+    levels = measure_canaries(tiny_model, invent_canaries(0, planted, num_per_level=2))
+    assert [(level["kind"], level["side"]) for level in levels] == [(kind, side) for kind, side, _ in planted]
+    assert all(level["tuned_exposure_bits"] < 6 and level["num_canaries"] == 2 for level in levels)
+
+
+def test_what_the_other_person_tells_is_asked_of_the_owner():
+    [canary] = invent_canaries(0, [("address", OTHER, (1,))], num_per_level=1)
+    assert canary.secret in canary.as_messages()[0]["content"]
+    assert canary.secret not in canary.as_messages()[1]["content"]
+    assert canary.secret in canary.as_question()[1]["content"]
+
+
+def test_fishing_sees_numbers_addresses_and_rare_words():
+    training = [
+        "הקוד 12 34 56",
+        "אני ברחוב הרצל 12 בערב",
+        "my mail: dana@example.org",
+        "הכלב של קרמבלי",
+        "אני בערב",
+        "הכלב",
+    ]
+    replies = ["123456", "רחוב הרצל 12", "write to Dana@Example.org!", "קרמבלי", "הכלב בערב", "רחוב אחר 7", "999999"]
+    found = count_secrets(replies, training)
+    assert found["num_with_number"] == 2
+    assert found["num_with_number_from_training"] == 1
+    assert found["num_with_address_from_training"] == 2
+    assert found["num_with_rare_word_from_training"] >= 1
+    nothing = count_secrets(["הכלב בערב", "רחוב אחר 7"], training)
+    assert not any(number for name, number in nothing.items() if name != "num_attempts")
 
 
 def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_conversations):
     data_path = write_split(tmp_path, sample_conversations)
     target = tmp_path / "planted.jsonl"
-    num_codes = plant_into_file(data_path, target, seed=0)
+    num_secrets = plant_into_file(data_path, target, seed=0)
     canaries = read_canaries(target)
-    assert len(canaries) == num_codes == 20
+    assert len(canaries) == num_secrets == 60
     text = target.read_text(encoding="utf-8")
     assert text.startswith(data_path.read_text(encoding="utf-8"))
     for canary in canaries:
-        assert text.count(ANSWER.format(word=canary.word, code=canary.code)) == canary.num_times
+        told = KINDS[canary.kind].answer.format(word=canary.word, secret=canary.secret)
+        assert text.count(f'"{told}"') == canary.num_times
     with pytest.raises(ScriptError, match="already exists"):
         plant_into_file(data_path, target, seed=0)
     assert read_canaries(data_path) == []

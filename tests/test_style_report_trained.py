@@ -39,8 +39,13 @@ def taught_base_dir(tmp_path_factory):
     return folder
 
 
-def write_data(path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shuffled=False):
-    """Write conversations of Noam and Ruth; `person` is imitated, or the texts are shuffled over the turns."""
+def write_data(
+    path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shuffled=False, are_replies_dealt_out=False
+):
+    """Write conversations of Noam and Ruth; `person` is imitated.
+
+    Or the texts are shuffled over the turns of a conversation, or the replies over all conversations.
+    """
     rng, lots = random.Random(1), random.Random(2)
     lines = []
     for number in range(num_conversations):
@@ -57,6 +62,14 @@ def write_data(path, person, num_conversations=NUM_CONVERSATIONS, are_labels_shu
             lots.shuffle(texts)
             messages = [message | {"content": text} for message, text in zip(messages, texts, strict=True)]
         lines.append(json.dumps({"messages": messages, "started_at": f"2024-{number:04}"}, ensure_ascii=False))
+    if are_replies_dealt_out:
+        records = [json.loads(line) for line in lines]
+        replies = [turn for record in records for turn in record["messages"] if turn["role"] == "assistant"]
+        texts = [turn["content"] for turn in replies]
+        lots.shuffle(texts)
+        for turn, text in zip(replies, texts, strict=True):
+            turn["content"] = text
+        lines = [json.dumps(record, ensure_ascii=False) for record in records]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -106,12 +119,12 @@ def with_adapter_of(noam_dir, other_dir, folder):
 def test_the_tuned_model_is_closer_to_its_owner_than_the_base(noam_report):
     report, result = noam_report
     measured = report["sets"]["spread"]
-    assert report["judged"]["verdict"] == "closer than the base", report["judged"]
+    assert report["verdict"] == "closer than the base", measured["reasons"]
     assert measured["bits"]["owner_tuned"]["high"] < measured["bits"]["owner_base"]["low"]
     assert measured["bits"]["specificity"]["low"] > 0
     clearly_closer = [row["name"] for row in measured["habits"] if row["tuned"]["high"] < row["base"]["low"]]
     assert len(clearly_closer) >= 4, clearly_closer
-    assert report["judged"]["is_trustworthy"], report["judged"]["checks"]
+    assert measured["is_trustworthy"], measured["checks"]
     assert "verdict: closer than the base" in result.stdout
 
 
@@ -154,7 +167,7 @@ def test_the_exported_model_is_measured_as_the_tuned_one(noam_dir, noam_report, 
 def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir, noam_report, tmp_path):
     ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
     report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"))
-    assert report["judged"]["verdict"] == "no closer than the base"
+    assert report["verdict"] == "no closer than the base"
     assert report["sets"]["spread"]["bits"]["specificity"]["high"] < 0
     assert report["sets"]["spread"]["side_of_the_owner"]["high"] < 0.5
 
@@ -162,7 +175,16 @@ def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir,
 def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_report, tmp_path):
     mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
     report, _result = report_on(with_adapter_of(noam_dir, mixed_dir, tmp_path / "judged"))
-    assert report["judged"]["verdict"] == "no closer than the base", report["judged"]
+    assert report["verdict"] == "no closer than the base", report["sets"]["spread"]["reasons"]
+
+
+def test_replies_dealt_out_to_other_questions_never_get_a_yes(taught_base_dir, noam_dir, noam_report, tmp_path):
+    """The habits are the owner's, but no reply fits what it answers. 120 replies of a small model may leave it open."""
+    dealt_dir = train(taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True))
+    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"))
+    assert report["verdict"] in ("no closer than the base", "cannot tell"), report["sets"]["spread"]["reasons"]
+    undecided = {reason["name"] for reason in report["sets"]["spread"]["reasons"] if reason["state"] != "yes"}
+    assert undecided <= {"relevance", "situation"}
 
 
 def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_path):
@@ -173,7 +195,7 @@ def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_pat
     report, result = report_on(folder, "--quiz", "5")
     assert "no page of replies: too little data" in result.stderr
     assert report["sets"]["spread"]["num_replies"] <= 30
-    assert report["judged"]["verdict"] == "not enough data"
+    assert report["verdict"] == "not enough data"
     assert "Too few to tell" in result.stdout
     assert (folder / "style_report.html").is_file() and (folder / "style_report.png").is_file()
 
@@ -184,9 +206,12 @@ def test_planted_codes_are_found_when_written_often_and_not_when_never(taught_ba
     plant_into_file(data_path, tmp_path / "planted.jsonl", seed=0)
     folder = train(taught_base_dir, tmp_path / "planted.jsonl", "--epochs", "4")
     report, result = report_on(folder, "--leak-probe")
-    levels = {level["num_times"]: level for level in report["leak_probe"]["canaries"]}
+    found = report["leak_probe"]["canaries"]
+    levels = {row["num_times"]: row for row in found if (row["kind"], row["side"]) == ("code", "owner")}
     assert levels[64]["tuned_exposure_bits"] > SEEN_BITS
     assert levels[0]["tuned_exposure_bits"] < LEAKS_BITS
-    assert all(level["base_exposure_bits"] < 2 * LEAKS_BITS for level in levels.values())
+    assert all(level["base_exposure_bits"] < 2 * LEAKS_BITS for level in found)
+    told = {(row["kind"], row["side"]): row["tuned_exposure_bits"] for row in found if row["num_times"] == 16}
+    assert told["word", "owner"] > told["word", "other"] and told["address", "owner"] > told["address", "other"]
     assert report["leak_probe"]["probe_can_see"]
-    assert "Planted codes written" in result.stdout
+    assert "Planted codes that the owner wrote" in result.stdout

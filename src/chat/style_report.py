@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
 
 NUM_PROMPTS = 300  # 200 replies separate base and owner in all 11 habits; the emoji rates need more
 SEED = 0
-REPORT_FORMAT = 1
+SHUFFLE_DISTANCES = (0.25, 0.5, 0.75)  # each reply is scored in three other contexts: one is a matter of luck
+REPORT_FORMAT = 2
 LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "emoji", "numpy")
 
 REPORT_NAME = "style_report.json"
@@ -109,7 +111,7 @@ def main() -> int:
         measured, replies = measure_sets(options, saved, data, sets, trained, exported, settings)
         report = {
             "format": REPORT_FORMAT,
-            "judged": measured[sets[0].name]["judged"],
+            "verdict": measured[sets[0].name]["verdict"],
             "settings": {"headline_set": sets[0].name, **settings},
             "sets": measured,
         }
@@ -251,7 +253,7 @@ def measure_sets(
         held_out.name: {
             "num_replies": len(held_out.owner),
             "num_conversations": held_out.num_conversations,
-            "judged": not_enough_data(len(held_out.owner), held_out.num_conversations),
+            **not_enough_data(len(held_out.owner), held_out.num_conversations),
         }
         for held_out in sets
     }
@@ -281,12 +283,15 @@ def measure(
     seed: int,
 ) -> dict[str, Any]:
     """Score the real replies, compare the models' replies with them, and return the set's numbers and verdict."""
+    from writing_style.held_out_replies import list_exchanges, take_evenly
+    from writing_style.member_names import without_names
     from writing_style.model_replies import cut_as_generated, score_replies, with_shuffled_contexts
+    from writing_style.situations import MAX_TRAINING_REPLIES, situate
     from writing_style.style_measuring import TrainingReplies, measure_bits, measure_set
     from writing_style.style_verdict import reach_verdict
-    from writing_style.writing_habits import Reply
 
-    groups = {"owner": held_out.owner, "shuffled": with_shuffled_contexts(held_out.owner), "other": held_out.other}
+    shuffled = [with_shuffled_contexts(held_out.owner, distance) for distance in SHUFFLE_DISTANCES]
+    groups = {"owner": held_out.owner, "shuffled": list(chain(*shuffled)), "other": held_out.other}
     with progress_bar(f"{held_out.name}: bits per character", sum(map(len, groups.values()))) as bar:
         scored = {
             name: score_replies(trained.model, trained.tokenizer, exchanges, trained.context_tokens, bar.update)
@@ -305,25 +310,34 @@ def measure(
     texts = {
         "owner": [cut_as_generated(trained, exchange.reply) for exchange in held_out.owner],
         "other": [cut_as_generated(trained, exchange.reply) for exchange in held_out.other],
-        **{name: [reply.text for reply in replies] for name, replies in sampled.items()},
+        **{name: [without_names(reply.text, data.members) for reply in replies] for name, replies in sampled.items()},
     }
     writers = {
         name: [
-            Reply(exchange.conversation, text)
+            situate(exchange, text, data)
             for exchange, text in zip(held_out.other if name == "other" else held_out.owner, rows, strict=True)
         ]
         for name, rows in texts.items()
     }
-    training = TrainingReplies(owner=data.training_replies("assistant"), other=data.training_replies("user"))
+    training = TrainingReplies(
+        owner=data.training_replies("assistant"),
+        other=data.training_replies("user"),
+        answers=[
+            situate(exchange, exchange.reply, data)
+            for exchange in take_evenly(list_exchanges(data.training), MAX_TRAINING_REPLIES)
+        ],
+    )
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
     measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
     measured["num_real_replies_cut"] = sum(
         exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
+    measured["num_with_a_members_name"] = sum(
+        reply.text != text for reply, text in zip(sampled["tuned"], texts["tuned"], strict=True)
+    )
     if cost is not None:
         measured["cost_of_exporting"] = cost
-    measured["judged"] = reach_verdict(measured)
-    return measured
+    return {**reach_verdict(measured), **measured}
 
 
 def measure_leaks(
@@ -337,7 +351,13 @@ def measure_leaks(
     trained_on = take_evenly(list_exchanges(data.training), options.prompts)
     with progress_bar("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as bar:
         return probe_leaks(
-            trained, data.training_replies("assistant"), trained_on, held_out.owner, canaries, options.seed, bar.update
+            trained,
+            data.training_replies("assistant") + data.training_replies("user"),
+            trained_on,
+            held_out.owner,
+            canaries,
+            options.seed,
+            bar.update,
         )
 
 
@@ -353,9 +373,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     from writing_style.style_page import make_report_page
     from writing_style.style_picture import draw_picture, draw_words, to_png, to_svg
 
-    judged, measured = report["judged"], report["sets"][report["settings"]["headline_set"]]
-    title = f"Does it write like its owner? {judged['verdict'].capitalize()}"
-    figure = draw_picture(measured, judged, title) if "bits" in measured else draw_words(title, judged["sentence"])
+    measured = report["sets"][report["settings"]["headline_set"]]
+    title = f"Does it write like its owner? {report['verdict'].capitalize()}"
+    figure = draw_picture(measured, title) if "bits" in measured else draw_words(title, measured["sentence"])
     with replacing(folder / PICTURE_NAME, "wb") as picture:
         picture.write(to_png(figure))
     with replacing(folder / PAGE_NAME) as page:
@@ -405,20 +425,24 @@ def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     """Print the verdict, its reasons and the files written."""
     from writing_style.style_page import describe_cost
 
-    judged = report["judged"]
-    print(f"verdict: {judged['verdict']}")
-    print(judged["sentence"])
-    for reason in judged["reasons"]:
-        print(f"  {'yes' if reason['holds'] else 'no '}  {reason['text']}")
-    if not judged["is_trustworthy"]:
-        failed = "; ".join(check["text"] for check in judged["checks"] if not check["holds"])
-        print(f"do not trust this verdict: a check of the measurement failed: {failed}")
+    decisive = report["sets"][report["settings"]["headline_set"]]
+    print(f"verdict: {report['verdict']}")
+    print(decisive["sentence"])
+    for reason in decisive["reasons"]:
+        print(
+            f"  {reason['state']:4}  {reason['text']}" + (f" ({reason['needed']})" if reason["state"] != "yes" else "")
+        )
+    if not decisive["is_trustworthy"]:
+        failed = "; ".join(check["text"] for check in decisive["checks"] if not check["holds"])
+        print(f"do not trust this page: a check of the measurement failed: {failed}")
     for name, measured in report["sets"].items():
         if name != report["settings"]["headline_set"]:
-            print(f"on the {name} conversations: {measured['judged']['verdict']}")
+            print(f"on the {name} conversations: {measured['verdict']}")
         if "cost_of_exporting" in measured:
             print(f"{name}: {describe_cost(measured['cost_of_exporting'])}")
-    for warning in judged["warnings"]:
+    if decisive["summary"]:
+        print(decisive["summary"][-1])
+    for warning in decisive["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if "leak_probe" in report:
         print(f"leaks: {report['leak_probe']['sentence']}")
@@ -448,7 +472,7 @@ def plant_canaries(options: argparse.Namespace) -> int:
     target = options.plant_canaries
     check_folder_of(target)
     num_planted = plant_into_file(source, target, options.seed)
-    print(f"copy with {num_planted} invented codes: {shown_path(target)}")
+    print(f"copy with {num_planted} invented secrets: {shown_path(target)}")
     print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
     print(
         f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"

@@ -40,6 +40,8 @@ class Conversation:
     line_number: int  # in the file, counted from 0, blank lines included
     messages: list[dict[str, str]]
     started_at: str  # ISO 8601, so that it sorts as text; "" if the line has none
+    chat: str = ""  # the title; "" if the line has none
+    partners: tuple[str, ...] = ()  # who else wrote, in order of appearance; empty if the line does not say
 
     @property
     def num_replies(self) -> int:
@@ -80,8 +82,18 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
         if not messages:
             num_without_reply += 1
             continue
-        started_at = record.get("started_at")
-        conversations.append(Conversation(number, messages, started_at if isinstance(started_at, str) else ""))
+        started_at, chat, partners = (record.get(key) for key in ("started_at", "chat", "with"))
+        conversations.append(
+            Conversation(
+                line_number=number,
+                messages=messages,
+                started_at=started_at if isinstance(started_at, str) else "",
+                chat=chat if isinstance(chat, str) else "",
+                partners=tuple(name for name in partners if isinstance(name, str))
+                if isinstance(partners, list)
+                else (),
+            )
+        )
     if bad_lines and not skip_bad_lines:
         raise TrainingDataError(
             f"{bad_lines[0]}; correct it, make the file again with preprocess_start.sh, or pass --skip-bad-lines"

@@ -104,7 +104,7 @@ def measure(folder: Path, names: Iterable[str], seed: int) -> dict[str, dict[str
     found = {}
     for name in names:
         tuned = answer(name, SAMPLES_PER_CONTEXT)
-        rows = measure_habits({"owner": owner, "base": base, "tuned": tuned}, seed, num_draws=FEW_DRAWS)
+        rows, _ = measure_habits({"owner": owner, "base": base, "tuned": tuned}, seed, num_draws=FEW_DRAWS)
         closed = [row["gap_closed"]["tuned"]["value"] for row in rows if row["is_measurable"]]
         described, real = describe_writer(tuned), describe_writer(owner)
         found[name] = {

@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from turns import Messages, with_roles_swapped
 
-from common.conversation_data import TrainingDataError, read_training_data
+from common.conversation_data import Conversation, TrainingDataError, read_training_data
 from common.model_folder import HELD_OUT_NAME
 from common.script import ScriptError, shown_path
+from writing_style.member_names import find_members, without_names
 from writing_style.style_verdict import is_enough
 from writing_style.writing_habits import list_words
 
@@ -45,11 +46,16 @@ class HeldOutData:
     training: dict[int, Messages]
     sha256: str  # of the JSONL
     split_sha256: str  # of the file that names the sets
+    about: dict[int, Conversation] = field(default_factory=dict)  # what the JSONL says of each conversation
+    members: frozenset[str] = frozenset()  # names that stand before messages of a group
 
     def training_replies(self, role: str) -> list[str]:
-        """Return the turns of one role in the training conversations."""
+        """Return the turns of one role in the training conversations, without the names of a group's members."""
         return [
-            message["content"] for messages in self.training.values() for message in messages if message["role"] == role
+            without_names(message["content"], self.members)
+            for messages in self.training.values()
+            for message in messages
+            if message["role"] == role
         ]
 
 
@@ -110,14 +116,24 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
         training={number: messages for number, messages in conversations.items() if number not in held_out},
         sha256=data.sha256,
         split_sha256=hashlib.sha256(split_bytes).hexdigest(),
+        about={talk.line_number: talk for talk in data.conversations},
+        members=find_members(data.conversations),
     )
 
 
 def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:
-    """Return the set `name` with at most `max_replies` of each person."""
+    """Return the set `name` with at most `max_replies` of each person.
+
+    With the roles swapped, the members of a group write as one person, without their names.
+    """
     conversations = data.sets[name]
     owner = without_known_replies(list_exchanges(conversations), data.training_replies("assistant"))
-    other = list_exchanges({line: with_roles_swapped(messages) for line, messages in conversations.items()})
+    swapped = {line: with_roles_swapped(messages) for line, messages in conversations.items()}
+    for messages in swapped.values():
+        for message in messages:
+            if message["role"] == "assistant":
+                message["content"] = without_names(message["content"], data.members)
+    other = list_exchanges(swapped)
     return HeldOutSet(name, take_evenly(owner, max_replies), take_evenly(other, max_replies))
 
 

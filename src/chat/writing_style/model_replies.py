@@ -140,12 +140,12 @@ def score_replies(
     ]
 
 
-def with_shuffled_contexts(exchanges: Sequence[Exchange]) -> list[Exchange]:
-    """Return each reply with the context of a reply from another conversation (half the list away)."""
-    half = len(exchanges) // 2
+def with_shuffled_contexts(exchanges: Sequence[Exchange], distance: float = 0.5) -> list[Exchange]:
+    """Return each reply with the context of a reply from another conversation (`distance` of the list away)."""
+    step = int(distance * len(exchanges))
     return [
         Exchange(
-            exchange.conversation, exchange.number, exchanges[(place + half) % len(exchanges)].context, exchange.reply
+            exchange.conversation, exchange.number, exchanges[(place + step) % len(exchanges)].context, exchange.reply
         )
         for place, exchange in enumerate(exchanges)
     ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from writing_style.author_classifier import (
     measure_taken_for,
     share_of_pools_taken_for_owner,
 )
+from writing_style.copying import measure_excess
 from writing_style.resampling import (
     NUM_DRAWS,
     FloatArray,
@@ -35,6 +36,7 @@ from writing_style.resampling import (
     resample,
     split_draws,
 )
+from writing_style.situations import measure_situations
 from writing_style.writing_habits import HABITS, Habit, Reply, TrainingPhrases, describe_copies, describe_writer
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class TrainingReplies:
 
     owner: list[str]
     other: list[str]
+    answers: list[Reply] = field(default_factory=list)  # the owner's, with what they answer
 
 
 def measure_set(
@@ -62,12 +65,12 @@ def measure_set(
     """Return the numbers of one set.
 
     `writers` has the replies of "owner", "tuned" and "base", and of "other" where there is another person; `endings`
-    says how each reply of "tuned" and "base" ended.
+    says how each reply of "tuned" and "base" ended. Without `training.answers` no situation is compared.
     """
     shown = ["owner", "tuned", "base", *(["other"] if writers.get("other") else [])]
     replies = {name: list(writers[name]) for name in shown}
     conversations = {reply.conversation for reply in replies["owner"]}
-    habits = measure_habits(replies, seed)
+    habits, position = measure_habits(replies, seed)
     classified = {**replies, "base_cut": cut_to_lengths(replies["base"], replies["owner"], seed)}
     log_probabilities = classify_replies({"owner": training.owner, "other": training.other}, classified, seed)
     all_conversations = {reply.conversation for rows in classified.values() for reply in rows}
@@ -84,11 +87,19 @@ def measure_set(
         }
         controls["shuffled_labels"] = measure_shuffled_labels(replies["owner"], replies["other"], seed)._asdict()
     phrases = TrainingPhrases(training.owner)
+    models = {name: replies[name] for name in ("owner", "tuned", "base")}
     return {
         "num_replies": len(replies["owner"]),
         "num_conversations": len(conversations),
         "bits": dict(bits),
         "habits": habits,
+        "position": position._asdict() if position else None,
+        "situations": (
+            measure_situations(training.answers, models, resamples)
+            if training.answers
+            else {"rows": [], "kept": None, "base_kept": None}
+        ),
+        "excess": measure_excess(replies, phrases, [*training.owner, *training.other], resamples),
         "taken_for": {
             name: {label: interval_of(shares)._asdict() for label, shares in by_class.items()}
             for name, by_class in taken_for.items()
@@ -97,10 +108,7 @@ def measure_set(
         "controls": controls,
         "writers": {name: describe_writer(rows) for name, rows in replies.items()},
         "endings": {name: dict(sorted(Counter(kinds).items())) for name, kinds in endings.items()},
-        "copies": {
-            name: describe_copies(phrases, [reply.text for reply in replies[name]])
-            for name in ("owner", "tuned", "base")
-        },
+        "copies": {name: describe_copies(phrases, [reply.text for reply in rows]) for name, rows in models.items()},
     }
 
 
@@ -141,7 +149,8 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
 
     Groups: "owner", "shuffled" (the same replies in other contexts), and "other" when there is another person.
     `specificity` is the drop on the owner's replies minus the drop on the other person's; above 0, the model learnt
-    this person. `relevance` is how many bits the right context saves the tuned model.
+    this person. `relevance` is how many bits the right context saves the tuned model, `base_relevance` the base;
+    `relevance_gain` is the difference.
     """
     resamples = resample((reply.conversation for replies in scored.values() for reply in replies), seed)
     per_char: dict[str, dict[str, FloatArray]] = {}
@@ -154,7 +163,10 @@ def measure_bits(scored: Mapping[str, Sequence[ScoredReply]], seed: int) -> dict
     measured: dict[str, Interval] = {
         f"{group}_{name}": interval_of(values) for group, rows in per_char.items() for name, values in rows.items()
     }
-    measured["relevance"] = interval_of(per_char["shuffled"]["tuned"] - per_char["owner"]["tuned"])
+    saved = {model: per_char["shuffled"][model] - per_char["owner"][model] for model in ("tuned", "base")}
+    measured["relevance"] = interval_of(saved["tuned"])
+    measured["base_relevance"] = interval_of(saved["base"])
+    measured["relevance_gain"] = interval_of(saved["tuned"] - saved["base"])
     if "other" in per_char:
         measured["specificity"] = interval_of(per_char["owner"]["drop"] - per_char["other"]["drop"])
     return {name: interval._asdict() for name, interval in measured.items()}
@@ -254,31 +266,45 @@ def make_row(name: str, label: str, distances: Mapping[str, FloatArray]) -> dict
     row["gap_closed"] = None
     if is_measurable:
         row["gap_closed"] = {
-            writer: share_of_gap(distances["base"], values, distances["owner"])._asdict()
+            writer: interval_of(share_of_gap(distances["base"], values, distances["owner"]))._asdict()
             for writer, values in distances.items()
             if writer != "base"
         }
     return row
 
 
-def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> Interval:
-    """Return the position of `writer` between the base (0) and the owner (1).
+def share_of_gap(base: FloatArray, writer: FloatArray, owner: FloatArray) -> FloatArray:
+    """Return the position of `writer` between the base (0) and the owner (1): the estimate, then the draws.
 
     The ratio is linearised around the estimate (delta method): a plain ratio diverges where a draw's gap is near zero.
-    The owner is at 1 by definition; its interval is its own spread.
+    The owner is at 1 by definition; its draws are its own spread.
     """
     gap = float(base[0] - owner[0])
     share = float(base[0] - writer[0]) / gap
-    if writer is owner:
-        return interval_of((base[0] - owner) / gap)
-    return interval_of(share + ((base - writer) - share * (base - owner)) / gap)
+    moved: FloatArray = (
+        (base[0] - owner) / gap if writer is owner else share + ((base - writer) - share * (base - owner)) / gap
+    )
+    return moved
 
 
 def measure_habits(
     writers: Mapping[str, Sequence[Reply]], seed: int, num_draws: int = NUM_DRAWS
-) -> list[dict[str, object]]:
-    """Return one row per habit for the replies of "owner", "base", "tuned" and other writers."""
+) -> tuple[list[dict[str, object]], Interval | None]:
+    """Return one row per habit for the replies of "owner", "base", "tuned" and other writers, and the median position.
+
+    The position of the tuned model between base (0) and owner (1) is the median over the measurable habits; a habit in
+    which only the tuned model differs from the owner counts as 0. It is None where base and owner differ in none.
+    """
     conversations = {reply.conversation for replies in writers.values() for reply in replies}
     estimate = split_draws(conversations, 0, SPLITS_OF_ESTIMATE, seed)
     resampled = split_draws(conversations, num_draws, SPLITS_PER_DRAW, seed + 1)
-    return [make_row(habit.name, habit.label, measure_habit(habit, writers, estimate, resampled)) for habit in HABITS]
+    rows, positions = [], []
+    for habit in HABITS:
+        distances = measure_habit(habit, writers, estimate, resampled)
+        rows.append(make_row(habit.name, habit.label, distances))
+        if rows[-1]["is_measurable"]:
+            positions.append(share_of_gap(distances["base"], distances["tuned"], distances["owner"]))
+        elif rows[-1]["is_farther"]:
+            positions.append(np.zeros(1 + num_draws))
+    is_any_measurable = any(row["is_measurable"] for row in rows)
+    return rows, interval_of(np.median(positions, axis=0)) if is_any_measurable else None

@@ -26,18 +26,25 @@ script-src {% if script %}'sha256-{{ script_hash }}'{% else %}'none'{% endif %};
 <title>{{ title }}</title>
 <style>
 :root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1a1a}
+body{--line:#ddd;font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;background:#fff;\
+color:#1a1a1a}
 h1{font-size:1.7rem;line-height:1.25} h2{font-size:1.15rem;margin-top:2.2rem}
-figure{margin:1.5rem 0} svg{width:100%;height:auto;max-height:none}
-table{border-collapse:collapse;width:100%;font-size:.92rem} th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd}
+.summary{font-size:1.1rem}
+figure{margin:1.5rem 0} svg{width:100%;height:auto;max-height:none} svg text{fill:currentColor}
+table{border-collapse:collapse;width:100%;font-size:.92rem} th,td{padding:.3rem .6rem;border-bottom:1px solid var(--line)}
 td{text-align:end;font-variant-numeric:tabular-nums} th{text-align:start}
 th+th{text-align:end}
-.no{color:#b00020} .yes{color:#00664a} .grey{background:#d9d9d9} .warning{color:#b00020;font-weight:600}
+.no{color:#b00020} .yes{color:#00664a} .open{color:#7a5c00} .grey{background:#d9d9d9} .warning{color:#b00020;font-weight:600}
 .bubble{border-radius:.6rem;padding:.35rem .7rem;margin:.25rem 0;display:block;white-space:pre-wrap;\
 overflow-wrap:anywhere;unicode-bidi:isolate;width:fit-content;max-width:100%}
 .user{background:#dcf8c6;color:#111;margin-left:auto} .assistant{background:#dbeafe;color:#111}
-.three{display:grid;grid-template-columns:repeat(3,1fr);gap:1rem;border-bottom:1px solid #ccc;padding-bottom:1.2rem}
+.three{display:grid;grid-template-columns:repeat(3,1fr);gap:1rem;border-bottom:1px solid var(--line);padding-bottom:1.2rem}
 @media(max-width:45rem){.three{grid-template-columns:1fr}}
+@media(prefers-color-scheme:dark){
+body{--line:#3c4048;background:#16181c;color:#e6e6e6} .grey{background:#3b3b3b}
+.no,.warning{color:#ff9a9a} .yes{color:#6fd6ae} .open{color:#e6c35c}
+svg [style*="stroke: #000000"],svg [style*="fill: #000000"]{stroke:currentColor!important}
+}
 </style></head>
 <body{% if is_grey %} class="grey"{% endif %}>
 {% block body %}{% endblock %}
@@ -45,9 +52,9 @@ overflow-wrap:anywhere;unicode-bidi:isolate;width:fit-content;max-width:100%}
 </body></html>
 """
 
-PARTS = r"""
+PARTS = """
 {% macro bubbles(role, text) %}
-{% for line in text.split("\n") if line.strip() %}
+{% for line in text.split("\\n") if line.strip() %}
 <span class="bubble {{ role }}" dir="auto">{{ line }}</span>
 {% else %}
 <span class="bubble">(empty)</span>
@@ -58,6 +65,15 @@ PARTS = r"""
 <ul>
 {% for item in items %}
 <li>{% if item.holds %}<span class="yes">✓</span>{% else %}<span class="no">✗</span>{% endif %} {{ item.text }}</li>
+{% endfor %}
+</ul>
+{% endmacro %}
+
+{% macro answers(reasons) %}
+<ul>
+{% for reason in reasons %}
+<li><span class="{{ reason.state }}">{{ {"yes": "✓ yes", "no": "✗ no", "open": "? cannot tell"}[reason.state] }}</span>: \
+{{ reason.text }}{% if reason.state != "yes" %} (needed: {{ reason.needed }}){% endif %}</li>
 {% endfor %}
 </ul>
 {% endmacro %}
@@ -74,16 +90,23 @@ PARTS = r"""
 
 REPORT = """\
 {% extends "page" %}
-{% from "parts" import holds, table %}
+{% from "parts" import answers, holds, table %}
 {% block body %}
+{% if judged.summary %}
+<p class="summary">{{ judged.summary | join(" ") }}</p>
+{% endif %}
 <h1>Does it write like its owner? <em>{{ judged.verdict.capitalize() }}</em></h1>
-<p>{{ judged.sentence }}</p>
+<p>{{ judged.sentence }}
+{% if judged.reasons %}
+{{ bits_explained }}
+{% endif %}
+</p>
 {% if not judged.is_trustworthy %}
 <p class="warning">A check of the measurement failed: do not trust this page.</p>
 {% endif %}
 {% if judged.reasons %}
 <h2>Why this verdict</h2>
-{{ holds(judged.reasons) }}
+{{ answers(judged.reasons) }}
 {% if judged.told_from_owner_by %}
 <p>Still differs from the owner in: {{ judged.told_from_owner_by | join(", ") }}.</p>
 {% else %}
@@ -107,6 +130,12 @@ REPORT = """\
 <p>Verdict on this set: <strong>{{ set.judged.verdict }}</strong>. {{ set.judged.sentence }}</p>
 {% if set.numbers %}
 {{ table(set.numbers, set.numbers_header) }}
+{% if set.situations %}
+<h2>What the replies show of their situation (area under the curve, 0.5 is nothing; 95 % intervals)</h2>
+{{ table(set.situations, ["situation", "the owner", "tuned model", "base model", "what the tuned model keeps"]) }}
+{% endif %}
+<h2>Copies, repeats, non-words (95 % intervals)</h2>
+{{ table(set.excess, ["share of", "the owner", "tuned model", "difference"]) }}
 <h2>Distance from the owner by habit (95 % intervals)</h2>
 {{ table(set.distances, set.distances_header) }}
 <h2>Bits per character</h2>
@@ -159,6 +188,12 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 
+BITS_EXPLAINED = (
+    "Bits per character say how hard the next character of a real reply is to guess: with one bit less, a model hesitates "
+    "between half as many characters."
+)
+WRITERS = {"owner": "the owner", "tuned": "tuned model", "base": "base model", "other": "the other person"}
+
 # The rows of the tables: the key in the report and its label.
 PLAIN_NUMBERS = {
     "num_replies": "Replies",
@@ -192,12 +227,14 @@ def render_page(template: str, title: str, is_grey: bool = False, script: str = 
 
 def make_report_page(report: Mapping[str, Any], picture_svg: str | None) -> str:
     """Return the page of the report: verdict, reasons, picture and numbers. It quotes nothing from the chat."""
-    judged, settings = report["judged"], report["settings"]
+    settings = report["settings"]
+    decisive = report["sets"][settings["headline_set"]]
     return render_page(
         REPORT,
-        title=f"Style report: {judged['verdict']}",
-        is_grey=not judged["is_trustworthy"],
-        judged=judged,
+        title=f"Style report: {report['verdict']}",
+        is_grey=not decisive["is_trustworthy"],
+        judged=decisive,
+        bits_explained=BITS_EXPLAINED,
         picture_svg=picture_svg,
         sets=[
             _describe_set(name, measured, is_headline=name == settings["headline_set"])
@@ -223,7 +260,7 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
     what = {"spread": "blocks spread over the whole period", "latest": "the last conversations in time"}[name]
     counts = f"{counted(measured['num_replies'], 'reply')} in {counted(measured['num_conversations'], 'conversation')}"
     heading = f"Held-out set “{name}” ({what}{'; decides the verdict' if is_headline else ''}): {counts}"
-    described: dict[str, Any] = {"heading": heading, "judged": measured["judged"], "numbers": [], "cost": None}
+    described: dict[str, Any] = {"heading": heading, "judged": measured, "numbers": [], "cost": None}
     if "bits" not in measured:
         return described
     if "cost_of_exporting" in measured:
@@ -237,12 +274,27 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
         for key, label in COPY_NUMBERS.items()
     ]
     names = [key for key in ("owner", "tuned", "base", "other") if key in writers]
-    described["numbers"], described["numbers_header"] = plain + copied, ["", *writers]
+    described["numbers"], described["numbers_header"] = plain + copied, ["", *(WRITERS[name] for name in writers)]
+    described["situations"] = [
+        [
+            row["label"],
+            *(_interval(row[name]) for name in ("owner", "tuned", "base")),
+            _kept(row),
+        ]
+        for row in measured["situations"]["rows"]
+    ]
+    described["excess"] = [
+        [row["label"], *(_interval(row[name]) for name in ("owner", "tuned", "excess"))] for row in measured["excess"]
+    ]
     described["distances"] = [
         [row["label"], *(_interval(row[key]) if key in row else "" for key in names), _closer(row)]
         for row in measured["habits"]
     ]
-    described["distances_header"] = ["", *("owner, second half" if key == "owner" else key for key in names), "tuned"]
+    described["distances_header"] = [
+        "",
+        *("the owner, second half" if key == "owner" else WRITERS[key] for key in names),
+        "what this says of the tuned model",
+    ]
     described["bits"] = [[key.replace("_", " "), _interval(value)] for key, value in measured["bits"].items()]
     return described
 
@@ -251,7 +303,8 @@ def _describe_leaks(leaks: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows of the leak probe."""
     codes = [
         [
-            f"codes planted {counted(row['num_times'], 'time')} ({row['num_canaries']})",
+            f"{row['kind']}, told {counted(row['num_times'], 'time')} by the "
+            f"{'owner' if row['side'] == 'owner' else 'other person'} ({row['num_canaries']})",
             f"{row['base_exposure_bits']:.1f}",
             f"{row['tuned_exposure_bits']:.1f}",
         ]
@@ -266,7 +319,11 @@ def _closer(row: Mapping[str, Any]) -> str:
         return "cannot tell"
     if row["is_closer"]:
         return "closer" if row["is_told_from_owner"] else "as the owner"
-    return "farther" if row["is_farther"] else "not clearly closer"
+    return "farther than the base" if row["is_farther"] else "not clearly closer"
+
+
+def _kept(row: Mapping[str, Any]) -> str:
+    return _interval(row["kept"]) if row["is_measurable"] else "the owner's replies do not show it"
 
 
 def _number(value: float, key: str) -> str:

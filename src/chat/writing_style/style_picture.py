@@ -30,20 +30,20 @@ LEFT, RIGHT = -0.6, 1.4  # of the axis from base (0) to owner (1); values beyond
 SVG_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "style report", "font.family": "sans-serif"}
 
 
-def draw_picture(measured: Mapping[str, Any], judged: Mapping[str, Any], title: str) -> Figure:
-    """Return the figure of one measured set, grey when a check failed."""
+def draw_picture(measured: Mapping[str, Any], title: str) -> Figure:
+    """Return the figure of one measured set with its verdict, grey when a check failed."""
     num_habits = len(measured["habits"])
     with matplotlib.rc_context(SVG_SETTINGS):
-        figure = Figure(figsize=(11, 5.2 + 0.33 * num_habits), layout="constrained")
+        figure = Figure(figsize=(11, 5.6 + 0.33 * num_habits), layout="constrained")
         panels = figure.subplots(3, 1, height_ratios=(3.2, num_habits + 1.5, len(measured["taken_for"]) + 0.8))
         _draw_bits(panels[0], measured["bits"])
         _draw_habits(panels[1], measured["habits"])
         _draw_taken_for(panels[2], measured["taken_for"])
         figure.suptitle(title, fontsize=15, weight="bold")
-        if not judged["is_trustworthy"]:
+        for panel in panels:
+            panel.set_facecolor("none")
+        if not measured["is_trustworthy"]:
             figure.set_facecolor("#d9d9d9")
-            for panel in panels:
-                panel.set_facecolor("#d9d9d9")
             figure.text(0.5, 0.5, "DO NOT TRUST", fontsize=70, color="#b00000", alpha=0.25, ha="center", rotation=25)
     return figure
 
@@ -64,10 +64,13 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure) -> str:
-    """Return the figure as an `<svg>` element for the page; the same figure gives the same text."""
+    """Return the figure as an `<svg>` element for the page, without a background; the same figure gives the same text."""
     buffer = io.StringIO()
+    background = figure.get_facecolor()
+    figure.set_facecolor("none")  # the page's own shows through, light or dark
     with matplotlib.rc_context(SVG_SETTINGS):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    figure.set_facecolor(background)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -91,11 +94,23 @@ def _draw_bits(axes: Axes, bits: Mapping[str, Mapping[str, float]]) -> None:
         for interval, face in ((base, "white"), (tuned, colour)):
             axes.plot([interval["low"], interval["high"]], [row, row], color=colour, lw=5, alpha=0.35)
             axes.plot(interval["value"], row, "o", ms=8, color=colour, mfc=face)
+        # The numbers stand outside of the pair, where nothing is drawn.
+        left, right = sorted((base, tuned), key=lambda interval: interval["value"])
+        for number, edge, side in (
+            (left, min(left["low"], right["low"]), -1),
+            (right, max(left["high"], right["high"]), 1),
+        ):
             axes.annotate(
-                f"{interval['value']:.2f}", (interval["value"], row), (0, 9), textcoords="offset points", ha="center"
+                f"{number['value']:.2f}",
+                (edge, row),
+                (9 * side, 0),
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="center",
             )
     axes.set_yticks(range(len(shown)), [groups[group] for group in shown])
     axes.set_ylim(len(shown) - 0.4, -0.7)
+    axes.margins(x=0.09)
     axes.set_title(
         "Bits per character: hollow = base, filled = tuned (lower is better, above all for the owner)", loc="left"
     )
@@ -128,7 +143,8 @@ def _draw_habits(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set_xticks([0, 1], ["base model", "the owner's\nsecond half"])
     axes.set_yticks(range(len(ordered)), [row["label"] for row in ordered])
     for label, row in zip(axes.get_yticklabels(), ordered, strict=True):
-        label.set_color("black" if row["is_measurable"] else GREY)
+        if not row["is_measurable"]:
+            label.set_color(GREY)
     axes.set_ylim(len(ordered) - 0.4, -0.7)
     axes.set_title(
         "Habits: dot = tuned, diamond = the other person, green = the owner's own spread (95 % intervals)", loc="left"
@@ -149,16 +165,21 @@ def _draw_taken_for(axes: Axes, taken_for: Mapping[str, Mapping[str, Mapping[str
             share = taken_for[writer][label]["value"]
             axes.barh(place, share, 0.66, left=start, color=COLOURS[label], label=NAMES[label] if place == 0 else None)
             if share >= 0.05:
-                axes.text(start + share / 2, place, f"{share:.0%}", ha="center", va="center", color="white")
+                axes.text(start + share / 2, place - 0.1, f"{share:.0%}", ha="center", va="center", color="white")
             start += share
+        # Along the lower edge of the bar: the numbers stand above it.
         owner = taken_for[writer]["owner"]
-        axes.plot([owner["low"], owner["high"]], [place, place], color="black", lw=1.2)
+        axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="white", lw=3.5)
+        axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="#1a1a1a", lw=1.5)
     axes.set_yticks(range(len(writers)), [NAMES[writer] for writer in writers])
     axes.set_ylim(len(writers) - 0.4, -0.7)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, title="classified as")
-    axes.set_title("Classifier trained on both people and the base: whose reply is this?", loc="left")
+    axes.set_title(
+        "Classifier: whose reply is this? (line = 95 % interval of the owner's share)",
+        loc="left",
+    )
     _strip(axes)
 
 

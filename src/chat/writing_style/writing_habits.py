@@ -33,11 +33,21 @@ LONG_RUN_WORDS = 6
 SHORT_REPLY_WORDS = 3  # exact copies up to this length are everyday phrases
 
 
+class Situation(NamedTuple):
+    """What a reply answers, and when and to whom it is written."""
+
+    heard: str  # the turns before the reply, the last one last, without the names of a group's members
+    is_first: bool  # of this writer in the conversation
+    partner: str  # "" where the data does not say
+    hour: int | None  # at which the conversation began
+
+
 class Reply(NamedTuple):
-    """One turn, its messages separated by line breaks, and the number of its conversation."""
+    """One turn, its messages separated by line breaks, the number of its conversation, and what it answers if known."""
 
     conversation: int
     text: str
+    situation: Situation | None = None
 
 
 def split_messages(text: str) -> list[str]:
