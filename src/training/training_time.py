@@ -7,6 +7,7 @@ are counted, loading and downloading are not.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,21 +85,19 @@ def measure_speed(device: Device, weights: Weights) -> Speed:
 
 
 def _seconds_of(call: Callable[[], Any], device: Device, num_calls: int = 1) -> float:
-    """Return the seconds of one `call`, measured in rounds of `num_calls`, each waited for."""
+    """Return the seconds of one `call` in the fastest round of `num_calls`: other programs only make a round slower."""
     call()
     _wait(device)
-    started_at, cpu_started_at = time.perf_counter(), time.process_time()
-    num_rounds = 0
-    while num_rounds < 2 or time.perf_counter() - started_at < MEASURED_SECONDS:
+    begun_at, fastest = time.perf_counter(), math.inf
+    while fastest == math.inf or time.perf_counter() - begun_at < MEASURED_SECONDS:
+        started_at, cpu_started_at = time.perf_counter(), time.process_time()
         for _ in range(num_calls):
             call()
         _wait(device)
-        num_rounds += 1
-    seconds = time.perf_counter() - started_at
-    if device.kind == "cpu":
-        # The time that other programs take does not count.
-        seconds = min(seconds, (time.process_time() - cpu_started_at) / torch.get_num_threads())
-    return max(seconds, 1e-9) / (num_rounds * num_calls)
+        fastest = min(fastest, time.perf_counter() - started_at)
+        if device.kind == "cpu":  # where another program has a core, the others wait for the one that is left
+            fastest = min(fastest, (time.process_time() - cpu_started_at) / torch.get_num_threads())
+    return max(fastest, 1e-9) / num_calls
 
 
 def _wait(device: Device) -> None:
