@@ -769,7 +769,9 @@ def wait_for_temporary_file(out, process):
 def test_two_runs_at_once_never_mix(long_chat_dir):
     first = start_long_run(long_chat_dir)
     wait_for_temporary_file(long_chat_dir / "out", first)
+    first.send_signal(signal.SIGSTOP)  # on a busy machine it would be done before the second begins
     second = run(long_chat_dir, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", "out/formatted_data.jsonl")
+    first.send_signal(signal.SIGCONT)
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert "another run is preprocessing here" in error_of(second)
