@@ -5,7 +5,7 @@ import torch
 from base_families import FAMILIES, make_config
 from transformers import AutoModelForCausalLM
 
-from common.fused_norms import fuse_norms
+from common.fused_layers import fuse_norms
 
 INPUT_IDS = torch.arange(5, 69)[None]
 # The norms of two blocks and the last one; Gemma 2 and 3 multiply by one more than the weight, Phi 2 and GPT-NeoX have

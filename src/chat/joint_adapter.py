@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
-# Layers of one parent that get the same input, in the order of their calls.
-SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+from common.fused_layers import SAME_INPUT
 
 
 def join_adapter_products(model: torch.nn.Module, dtype: torch.dtype) -> int:

@@ -30,7 +30,7 @@ from common.compute_device import (
     look_at_machine,
     make_quantization_config,
 )
-from common.fused_norms import fuse_norms
+from common.fused_layers import fuse_norms
 from common.model_folder import ADAPTER_NAME, Sampling
 from common.outside_files import loading
 from common.script import ScriptError, shown_path

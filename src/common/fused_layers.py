@@ -1,4 +1,4 @@
-"""RMS norms as one kernel of torch each, forward and backward.
+"""What training and chat both fuse: RMS norms as one kernel of torch each, and which layers have the same input.
 
 The library's norms are seven operations on all activations, most of them in fp32: on an H100, a tenth of the card's time in
 training. torch's own computes in fp32 inside, reads the input once and keeps no copy of it in fp32.
@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+# Layers of one module that Llama-like models call with the same input, in the order of their calls.
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 # Of the largest output. The library rounds between the operations, torch once.
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}

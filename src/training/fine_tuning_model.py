@@ -173,7 +173,7 @@ def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
         from fused_lora import fuse_lora
         from liger_kernels import apply_liger_kernels, has_liger
 
-        from common.fused_norms import fuse_norms
+        from common.fused_layers import fuse_norms
 
         fuse_lora(model)
         fault = apply_liger_kernels(base_model) if has_liger() else None

@@ -23,8 +23,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-# Layers of one module that Llama-like models call with the same input.
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+from common.fused_layers import SAME_INPUT
 
 # Without gradients and with fewer rows, bitsandbytes multiplies without unpacking the 4-bit weights first.
 MIN_ROWS_WITHOUT_GRADIENTS = 128
@@ -39,7 +38,7 @@ def fuse_lora(model: PeftModel, keeps_weights: bool = False) -> int:
     base: Any = model.get_base_model()
     fused: set[Any] = {base.get_output_embeddings()}  # the loss multiplies by the head itself
     for module in list(base.modules()):
-        for names in SIBLINGS:
+        for names in SAME_INPUT:
             layers = [getattr(module, name, None) for name in names]
             if all(layer is not None and is_plain(layer) for layer in layers) and are_alike(layers):
                 _replace_forward(layers, keeps_weights)

@@ -29,7 +29,7 @@ from saved_model_checks import check_saved_model
 from trained_model import TrainedModel, load_trained_model
 from writing_style.model_replies import BatchGeneration
 
-from common.fused_norms import fuse_norms
+from common.fused_layers import fuse_norms
 
 REPLY_TOKENS = 128
 STEPS = 100

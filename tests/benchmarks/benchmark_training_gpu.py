@@ -48,7 +48,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 
 from common.compute_device import Device, choose_training_device
-from common.fused_norms import fuse_norms
+from common.fused_layers import fuse_norms
 
 BASE_NAME = "yam-peleg/Hebrew-Mistral-7B"
 NUM_CONVERSATIONS = 256  # about 16 rows of 2,048 tokens
