@@ -1,10 +1,7 @@
 """The digest as its users meet it: run as a program, on made-up exports, in a folder of its own."""
 
-import contextlib
 import html
-import io
 import json
-import os
 import re
 import stat
 import subprocess
@@ -15,9 +12,8 @@ from pathlib import Path
 
 import chat_digest
 import pytest
+from calls_of_stage1 import call_script
 from icalendar import Calendar
-
-from common.script import ScriptError
 
 SCRIPT = Path(chat_digest.__file__)
 START = datetime(2024, 12, 17, 9, 30)  # a Tuesday
@@ -42,18 +38,7 @@ def export(messages=CHAT, start=START):
 
 def call(folder, *arguments):
     """Run the script within this process, and return what its own process would."""
-    shown, errors = io.StringIO(), io.StringIO()
-    before, status = Path.cwd(), 0
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors):
-            chat_digest.main([*map(str, arguments)])
-    except ScriptError as error:
-        status = 1
-        errors.write(f"chat_digest: {error}\n")
-    finally:
-        os.chdir(before)
-    return subprocess.CompletedProcess(arguments, status, shown.getvalue(), errors.getvalue())
+    return call_script(chat_digest, folder, arguments)
 
 
 def report_of(folder, *arguments):

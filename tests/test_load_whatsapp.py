@@ -1,7 +1,6 @@
 """Stage 1 as its users meet it: run as a program, on made-up exports, in a folder of its own."""
 
 import contextlib
-import io
 import json
 import os
 import pty
@@ -17,8 +16,7 @@ from pathlib import Path
 
 import load_whatsapp
 import pytest
-
-from common.script import ScriptError
+from calls_of_stage1 import call_script
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "src/data_preprocessing/load_whatsapp.py"
@@ -64,18 +62,7 @@ def run(folder, *arguments, script=SCRIPT, program=sys.executable, **options):
 
 def call(folder, *arguments):
     """Run the stage within this process, which is much faster, and return what `run` would."""
-    shown, errors = io.StringIO(), io.StringIO()
-    before, status = Path.cwd(), 0
-    os.chdir(folder)
-    try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors):
-            load_whatsapp.main([*map(str, arguments)])
-    except ScriptError as error:
-        status = 1
-        errors.write(f"load_whatsapp: {error}\n")
-    finally:
-        os.chdir(before)
-    return subprocess.CompletedProcess(arguments, status, shown.getvalue(), errors.getvalue())
+    return call_script(load_whatsapp, folder, arguments)
 
 
 def convert(folder, *arguments, imitate="Rut Levi"):
