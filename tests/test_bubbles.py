@@ -1,10 +1,10 @@
 """Bubbles as golden lines, and what holds for every text. The lines were looked at once in Chromium."""
 
 import pytest
-from bubbles import LINE_COLUMNS, LRM, PDI, render_bubble, render_note
+from bubbles import LINE_COLUMNS, LRM, PDI, WRAP_COLUMNS, render_bubble, render_note, wrap_words
 from hypothesis import given
 from hypothesis import strategies as st
-from wcwidth import wcswidth
+from wcwidth import wcswidth, wrap
 
 FSI = "\N{FIRST STRONG ISOLATE}"
 
@@ -20,6 +20,11 @@ GOLDEN = [
     ("user", "see you at 5", 28),
     ("assistant", "יאללה ביי...", 0),
 ]
+
+WORDS = [
+    " ", "  ", "a", "word ", "a-b", "x" * 45, "https://x.co/a?b=1", "\t", "שלום", "שָׁ", "e\u0301", "ك", "中", "한", "क", "ﷺ",
+    "👨\u200d👩\u200d👧", "🇮🇱", "🙏🏽", "❤\ufe0f", "1\ufe0f\u20e3", "😂",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("role", "text", "num_pad_columns"), GOLDEN)
@@ -70,3 +75,10 @@ def test_every_line_is_whole_and_fits_whatever_is_said(role, text):
 def test_a_note_stands_in_the_middle():
     line = render_note("2026-11-24 06:13 +02:00").rstrip("\n")
     assert line == f"{LRM}        ── 2026-11-24 06:13 +02:00 ──"
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40))
+def test_words_are_wrapped_as_the_library_wraps_them(words):
+    text = "".join(words)
+    wrapped = wrap(text, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False)
+    assert wrap_words(text, WRAP_COLUMNS) == (wrapped or [""])

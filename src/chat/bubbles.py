@@ -7,9 +7,11 @@ move the squares. Widths are screen columns, not characters. Writing the file is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from unicodedata import bidirectional
 
-from wcwidth import wcswidth, wrap
+from wcwidth import iter_graphemes, wcswidth
+from wcwidth.textwrap import SequenceTextWrapper
 
 from common.text_safety import remove_unsafe_characters
 
@@ -44,13 +46,32 @@ def render_note(text: str) -> str:
     return f"{LRM}{' ' * max(0, (LINE_COLUMNS - wcswidth(note)) // 2)}{note}\n"
 
 
+def wrap_words(paragraph: str, columns: int) -> list[str]:
+    """Return `paragraph` as lines of at most `columns`, broken between words; a word longer than a line, between letters."""
+    return _Wrapper(columns, control_codes="ignore", break_on_hyphens=False).wrap(paragraph) or [""]
+
+
+class _Wrapper(SequenceTextWrapper):
+    """As `wcwidth.wrap`, in time linear in the longest word: that measures the rest of a word again for each line."""
+
+    def _split(self, text: str) -> list[str]:
+        return [piece for chunk in super()._split(text) for piece in self._pieces(chunk)]
+
+    def _pieces(self, chunk: str) -> Iterator[str]:
+        letters = list(iter_graphemes(chunk))
+        if chunk.isspace():
+            yield chunk[: self.width + 1]  # spaces wider than a line end it, and the rest of them is dropped
+        elif sum(map(self._width, letters)) <= self.width:
+            yield chunk
+        else:
+            yield from letters
+
+
 def _wrapped(text: str) -> list[str]:
     lines = []
     for paragraph in remove_unsafe_characters(text).split("\n"):
         is_right_to_left = _is_right_to_left(paragraph)
-        for line in wrap(
-            paragraph, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False
-        ) or [""]:
+        for line in wrap_words(paragraph, WRAP_COLUMNS):
             # A wrapped line may begin with a word of the other direction; the mark sets its paragraph's direction.
             mark = "" if _is_right_to_left(line) == is_right_to_left else RLM if is_right_to_left else LRM
             lines.append(mark + line)
