@@ -13,13 +13,13 @@ import time
 
 PROMPT = "🟩 "
 ESCAPE_RE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 class Terminal:
     """The program `command` at its terminal."""
 
-    def __init__(self, *command):
+    def __init__(self, *command, term="xterm-256color"):
         self.master, slave = pty.openpty()
         self.resize(100)
 
@@ -29,7 +29,12 @@ class Terminal:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
 
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=ENVIRONMENT, preexec_fn=take_terminal
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=ENVIRONMENT | {"TERM": term},
+            preexec_fn=take_terminal,
         )
         os.close(slave)
         self.unread = b""

@@ -1,6 +1,8 @@
 """A line typed at a terminal: whole letters, what waits during a reply, resizes. No model is loaded."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,16 +21,20 @@ FAMILY, FLAG, HAND, HEART = "👨\u200d👩\u200d👧", "🇮🇱", "🙏🏽", 
 POINTED = "שָׁ"
 LETTERS = [FAMILY, FLAG, HAND, HEART, POINTED, "e\u0301", "א", "a", "1\ufe0f\u20e3"]
 
-# A chat without a model: it says what it was told, as Python writes it; `slow` is answered when a file appears.
+# A chat without a model: it says what it was told, as Python writes it; it loads while a file is there, and answers `slow`
+# when another appears.
 CHAT = f"""
 import sys, time
 sys.path[:0] = [{str(SOURCE)!r}, {str(SOURCE / "chat")!r}]
 from pathlib import Path
-from terminal import TerminalInput
+from terminal import TerminalInput, showing_progress
 from common.script import run_script
 
 def main():
     folder = Path(sys.argv[1])
+    with showing_progress("loading"):
+        while (folder / "loading").exists():
+            time.sleep(0.01)
     lines = TerminalInput(folder / "history.txt")
     try:
         while (line := lines.read()) is not None:
@@ -140,6 +146,28 @@ class TestTerminal:
         assert terminal.read_until(FAMILY) == f"early {FAMILY}"
         assert said(terminal, "") == ascii(f"early {FAMILY}")
 
+    def test_keys_typed_while_the_model_loads_come_at_the_first_prompt(self, tmp_path):
+        (tmp_path / "loading").touch()
+        terminal = Terminal(sys.executable, "-c", CHAT, str(tmp_path))
+        terminal.read_until("loading, 0 s")
+        time.sleep(0.1)
+        terminal.type("early")
+        time.sleep(0.3)
+        (tmp_path / "loading").unlink()
+        assert "early" not in terminal.read_until(PROMPT)
+        terminal.read_until("early")
+        assert said(terminal, "") == ascii("early")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
+
+    def test_a_dumb_terminal_gets_no_escape_sequence(self, tmp_path):
+        terminal = Terminal(sys.executable, "-c", CHAT, str(tmp_path), term="dumb")
+        terminal.read_until(PROMPT)
+        assert "\x1b" not in terminal.unread.decode()
+        assert said(terminal, "ok") == ascii("ok")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
+
     def test_lines_typed_ahead_are_sent_one_by_one(self, terminal, tmp_path):
         terminal.type("slow\r")
         terminal.read_until("begun ")
@@ -196,3 +224,56 @@ class TestTerminal:
     def test_a_closed_window_ends_it(self, terminal):
         os.close(terminal.master)
         assert terminal.process.wait(timeout=20) in (0, 129)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+def test_in_tmux_the_cursor_stands_where_the_letters_end(tmp_path):
+    """tmux draws some letters wider than others do: the cursor is where tmux itself puts it after what stands before it."""
+
+    def tmux(*words):
+        command = ["tmux", "-u", "-S", str(tmp_path / "socket"), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C.UTF-8"}
+        ).stdout
+
+    def wait_for(text):
+        end = time.monotonic() + 30
+        while text not in tmux("capture-pane", "-p"):
+            assert time.monotonic() < end, tmux("capture-pane", "-p")
+            time.sleep(0.05)
+
+    def cursor():
+        return int(tmux("display", "-p", "#{cursor_x}"))
+
+    (tmp_path / "chat.py").write_text(CHAT, encoding="utf-8")
+    tmux(
+        "new-session",
+        "-d",
+        "-x",
+        "60",
+        "-y",
+        "20",
+        shlex.join([sys.executable, str(tmp_path / "chat.py"), str(tmp_path)]),
+    )
+    try:
+        wait_for(PROMPT.strip())
+        ends = [cursor()]
+        letters = [FAMILY, HAND, FLAG, HEART, POINTED, "א"]
+        for number, letter in enumerate(letters):
+            tmux("send-keys", "-l", letter)
+            wait_for("".join(letters[: number + 1]))
+            ends.append(cursor())
+        for end in reversed(ends[:-1]):
+            tmux("send-keys", "Left")
+            time.sleep(0.1)
+            assert cursor() == end
+        tmux("send-keys", "Right")
+        tmux("send-keys", "Right")
+        tmux("send-keys", "BSpace")
+        tmux("send-keys", "Enter")
+        wait_for("said ")
+        time.sleep(0.1)
+        assert ascii("".join(letters).replace(HAND, "")) in tmux("capture-pane", "-pJ")
+    finally:
+        tmux("kill-server")

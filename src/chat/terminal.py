@@ -26,11 +26,13 @@ from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:
     from line_editor import LineEditor
+    from turns import Messages
 
 PROMPT = "🟩 "
 HISTORY_LINES = 1_000
 REPLY_MARK = "🟦 "
-REPLY_MARK_COLUMNS = 3
+MARK_COLUMNS = 3  # of PROMPT and REPLY_MARK
+NUM_EARLIER_LINES = 8  # shown of a conversation that continues
 REMARKS = {"interrupted": "interrupted", "limit": "cut short", "loop": "stopped: it repeats itself"}
 
 # Each command with its argument and what it does, in the order in which /help lists them.
@@ -82,7 +84,9 @@ def help_text() -> str:
     width = max(map(len, heads.values()))
     lines = [f"{heads[name]:{width}}  {what}" for name, (_argument, what) in COMMANDS.items()]
     lines.append(f"{'//words':{width}}  send words that begin with a slash")
-    lines.append("Ctrl-C stops a reply, or clears the line you type.")
+    lines.append(
+        "Ctrl-C stops a reply, or clears the line you type. What you type during a reply comes at the next prompt."
+    )
     return "\n".join(lines)
 
 
@@ -196,6 +200,9 @@ class OneMessage:
 class PipedScreen:
     """For a pipe or a file: each finished bubble is a line, each turn ends with an empty line."""
 
+    def show_earlier(self, messages: Messages) -> None:
+        """Show nothing: standard output carries the replies only."""
+
     def begin_reply(self) -> None:
         """Show nothing yet."""
 
@@ -221,6 +228,17 @@ class TerminalScreen:
     def __init__(self) -> None:
         """Begin with nothing shown."""
         self._is_line_open = False
+
+    def show_earlier(self, messages: Messages) -> None:
+        """Show the last lines of a conversation that continues, as they were shown then."""
+        lines = [(message["role"], line) for message in messages for line in message["content"].split("\n")]
+        if len(lines) > NUM_EARLIER_LINES:
+            print(f"... {len(lines) - NUM_EARLIER_LINES:,} earlier lines", flush=True)
+        for role, line in lines[-NUM_EARLIER_LINES:]:
+            self._show_line(PROMPT if role == "user" else REPLY_MARK, line)
+
+    def _show_line(self, mark: str, text: str) -> None:
+        print(f"{mark}{text}", flush=True)
 
     def begin_reply(self) -> None:
         """Show the mark of the reply."""
@@ -258,16 +276,18 @@ class VisualScreen(TerminalScreen):
 
     def end_bubble(self, text: str, remark: str | None) -> None:
         """Wrap the bubble to the terminal's width and show each line in visual order."""
-        from bidi import get_display
-        from bubbles import wrap_words
-
-        columns = max(20, shutil.get_terminal_size().columns - REPLY_MARK_COLUMNS - 1)
-        for number, line in enumerate(wrap_words(text, columns)):
-            mark = " " * REPLY_MARK_COLUMNS if number else "" if self._is_line_open else REPLY_MARK
-            print(f"{mark}{get_display(line)}", flush=True)
+        self._show_line("" if self._is_line_open else REPLY_MARK, text)
         self._is_line_open = False
         if remark:
             show_notice(f"[{remark}]")
+
+    def _show_line(self, mark: str, text: str) -> None:
+        from bidi import get_display
+        from bubbles import wrap_words
+
+        columns = max(20, shutil.get_terminal_size().columns - MARK_COLUMNS - 1)
+        for number, line in enumerate(wrap_words(text, columns)):
+            print(f"{' ' * MARK_COLUMNS if number else mark}{get_display(line)}", flush=True)
 
 
 def show_notice(message: str) -> None:
