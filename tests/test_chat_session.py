@@ -3,8 +3,8 @@
 import pytest
 from chat_session import ChatSession
 from conversation_cache import GrowingCache
-from conversation_log import ConversationLog, read_conversation
-from terminal import PipedScreen
+from conversation_log import ConversationLog, read_conversation, read_conversation_and_models, save_conversation
+from terminal import PipedScreen, TerminalScreen
 
 
 class Lines:
@@ -112,6 +112,31 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
     assert contents(conversation) == before == read_conversation(log.jsonl_path)
     assert "the conversation continues" in told and "none: not read, No such file or directory" in told
+
+
+def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(conversation, log, tmp_path, capsys):
+    path = tmp_path / "kept.jsonl"
+    said = [{"role": "user", "content": f"message {number}\nשלום"} for number in range(4)]
+    said += [{"role": "assistant", "content": "one\ntwo"}]
+    save_conversation(path, said, ["Ruth on another base, trained 2026-11-24 06:13"])
+    session = ChatSession(conversation, log, TerminalScreen())
+    capsys.readouterr()
+    session.run(Lines(f"/load {path}"))
+    shown, told = capsys.readouterr()
+    assert shown == (
+        "... 2 earlier lines\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
+    )
+    mine = conversation.trained.name
+    assert f"by another model (Ruth on another base, trained 2026-11-24 06:13); from here on: {mine}\n" in told
+    # Resumed by the model that wrote the rest, it says so again; a conversation of its own says nothing.
+    session.run(Lines("hi"))
+    messages, models = read_conversation_and_models(log.jsonl_path)
+    assert models == ["Ruth on another base, trained 2026-11-24 06:13", mine]
+    conversation.reset(messages)
+    ChatSession(conversation, log, TerminalScreen(), models)
+    assert "by another model (Ruth on another base" in capsys.readouterr()[1]
+    ChatSession(conversation, log, TerminalScreen(), [mine])
+    assert capsys.readouterr()[1] == ""
 
 
 @pytest.mark.parametrize(
