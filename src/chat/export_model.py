@@ -38,6 +38,7 @@ from common.script import (
     ScriptError,
     check_blocks,
     flush_folder,
+    printable,
     remove_abandoned_files,
     replacing,
     run_script,
@@ -108,7 +109,7 @@ def parse_arguments() -> argparse.Namespace:
 def export_folder(saved: SavedModel, export_dir: Path) -> None:
     """Write the merged model beside the target, verify it, rename it."""
     check_place(export_dir, saved)
-    print(f"Merging {shown_path(saved.folder)} into {saved.base.name} ...", flush=True)
+    print(f"Merging {shown_path(saved.folder)} into {printable(saved.base.name)} ...", flush=True)
 
     # Only now: importing the model libraries takes seconds.
     from merged_model import write_merged_model
@@ -234,7 +235,7 @@ def check_place(export_dir: Path, saved: SavedModel) -> None:
     available = psutil.virtual_memory().available
     if num_bytes * MEMORY_PER_WEIGHT_BYTE > available:
         raise ScriptError(
-            f"{saved.base.name}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
+            f"{printable(saved.base.name)}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
             f"{available / 2**30:.0f} GiB are free; close other programs, or export on a larger machine"
         )
     export_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

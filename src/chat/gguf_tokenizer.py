@@ -15,7 +15,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from common.chat_format import find_end_of_turn_id
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, printable, shown_path
 
 # llama.cpp's name of each pre-tokenizer that is a regular expression, by the expression in tokenizer.json.
 PRE_TOKENIZERS = {
@@ -43,7 +43,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
     content = json.loads(path.read_text(encoding="utf-8"))
     model = content["model"]
     if model.get("type") != "BPE" or model.get("dropout"):
-        raise _unsupported(path, f"a {model.get('type')} tokenizer")
+        raise _unsupported(path, f"a {printable(str(model.get('type')))} tokenizer")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _unsupported(path, "a tokenizer that marks the parts of words")
     if len(tokenizer) > num_rows:
@@ -145,7 +145,7 @@ def _add_token_list(
         tokens[token_id], types[token_id] = token, TokenType.BYTE if is_byte else TokenType.NORMAL
     for added in content.get("added_tokens", []):
         if any(added.get(flag) for flag in REFUSED_TOKEN_FLAGS):
-            raise _unsupported(path, f"a token that takes the spaces around it along ({added['content']})")
+            raise _unsupported(path, f"a token that takes the spaces around it along ({printable(added['content'])})")
         is_unknown = is_llama_type and added["content"] == content["model"].get("unk_token")
         kind = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
         tokens[added["id"]], types[added["id"]] = added["content"], TokenType.UNKNOWN if is_unknown else kind

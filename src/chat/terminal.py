@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from common.script import printable_lines
+
 try:
     # Importing it is enough: `input` then edits lines, deletes whole letters, takes pastes and lines over 4,096 bytes.
     import readline
@@ -252,8 +254,8 @@ class VisualScreen(TerminalScreen):
 
 
 def show_notice(message: str) -> None:
-    """Show a message that is not part of the conversation."""
-    print(message, file=sys.stderr, flush=True)
+    """Show a message that is not part of the conversation; what acts on a terminal is escaped."""
+    print(printable_lines(message), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -13,14 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.script import ScriptError, printable
+from common.script import ScriptError, is_memory_full, printable
 
 MAX_JSON_BYTES = 100_000_000  # the largest published tokenizer.json has 34 MB
 LIBRARY_ENDINGS = {".json", ".jinja", ".txt", ".model", ".safetensors"}  # of the files that the libraries open
 MAX_REASON_CHARS = 200
-
-# How torch and the system word a full memory, besides MemoryError.
-FULL_MEMORY_WORDS = ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
 
 
 class NotReadableError(ValueError):
@@ -59,18 +56,13 @@ def find_irregular(folder: Path) -> Path | None:
     return None
 
 
-def is_memory_full(error: BaseException) -> bool:
-    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
-    # Outside CUDA's allocator it is a plain RuntimeError or OSError, worded by the system.
-    return isinstance(error, MemoryError) or any(words in str(error) for words in FULL_MEMORY_WORDS)
-
-
 @contextmanager
 def loading(name: str, what: str, cure: str) -> Iterator[None]:
     """Turn every error in the block, which loads `what` of `name`, into a ScriptError of one line.
 
     The libraries raise errors of any type on a damaged or hostile file, also one that is no Exception (tokenizers).
     """
+    shown = printable(name)
     try:
         yield
     except (ScriptError, KeyboardInterrupt, SystemExit):
@@ -78,8 +70,8 @@ def loading(name: str, what: str, cure: str) -> Iterator[None]:
     except BaseException as error:  # noqa: BLE001 - the guard around files from outside: a library may raise anything
         if is_memory_full(error):
             raise ScriptError(
-                f"{name}: {what} does not fit into the memory; close other programs, or choose a smaller base model"
+                f"{shown}: {what} does not fit into the memory; close other programs, or choose a smaller base model"
             ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
-        raise ScriptError(f"{name}: {what} cannot be loaded ({reason}); {cure}") from error
+        raise ScriptError(f"{shown}: {what} cannot be loaded ({reason}); {cure}") from error

@@ -53,6 +53,18 @@ OS_ERROR_CURES = {
     errno.EIO: "the disk reports a read or write error; check the disk",
 }
 
+# How torch and the system word a full memory, besides MemoryError, and that no thread or process may be started.
+FULL_MEMORY_WORDS = (
+    "out of memory",
+    "t allocate memory",
+    "not allocate memory",
+    "not enough memory",
+    "failed to map segment",
+    "bad_alloc",
+)
+NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
+MAX_ERROR_CHARS = 5_000  # of a line: more than any path, and a name from a file may have millions
+
 
 class ScriptError(Exception):
     """A problem that the user can fix; the text is `FILE: what is wrong; what to do`.
@@ -75,6 +87,27 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` printable line by line: for messages of several lines of our own.
+
+    >>> printable_lines("Plan\\n  device \\x1b[2J")
+    'Plan\\n  device \\\\x1b[2J'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_error(message: str) -> str:
+    """Return a ScriptError's text as it is shown: what came from a file or an argument can neither act nor forge a line.
+
+    Only indented lines are details; any other line break is part of a name.
+
+    >>> printable_error("a\\nb: is damaged\\n  line 3")
+    'a\\\\nb: is damaged\\n  line 3'
+    """
+    lines = re.sub(r"\n(?! {2})", r"\\n", printable_lines(message)).split("\n")
+    return "\n".join(line if len(line) <= MAX_ERROR_CHARS else f"{line[:MAX_ERROR_CHARS]}..." for line in lines)
 
 
 def shown_path(path: Path) -> str:
@@ -323,9 +356,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         if message is None:
             print(f"{name}: this is a bug in this program; please report it with the lines below", file=sys.stderr)
         else:
-            print(f"{name}: {message}", file=sys.stderr)
+            print(f"{name}: {printable_error(message)}", file=sys.stderr)
         if message is None or is_debugging:
-            traceback.print_exc()
+            print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
     with suppress(OSError):
         sys.stdout.flush()
     sys.exit(status)
@@ -338,7 +371,27 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
+    if is_memory_full(error):
+        return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
+    if _has_words(error, NO_THREAD_WORDS):
+        return "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
     return None
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
+    # Outside CUDA's allocator it is a plain RuntimeError, ImportError or OSError, worded by the system.
+    return isinstance(error, MemoryError) or _has_words(error, FULL_MEMORY_WORDS)
+
+
+def _has_words(error: BaseException | None, wanted: tuple[str, ...]) -> bool:
+    """Tell whether the text of `error`, or of an error that led to it, has one of these words."""
+    while error is not None:
+        text = str(error)
+        if any(words in text for words in wanted):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _exit_on_signal(signal_number: int, _frame: FrameType | None) -> NoReturn:
