@@ -298,6 +298,11 @@ def remove_abandoned_files(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether `path` has the name of a temporary file or folder of this project."""
+    return TEMPORARY_RE.match(path.name) is not None
+
+
 def _is_running(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
