@@ -56,7 +56,8 @@ class TestFinding:
         assert find_base("bases/small", tmp_path).folder == tmp_path / "bases" / "small"
 
     @pytest.mark.parametrize(
-        "value", ["/no/such/base", "./base", "../base", "~/no-such-base", "a/b/c", "my_base", "a b/c"]
+        "value",
+        ["/no/such/base", "./base", "../base", "~/no-such-base", "~nosuchuser/base", "a/b/c", "my_base", "a b/c"],
     )
     def test_path_that_is_not_there_is_no_hub_id(self, value, tmp_path, hub_cache):
         with pytest.raises(BaseModelError, match="no such folder"):
@@ -172,6 +173,14 @@ class TestChecks:
         folder = make_sharded(tmp_path / "base")
         (folder / "model-00002-of-00002.safetensors").unlink()
         with pytest.raises(BaseModelError, match="model-00002-of-00002.safetensors: not found"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize("names", [[1, "a"], [["a"]], ["a\0b"], [".."], [""], ["a/b"], [None], []])
+    def test_an_index_of_what_is_no_name_is_refused(self, tmp_path, names):
+        folder = make_sharded(tmp_path / "base")
+        weight_map = {str(number): name for number, name in enumerate(names)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(BaseModelError, match="download the base model again"):
             check_base_folder(folder)
 
     @pytest.mark.parametrize("cut", [0, 5, 20, -1])

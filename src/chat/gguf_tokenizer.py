@@ -6,7 +6,6 @@ the ids are equal is left to `gguf_check`, which asks llama.cpp itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from common.chat_format import find_end_of_turn_id
+from common.outside_files import read_json
 from common.script import ScriptError, printable, shown_path
 
 # llama.cpp's name of each pre-tokenizer that is a regular expression, by the expression in tokenizer.json.
@@ -40,7 +40,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
     model with fewer tokens than rows. Raises ScriptError when llama.cpp could not give the same ids.
     """
     path = folder / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     model = content["model"]
     if model.get("type") != "BPE" or model.get("dropout"):
         raise _unsupported(path, f"a {printable(str(model.get('type')))} tokenizer")
@@ -69,7 +69,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
 
 def normalizes_text(folder: Path) -> bool:
     """Return whether the tokenizer of `folder` composes characters (NFC) first: llama.cpp leaves that to its caller."""
-    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content = read_json(folder / "tokenizer.json")
     return (content.get("normalizer") or {}).get("type") == "NFC"
 
 

@@ -91,8 +91,9 @@ class TerminalInput:
     """Lines typed at a terminal. A paste of several lines is one line that contains line breaks."""
 
     def __init__(self, history_path: Path | None) -> None:
-        """`history_path` keeps the history between chats; None keeps it for this chat only."""
-        self._history_path = history_path
+        """`history_path` keeps the history between chats; None, or what is no file, keeps it for this chat only."""
+        is_usable = history_path is not None and (history_path.is_file() or not history_path.exists())
+        self._history_path = history_path = history_path if is_usable else None
         self._line_at_interrupt = ""
         if readline is None:
             return
@@ -128,9 +129,13 @@ class TerminalInput:
         if readline is None or self._history_path is None:
             return
         readline.set_history_length(HISTORY_LINES)
+        is_of_others = self._history_path.is_symlink() and self._history_path.exists()
         try:
+            mode = (
+                self._history_path.stat().st_mode & 0o777 if is_of_others else 0o600
+            )  # what a link leads to keeps its mode
             readline.write_history_file(self._history_path)
-            self._history_path.chmod(0o600)
+            self._history_path.chmod(mode)
         except OSError as error:
             show_notice(f"the history of typed lines was not written: {error.strerror}")
 

@@ -386,17 +386,18 @@ def _user_message(error: BaseException) -> str | None:
 def is_memory_full(error: BaseException) -> bool:
     """Return whether `error` reports that the memory of a GPU or of the computer is full."""
     # Outside CUDA's allocator it is a plain RuntimeError, ImportError or OSError, worded by the system.
-    return isinstance(error, MemoryError) or _has_words(error, FULL_MEMORY_WORDS)
+    return any(isinstance(cause, MemoryError) for cause in _causes(error)) or _has_words(error, FULL_MEMORY_WORDS)
 
 
-def _has_words(error: BaseException | None, wanted: tuple[str, ...]) -> bool:
-    """Tell whether the text of `error`, or of an error that led to it, has one of these words."""
+def _has_words(error: BaseException, wanted: tuple[str, ...]) -> bool:
+    return any(words in str(cause) for cause in _causes(error) for words in wanted)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield `error` and the errors that led to it."""
     while error is not None:
-        text = str(error)
-        if any(words in text for words in wanted):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
 def _exit_on_signal(signal_number: int, _frame: FrameType | None) -> NoReturn:

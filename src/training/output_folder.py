@@ -33,6 +33,7 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
+from common.outside_files import read_json
 from common.script import (
     ScriptError,
     exclusive_use,
@@ -283,7 +284,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
 def find_person(data_path: Path) -> str | None:
     """Return the (first) name of the imitated person from stage 1's report beside the data, or None."""
     try:
-        names = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))["person"]
+        names = read_json(data_path.parent / "preprocessing_report.json")["person"]
         return str(names[0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
