@@ -50,6 +50,11 @@ OS_ERROR_CURES = {
     errno.EISDIR: "is a folder, a file is needed; check the path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ELOOP: "a loop of symbolic links; check the path",
+    errno.EEXIST: "is in the way; remove it, or choose another place",
+    errno.ENOTEMPTY: "is in the way and not empty; remove it, or choose another place",
+    errno.EBUSY: "is in use, or a disk of its own; choose another place",
+    errno.EMFILE: "too many files are open; raise the limit of ulimit -n",
+    errno.ENFILE: "too many files are open on this computer; close other programs",
     errno.EIO: "the disk reports a read or write error; check the disk",
 }
 
@@ -120,7 +125,7 @@ def shown_path(path: Path) -> str:
 
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
-    is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
+    is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
     return shown_path(Path(sys.executable)) if is_project_own else "python3"
 
 
