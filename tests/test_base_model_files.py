@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import struct
 import threading
 import time
@@ -407,3 +408,24 @@ def served_hub(files: dict[str, bytes], silent_seconds: float = 0):
     finally:
         server.shutdown()
         server.server_close()
+
+
+LOADING_A_TOKENIZER = """
+import sys
+from common.base_model_files import prepare_environment
+prepare_environment()
+sys.modules["torch"] = None  # not needed, and slow
+from transformers import AutoTokenizer
+AutoTokenizer.from_pretrained(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_no_library_quotes_a_config_on_the_screen(tmp_path, tiny_base_dir, start_python):
+    base = shutil.copytree(tiny_base_dir, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    hostile = {"model_type": "x\x1b[2J\nall is well", "rope_parameters": {"rope_type": "y\x1b[2J"}}
+    (base / "config.json").write_text(json.dumps(config | hostile))
+    process = start_python(LOADING_A_TOKENIZER, base)
+    assert process.communicate(timeout=300) == ("", "")
+    assert process.returncode == 0

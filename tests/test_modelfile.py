@@ -2,7 +2,7 @@
 
 import base_families
 import pytest
-from modelfile import write_modelfile
+from modelfile import is_own_modelfile, write_modelfile
 from transformers import AutoTokenizer
 
 
@@ -56,3 +56,11 @@ def test_nothing_in_a_trained_folder_becomes_a_line_of_its_own(modelfile_lines, 
     tokenizer.add_special_tokens({"eos_token": 'x"""\nFROM evil\nTEMPLATE """'})
     lines = modelfile_lines(tokenizer)
     assert [line for line in lines if line.startswith(("FROM", "TEMPLATE"))] == ["FROM ./model-q8_0.gguf"]
+
+
+def test_a_modelfile_of_others_is_told_from_one_written_here(modelfile_lines, tmp_path, tiny_saved_model_dir):
+    modelfile_lines(AutoTokenizer.from_pretrained(tiny_saved_model_dir))
+    assert is_own_modelfile(tmp_path / "Modelfile")
+    (tmp_path / "Modelfile").write_text("FROM llama3\n")
+    assert not is_own_modelfile(tmp_path / "Modelfile")
+    assert not is_own_modelfile(tmp_path)

@@ -10,9 +10,11 @@ from typing import Any
 
 from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id
 from common.model_folder import Sampling
+from common.outside_files import NotReadableError, read_limited
 from common.script import printable, replacing
 
 MODELFILE_NAME = "Modelfile"
+OWN_LINE = f"# ollama create me -f {MODELFILE_NAME}"
 
 # PERSON_TEMPLATE in Ollama's language (Go templates). `{bos}` stands in it: the GGUF file adds no token by itself.
 OLLAMA_PERSON_TEMPLATE = (
@@ -21,6 +23,7 @@ OLLAMA_PERSON_TEMPLATE = (
 )
 # A token that ends no string and opens no expression of that language, nor a line of the Modelfile.
 PLAIN_TOKEN_RE = re.compile(r'[^\s"`\\{}\x00-\x1f\x7f-\x9f]*')
+MAX_MODELFILE_BYTES = 1_000_000
 # Ollama's name for each value of generation_config.json.
 PARAMETERS = {
     "temperature": "temperature",
@@ -41,7 +44,7 @@ def write_modelfile(
     comments: Sequence[str] = (),
 ) -> None:
     """Write the Modelfile of the GGUF file `gguf_name` beside it, with an adapter's file on top if there is one."""
-    lines = [f"# {comment}" for comment in (*comments, f"ollama create me -f {MODELFILE_NAME}")]
+    lines = [*(f"# {comment}" for comment in comments), OWN_LINE]
     lines.append(f"FROM ./{printable(gguf_name)}")
     if adapter_name is not None:
         lines.append(f"ADAPTER ./{printable(adapter_name)}")
@@ -62,6 +65,14 @@ def write_modelfile(
     lines += [f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" for token in stop_tokens(tokenizer)]
     with replacing(path) as file:
         file.write("\n".join(lines) + "\n")
+
+
+def is_own_modelfile(path: Path) -> bool:
+    """Tell whether the file at `path` was written here."""
+    try:
+        return OWN_LINE.encode() in read_limited(path, MAX_MODELFILE_BYTES).splitlines()
+    except (OSError, NotReadableError):
+        return False
 
 
 def stop_tokens(tokenizer: Any) -> list[str]:

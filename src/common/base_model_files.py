@@ -97,6 +97,7 @@ def prepare_environment() -> None:
     # Where the package `kernels` is installed, bitsandbytes 0.50 fetches compiled code with it; where not, it warns.
     sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it fails from here on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells a user without a home where it keeps its fonts
     # NumPy's threads: the models do not use them, each takes memory, and where none may be started it sends SIGINT.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Without it, the CUDA allocator loses several percent of the memory to fragmentation when lengths vary.
