@@ -10,7 +10,7 @@ from writing_style.canaries import plant_into_file, read_canaries
 from writing_style.held_out_replies import read_held_out_data
 
 from common.conversation_data import TrainingDataError, read_training_data
-from common.outside_files import NotReadableError, open_regular
+from common.outside_files import NotReadableError, loading, open_regular
 from common.script import ScriptError
 
 READERS = {
@@ -44,3 +44,19 @@ def test_a_checkpoint_whose_manifest_is_no_file_is_set_aside_and_a_report_that_i
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(NotReadableError), open_regular(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (RuntimeError("can't start new thread"), "cannot be loaded, no further thread or process may be started; "),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "no further thread or process may be started; "),
+        (RuntimeError("unable to mmap: Cannot allocate memory"), "does not fit into the memory; "),
+    ],
+)
+def test_no_file_is_blamed_for_a_computer_without_threads_or_memory(failure, words):
+    with (
+        pytest.raises(ScriptError, match=f"^model: the base {words}|^model: the base cannot be loaded, {words}"),
+        loading("model", "the base", "download it again"),
+    ):
+        raise failure

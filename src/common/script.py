@@ -68,6 +68,7 @@ FULL_MEMORY_WORDS = (
     "bad_alloc",
 )
 NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
+NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
 MAX_ERROR_CHARS = 5_000  # of a line: more than any path, and a name from a file may have millions
 
 
@@ -383,15 +384,18 @@ def _user_message(error: BaseException) -> str | None:
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
-    if _has_words(error, NO_THREAD_WORDS):
-        return "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
-    return None
+    return NO_THREAD if has_no_thread(error) else None
 
 
 def is_memory_full(error: BaseException) -> bool:
     """Return whether `error` reports that the memory of a GPU or of the computer is full."""
     # Outside CUDA's allocator it is a plain RuntimeError, ImportError or OSError, worded by the system.
     return any(isinstance(cause, MemoryError) for cause in _causes(error)) or _has_words(error, FULL_MEMORY_WORDS)
+
+
+def has_no_thread(error: BaseException) -> bool:
+    """Return whether `error` reports that no further thread or process may be started."""
+    return _has_words(error, NO_THREAD_WORDS)
 
 
 def _has_words(error: BaseException, wanted: tuple[str, ...]) -> bool:
