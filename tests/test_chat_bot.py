@@ -183,3 +183,17 @@ def test_weights_that_are_not_finite_are_one_line_and_leave_no_log(tiny_saved_mo
         "chat_bot: saved/adapter_model.safetensors: holds numbers that are not finite (the training diverged); train again\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_without_memory_for_the_libraries_it_is_one_line(tiny_saved_model_dir, tmp_path):
+    limit = 250_000_000  # of addresses: enough for Python, too little for torch
+    done = run_chat(
+        *arguments(tiny_saved_model_dir, tmp_path / "log.txt", "-p", "hi"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "loading the model ...",
+        "chat_bot: the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v",
+    ]
+    assert not (tmp_path / "log.txt").exists()

@@ -1,10 +1,13 @@
 """Messages as ids: words never become structure, what is trained is what is prompted, any template or a clear refusal."""
 
 import json
+import os
 import re
+import resource
 import time
 from copy import deepcopy
 from datetime import date
+from pathlib import Path
 
 import base_families
 import make_small_base
@@ -347,3 +350,20 @@ def test_a_template_whose_replies_do_not_follow_their_prompt_is_refused(tokenize
         encode_conversation(tokenizer, MESSAGES)
     with pytest.raises(ChatFormatError, match=what):
         fix_template(tokenizer, date(2026, 11, 27))
+
+
+def test_a_limit_on_the_addresses_that_is_set_already_is_not_taken_for_a_hostile_template(tiny_tokenizer):
+    in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limit = in_use + 2**29
+    child_id = os.fork()
+    if child_id == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            tokenizer = deepcopy(tiny_tokenizer)
+            tokenizer.chat_template = PERSON_TEMPLATE
+            encode_conversation(tokenizer, [{"role": "user", "content": "hi"}])
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child_id, 0)[1] == 0

@@ -357,3 +357,16 @@ def test_ended_at_any_moment_both_files_say_the_same_once(start_python, tmp_path
         records = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
         told = [json.loads(line)["text"].split()[1] for line in records]
         assert shown == told == [str(number) for number in range(len(told))]
+
+
+def test_what_a_link_leads_to_keeps_its_mode_and_gets_the_chat(open_log, tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("mine\n", encoding="utf-8")
+    target.chmod(0o644)
+    (tmp_path / "conversation.txt").symlink_to(target)
+    log = open_log()
+    log.add_bubble("user", "hi")
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert target.read_text(encoding="utf-8").startswith("mine\n") and "hi" in target.read_text(encoding="utf-8")
+    assert log.path.is_symlink()
+    assert log.jsonl_path.stat().st_mode & 0o777 == 0o600

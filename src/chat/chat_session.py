@@ -31,6 +31,7 @@ from terminal import (
 from turns import Messages, take_back_reply
 
 from common.command_line import check_folder_of, typed_path
+from common.outside_files import NotReadableError
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -244,6 +245,9 @@ def read_saved(path: Path) -> SavedConversation:
         saved = SavedConversation(*read_conversation_and_models(path))
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
+        return SavedConversation([], [])
+    except NotReadableError as error:
+        show_notice(f"{shown_path(path)}: not read, {error}")
         return SavedConversation([], [])
     if not saved.messages:
         show_notice(f"{shown_path(path)}: holds no conversation")

@@ -20,6 +20,7 @@ from typing import Any
 from bubbles import render_bubble, render_caption, render_note
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
 
+from common.outside_files import open_regular
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -166,8 +167,9 @@ class _AppendedFile:
             raise ScriptError(f"{shown_path(self.path)}: is no ordinary file; choose another with --conversation-path")
         if self._is_new:
             flush_folder(self.path.parent)
-        with suppress(PermissionError):  # another owner's file that we may write
-            os.fchmod(handle, 0o600)
+        if not self.path.is_symlink():  # what a link leads to keeps the mode that its owner gave it
+            with suppress(PermissionError):  # another owner's file that we may write
+                os.fchmod(handle, 0o600)
         size = os.fstat(handle).st_size
         if size and not self.pending and os.pread(handle, 1, size - 1) != b"\n":
             self.pending = b"\n"  # a last line cut by a crash: end it first
@@ -214,7 +216,7 @@ def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _Appe
 def read_conversation(jsonl_path: Path) -> Messages:
     """Return the last conversation of a JSONL log (or a saved file) as messages; damaged lines are left out.
 
-    Raises OSError.
+    Raises OSError, and NotReadableError when it is no regular file.
     """
     return read_conversation_and_models(jsonl_path)[0]
 
@@ -269,7 +271,7 @@ def _message_records(messages: Iterable[Mapping[str, str]]) -> list[dict[str, An
 
 
 def _read_records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - RESUME_BYTES))
         lines = file.read().split(b"\n")

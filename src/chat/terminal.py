@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from held_keys import holding_keys
 
-from common.script import replacing
+from common.script import printable_lines, replacing
 from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ class TerminalInput:
     """
 
     def __init__(self, history_path: Path | None) -> None:
-        """`history_path` keeps the history between chats; None keeps it for this chat only."""
-        self._history_path = history_path
+        """`history_path` keeps the history between chats; None, or what is no file, keeps it for this chat only."""
+        is_usable = history_path is not None and (history_path.is_file() or not history_path.exists())
+        self._history_path = history_path = history_path if is_usable else None
         self._held = ExitStack()
         self._editor: LineEditor | None = None
         if is_dumb_terminal():  # it knows no escape sequences: lines as the terminal itself edits them
@@ -140,8 +142,12 @@ class TerminalInput:
         self._held.close()
         if self._history_path is None:
             return
+        path = self._history_path.resolve()
         try:
-            with replacing(self._history_path) as file:
+            # What a link leads to keeps its mode.
+            mode = stat.S_IMODE(path.stat().st_mode) if self._history_path.is_symlink() and path.exists() else 0o600
+            with replacing(path) as file:
+                os.fchmod(file.fileno(), mode)
                 file.writelines(f"{line}\n" for line in self._editor.history[-HISTORY_LINES:])
         except OSError as error:
             show_notice(f"the history of typed lines was not written: {error.strerror}")
@@ -291,8 +297,8 @@ class VisualScreen(TerminalScreen):
 
 
 def show_notice(message: str) -> None:
-    """Show a message that is not part of the conversation."""
-    print(message, file=sys.stderr, flush=True)
+    """Show a message that is not part of the conversation; what acts on a terminal is escaped."""
+    print(printable_lines(message), file=sys.stderr, flush=True)
 
 
 @contextmanager

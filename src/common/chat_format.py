@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 
-from common.script import printable
+from common.script import ScriptError, printable
 
 # The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
 # The `generation` tags are for other tools (TRL's assistant_only_loss).
@@ -60,7 +60,7 @@ OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])",
 WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")
 
 
-class ChatFormatError(ValueError):
+class ChatFormatError(ScriptError):
     """The tokenizer or its chat template cannot be used: `what is wrong; what to do`."""
 
 
@@ -292,7 +292,11 @@ def _render_samples_and_exit(tokenizer: Any) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         if sys.platform == "linux":  # elsewhere the system does not count what is only reserved
             in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (in_use + RENDER_LIMIT_BYTES, resource.RLIM_INFINITY))
+            _soft, hard = resource.getrlimit(resource.RLIMIT_AS)  # a lower limit that is set already stays
+            limit = in_use + RENDER_LIMIT_BYTES
+            resource.setrlimit(
+                resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+            )
         for length in SAMPLE_LENGTHS:
             roles = [("user", "assistant")[number % 2] for number in range(length)]
             marked = [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)]

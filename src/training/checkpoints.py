@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.outside_files import read_json
 from common.script import flush_folder, replacing
 
 MANIFEST_NAME = "COMPLETE.json"
@@ -135,7 +136,7 @@ def find_problem(checkpoint_dir: Path) -> str | None:
 
 
 def _read_manifest(checkpoint_dir: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = read_json(checkpoint_dir / MANIFEST_NAME)
     return manifest
 
 

@@ -38,11 +38,11 @@ from common.base_model_files import (
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
-from common.outside_files import is_memory_full
 from common.script import (
     ScriptError,
     check_blocks,
     did_you_mean,
+    is_memory_full,
     read_description,
     run_script,
     shown_path,
