@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.glob("src/*/*.py")
-    if '__name__ == "__main__"' in path.read_text("utf-8") and "argparse" in path.read_text("utf-8")
+    if '__name__ == "__main__"' in path.read_text("utf-8")
 )
 # What the README names and the scripts make: never in a clone.
 MADE_BY_RUNNING = re.compile(
