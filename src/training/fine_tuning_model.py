@@ -71,8 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
         from captured_decoder import capture_decoder, choose_shape
-        from feasibility import announce_run, choose_by_memory
         from learning_rate_search import find_learning_rate
+        from long_run import announce_run
+        from memory_plan import choose_by_memory
         from prepared_run import find_checkpoint, prepare_run, with_optimizer
         from training_progress import begin_peak_of_training
 
@@ -120,11 +121,11 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 
 def show_check(options: argparse.Namespace) -> None:
     """Print what the run needs, as far as it is known."""
-    from feasibility import check_feasibility
+    from run_check import check_options
 
     is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
     data = read_data(options) if is_wanted else None
-    for line in check_feasibility(options, data):
+    for line in check_options(options, data):
         say(line)
 
 
@@ -132,11 +133,13 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or download it; from then on the network is not used."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
-        from feasibility import announce_before_download
+        listing = list_on_hub(base.name)  # before the heavy imports: without a network, it says so at once
+        from disk_space import refuse_large_download, shown_download
+        from long_run import announce_before_download
 
-        listing = list_on_hub(base.name)
+        refuse_large_download(listing)
         announce_before_download(options, data, base, listing.total_bytes)
-        say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
+        say(f"Downloading {base.name}: {shown_download(listing.total_bytes)}, once")
         base = download_base(listing)
     assert base.folder is not None
     check_base_folder(base.folder)
@@ -147,7 +150,7 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
 def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     """Load the base in 4 bits, add LoRA, and check that packed conversations do not see each other."""
     import torch
-    from feasibility import refuse_full_disk
+    from disk_space import refuse_full_disk
     from head_loss import compute_loss_in_blocks
     from packed_attention import choose_attention, register_segment_attention
     from qlora_model import add_lora, count_parameters, enable_gradient_checkpointing, load_quantized_base
