@@ -286,6 +286,7 @@ def save_and_summarise(
     from output_folder import make_generation_config, make_report, make_settings
     from tqdm import tqdm
     from training_progress import draw_loss_curve, shown_bytes
+    from training_summary import describe_replies, describe_result
 
     model_dir = run.options.model_dir
     assert callback.log is not None
@@ -293,20 +294,23 @@ def save_and_summarise(
     draw_loss_curve(model_dir / CURVE_NAME, callback.log.rows, report["best_step"])
     write_json(model_dir / REPORT_NAME, report)
     generation_config = make_generation_config(run.tokenizer)
-    num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, make_settings(run, model))
+    settings = make_settings(run, model)
+    num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, settings)
     say(f"\nDone: {shown_path(model_dir)}")
+    for line in describe_result(run, report):
+        say(line)
     if "validation" in report:
         bits = {name: row["bits_per_char"] for name, row in report["validation"].items()}
-        say(f"  best step  {report['best_step']:,} of {report['steps']:,}")
-        say(f"  bits per character of held-out replies  base {bits['base']:.3f}, tuned {bits['tuned']:.3f}")
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base; give it more data, or pass a higher --learning-rate")
     loading = "" if loading_bytes is None else f" (while loading {shown_bytes(loading_bytes)})"
     say(
         f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
-        f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}\n"
-        f"Next:\n  {next_command(run.options)}"
+        f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}"
     )
+    for line in describe_replies(callback.samples.compare(), settings["person"]):
+        say(line)
+    say(f"Next, chat with it:\n  {next_command(run.options)}")
 
 
 if __name__ == "__main__":

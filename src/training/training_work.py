@@ -50,9 +50,10 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
 
     Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
     """
-    held_out = hold_out(conversations)
-    lines = {*held_out.validation, *held_out.spread, *held_out.latest}
-    messages = [message for talk in conversations if talk.line_number not in lines for message in talk.messages]
+    held_out_lines = hold_out(conversations).lines
+    messages = [
+        message for talk in conversations if talk.line_number not in held_out_lines for message in talk.messages
+    ]
     texts = [message["content"] for message in messages]
     tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
     if tokenizer_path is not None and tokenizer_path.is_file():
