@@ -113,8 +113,8 @@ def add_lora(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype)
     if base is not None:
-        is_local = base.revision is None and base.folder is not None
-        settings.base_model_name_or_path = str(base.folder.resolve()) if is_local else base.name
+        folder = base.folder if base.revision is None else None
+        settings.base_model_name_or_path = base.name if folder is None else str(folder.resolve())
         settings.revision = base.revision
     return adapted
 
