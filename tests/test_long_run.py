@@ -73,7 +73,7 @@ def test_without_a_terminal_it_is_refused_with_hours_download_bases_and_the_comm
     assert "after a download of 15.0 GB" in lines[0]
     named = [line.split(":")[0].strip() for line in lines if ": about " in line]
     assert len(named) == 3
-    assert any("SmolLM2-135M: about " in line and ", 0.3 GB to download (English)" in line for line in lines)
+    assert any("SmolLM2-135M: about " in line and ", 0.3 GB to download; languages: English" in line for line in lines)
     assert set(named) <= {known.name for known in known_bases()} - {DEFAULT_BASE.name}
     assert lines[-1].endswith("fine_tuning_model.py --epochs 2 --device cpu")
 

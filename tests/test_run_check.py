@@ -65,7 +65,7 @@ def test_hours_on_a_processor_are_the_last_word_not_a_remark_beside_it_fits(tmp_
     assert ("already with 1,000 replies: about" in lines[first]) == (work is None)
     assert "about" in lines[first] and "asked before training begins" in lines[first]
     assert lines[first + 1] == "  bases that take less (--base-model-id):"
-    assert sum(line.startswith("    ") and " GB to download (" in line for line in lines[first + 2 :]) == 3
+    assert sum(line.startswith("    ") and " GB to download; languages: " in line for line in lines[first + 2 :]) == 3
     assert "15.0 GB to download" in text
 
 

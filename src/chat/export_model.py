@@ -171,6 +171,8 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
         f"Written: {shown_path(modelfile_path)}, for Ollama"
         + (f" (now for {path.name}; the earlier one was replaced)." if had_modelfile else ".")
     )
+    print("Next, on this computer or on one to which this folder is copied:")
+    print(f"  {shown_python()} {shown_path(Path(chat_bot.__file__))}")
 
 
 def check_written_gguf(saved: SavedModel, options: argparse.Namespace) -> None:

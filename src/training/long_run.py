@@ -115,7 +115,7 @@ def describe_roads(seconds: float, work: Work, speed: Speed) -> list[str]:
     for known, known_seconds in named:
         download = shown_download(2 * count_weights(known.config).total)  # published in two bytes per weight
         lines.append(
-            f"    {known.name}: about {shown_duration(known_seconds)}, {download} to download ({known.languages})"
+            f"    {known.name}: about {shown_duration(known_seconds)}, {download} to download; languages: {known.languages}"
         )
     return [*lines, '  or train on a rented or borrowed card, and chat here (README, "Without an NVIDIA card")']
 
