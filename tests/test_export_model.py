@@ -236,6 +236,8 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
         done = export("--saved-model-path", own_dir, "--gguf", "f32", *flags)
         assert (done.returncode, done.stderr) == (0, "")
         printed[" ".join(flags)] = done.stdout
+    assert printed[""].endswith(f"chat_bot.py --saved-model-path {own_dir}\n")
+    assert "Next, " not in printed["--base-only"]
     assert {path.name for path in (own_dir / "gguf").iterdir()} == {
         "base-f32.gguf", "adapter-f32.gguf", "model-f32.gguf", "Modelfile",
     }  # fmt: skip
