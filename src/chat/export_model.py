@@ -147,7 +147,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     try:
         with (
             replacing(path, "wb") as file,
-            tqdm(total=export.num_bytes, unit="B", unit_scale=True, disable=None) as bar,
+            tqdm(total=export.tensor_bytes, unit="B", unit_scale=True, disable=None) as bar,
         ):
             export.write(Path(file.name), bar.update)
             bar.close()

@@ -308,9 +308,8 @@ def save_and_summarise(
         f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}"
     )
-    for line in describe_replies(callback.samples.compare(), settings["person"]):
-        say(line)
-    say(f"Next, chat with it:\n  {next_command(run.options)}")
+    say("\n".join(["", *describe_replies(callback.samples.compare(), settings["person"])]))
+    say(f"\nNext, chat with it:\n  {next_command(run.options)}")
 
 
 if __name__ == "__main__":
