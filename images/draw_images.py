@@ -101,26 +101,26 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> N
 
 def draw_pipeline() -> Figure:
     """Draw the three stages and the files between them."""
-    figure, axes = new_figure(12.2, 4.6)
+    figure, axes = new_figure(12.4, 4.6)
     stages = (
         (22, BLUE, "Stage 1", "load_whatsapp.py\n\ncleans, redacts,\nfinds conversations"),
         (54, GREEN, "Stage 2", "fine_tuning_model.py\n\na base in 4 bits\nlearns your replies"),
         (86, ORANGE, "Stage 3", "chat_bot.py\n\nanswers as you would"),
     )
     files = (
-        (38, "formatted_data.jsonl", "one conversation a line"),
-        (70, "saved_model/", "what was learnt:\na small adapter"),
-        (102, "conversation.txt", "what was said"),
+        (37, "formatted_data.jsonl", "one conversation a line"),
+        (69, "saved_model/", "what was learnt:\na small adapter"),
+        (101, "conversation.txt", "what was said"),
     )
-    box(axes, 1, 27.5, 15, 11, PALE, "The export", ".txt or .zip,\nas the phone sends it")
-    arrow(axes, (16, 33), (22, 33))
+    box(axes, 1, 27.5, 17, 11, PALE, "The export", ".txt or .zip,\nas the phone sends it")
+    arrow(axes, (18, 33), (22, 33))
     for x, color, title, text in stages:
         box(axes, x, 26, 17, 14, color, title, text)
     for x, title, text in files:
-        box(axes, x, 8, 19, 10, PALE, title, text)
-        arrow(axes, (x - 5, 26), (x + 4, 18))
+        box(axes, x, 8, 22, 10, PALE, title, text)
+        arrow(axes, (x - 4, 26), (x + 5, 18))
     for x, _, _ in files[:-1]:
-        arrow(axes, (x + 15, 18), (x + 21, 26))
+        arrow(axes, (x + 16, 18), (x + 22, 26))
     axes.text(62.5, 44, "the base model, downloaded once", ha="center", va="center", color=INK, fontsize=9)
     arrow(axes, (62.5, 43.2), (62.5, 40))
     axes.plot([74.5, 94.5], [44, 44], color=INK, linewidth=1.4)
@@ -180,7 +180,8 @@ def draw_four_bit(shape: BaseShape) -> Figure:
         axes.barh(place, projections, color=BLUE, label="the layers" if place == 0 else None)
         axes.barh(place, others, left=projections, color=ORANGE, label="embeddings and head" if place == 0 else None)
         axes.text(projections + others + 0.3, place, f"{projections + others:.1f} GiB", va="center")
-    for card in (8, 12, 24):
+    cards = (8, 12, 24)
+    for card in cards:
         axes.axvline(card, color=INK, linestyle=":", linewidth=1)
         axes.text(card + 0.15, -0.72, f"{card} GB card", fontsize=8, color=INK)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
@@ -189,7 +190,8 @@ def draw_four_bit(shape: BaseShape) -> Figure:
     axes.set_xlabel("GiB of memory for the weights alone")
     axes.set_title(f"The default base model, {shape.num_weights / 1e9:.1f} billion weights", fontsize=12, weight="bold")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
+    between_lines = (sum(cards[-2:]) / 2, axes.get_ylim()[0])
+    axes.legend(loc="lower center", bbox_to_anchor=between_lines, bbox_transform=axes.transData, frameon=False)
     return figure
 
 

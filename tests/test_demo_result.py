@@ -55,10 +55,11 @@ def compare(run_command, folder, *flags):
 def test_both_engines_answer_the_same_lines_and_are_compared(run_command, tmp_path):
     result = compare(run_command, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert [line.split()[:3] for line in result.stdout.splitlines()[1:]] == [
-        ["transformers", "15", "1.0"],  # 60 tokens in 3 + 1 seconds
-        ["llama.cpp", "150", "10.0"],
+    assert [line.split() for line in result.stdout.splitlines()[1:3]] == [
+        ["transformers", "15"],  # 60 tokens in 3 + 1 seconds
+        ["llama.cpp", "150"],
     ]
+    assert "too small for this to say much" in result.stdout
 
 
 def test_an_engine_that_fails_is_named(run_command, tmp_path):

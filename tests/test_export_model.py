@@ -14,11 +14,11 @@ import openai
 import pytest
 import torch
 from export_model import check_disk, check_gguf_name, check_place
-from merged_model import PROBE_TEXTS, fill_up_vocabulary, write_merged_model
+from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from common.model_folder import Sampling
 from common.script import ScriptError
@@ -76,6 +76,32 @@ def test_what_the_folder_holds(exported_dir):
     }  # fmt: skip
     generation = json.loads((exported_dir / "generation_config.json").read_text())
     assert (generation["do_sample"], generation["temperature"], generation["min_p"]) == (True, 0.7, 0.05)
+
+
+def test_the_files_have_the_names_by_which_transformers_4_finds_them(exported_dir):
+    """Read by 4.57.6 itself once, outside this suite; here are the keys that it needs, as published folders have them."""
+    config = json.loads((exported_dir / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert "rope_scaling" not in config
+    settings = json.loads((exported_dir / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert all((exported_dir / name).stat().st_mode & 0o077 == 0 for name in ("config.json", "tokenizer_config.json"))
+
+
+def test_scaled_positions_and_special_tokens_are_named_for_transformers_4_too(tmp_path):
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling["original_max_position_embeddings"] = 16
+    LlamaConfig(rope_parameters=scaling | {"rope_theta": 500_000.0}).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "Qwen2Tokenizer", "extra_special_tokens": ["<a>"]}'
+    )
+    before = AutoConfig.from_pretrained(tmp_path).rope_parameters
+    add_names_of_transformers_4(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["rope_theta"], config["rope_scaling"]) == (500_000.0, scaling)
+    assert AutoConfig.from_pretrained(tmp_path).rope_parameters == before
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings == {"tokenizer_class": "Qwen2Tokenizer", "additional_special_tokens": ["<a>"]}
 
 
 def test_rendered_prompts_encode_as_the_chat_encodes_them(saved_dir, exported_dir):
@@ -230,6 +256,8 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
         done = export("--saved-model-path", own_dir, "--gguf", "f32", *flags)
         assert (done.returncode, done.stderr) == (0, "")
         printed[" ".join(flags)] = done.stdout
+    assert printed[""].endswith(f"chat_bot.py --saved-model-path {own_dir}\n")
+    assert "Next, " not in printed["--base-only"]
     assert {path.name for path in (own_dir / "gguf").iterdir()} == {
         "base-f32.gguf", "adapter-f32.gguf", "model-f32.gguf", "Modelfile",
     }  # fmt: skip

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,7 +94,7 @@ def test_check_says_when_a_run_would_be_asked_about(tmp_path, capsys, monkeypatc
     )  # it suggests a command like the one typed
     assert main() == 0
     output = capsys.readouterr().out
-    assert "  But yam-peleg/Hebrew-Mistral-7B: training would take about " in output
+    assert "  It takes long: about " in output
     assert "bases that take less" in output
 
 
@@ -115,10 +117,26 @@ def test_learns_and_reports_the_best_step(finished_run):
     assert report["best_step"] == min(measured, key=measured.get)
     assert report["validation"]["tuned"]["bits_per_char"] < report["validation"]["base"]["bits_per_char"] - 0.5
     assert f"best step  {report['best_step']:,} of {report['steps']:,}" in output
+    assert re.search(r"learnt from \d+ conversations with \d+ replies, [\d,]+ tokens; read \d+\.\d times", output)
     assert "\N{REPLACEMENT CHARACTER}" not in output, "a sample reply ends in half a character"
     script, *arguments = shlex.split(output.splitlines()[-1])[1:]
     assert (PROJECT_ROOT / "src/chat/chat_bot.py").samefile(script)
     assert arguments == ["--saved-model-path", str(model_dir)]
+
+
+def test_shows_real_replies_beside_the_models_in_held_out_conversations(finished_run, data_path):
+    model_dir, output, _ = finished_run
+    shown = output.partition("Replies in conversations that were not trained on:\n")[2]
+    asked = re.findall(r"  they wrote +(.*)\n  you replied +(.*)\n  the model replies  (.+)\n", shown)
+    lines = data_path.read_text(encoding="utf-8").splitlines()
+    held_out = json.loads((model_dir / "held_out_conversations.json").read_text())["validation"]
+    pairs = {
+        tuple(" / ".join(message["content"].splitlines())[:100] for message in messages[place : place + 2])
+        for messages in (json.loads(lines[line])["messages"] for line in held_out)
+        for place in (0, 1)
+    }
+    assert 1 <= len(asked) <= 3
+    assert {(message, real) for message, real, _ in asked} <= pairs
 
 
 def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(finished_run, tiny_base_dir, data_path):
@@ -156,11 +174,31 @@ def test_the_adapter_does_not_drag_the_head_along(finished_run):
     assert any("lm_head" in name for name in names)
 
 
-def test_what_could_be_published_holds_no_path_of_this_machine(finished_run, tiny_base_dir):
+def test_only_what_names_the_base_holds_a_path_of_this_machine(finished_run, tiny_base_dir):
     model_dir, _, _ = finished_run
-    for name in ("adapter_config.json", "tokenizer_config.json", "generation_config.json", "training_report.json"):
-        assert str(tiny_base_dir.parent) not in (model_dir / name).read_text(encoding="utf-8")
-    assert json.loads((model_dir / "adapter_config.json").read_text())["base_model_name_or_path"] == tiny_base_dir.name
+    with_path = [
+        path.name for path in model_dir.glob("*.json*") if str(tiny_base_dir.parent) in path.read_text("utf-8")
+    ]
+    assert sorted(with_path) == ["adapter_config.json", "training_settings.json"]
+
+
+def test_the_lines_of_the_readme_load_a_copy_of_the_adapter_in_plain_peft(finished_run, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished_run[0], tmp_path / "saved_model")
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "AutoPeftModel" in block]
+    assert len([line for line in lines.splitlines() if line]) == 6
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(lines, names)
+    assert capsys.readouterr().out.strip()
+    model, ids = names["model"], names["ids"]
+    assert isinstance(model, PeftModel)
+    ours = encode_conversation(names["tokenizer"], [{"role": "user", "content": "hi"}], add_generation_prompt=True)
+    assert ids["input_ids"].tolist() == [ours.input_ids]  # as it was trained, and as the chat asks
+    with torch.no_grad():
+        tuned = model(**ids).logits
+        with model.disable_adapter():
+            assert not torch.equal(model(**ids).logits, tuned)
 
 
 def test_no_word_of_the_chat_is_left_outside_the_model_folder(finished_run, homes):

@@ -107,7 +107,9 @@ def tiny_saved(tiny_saved_model_dir):
 def tiny_gguf(tmp_path_factory, tiny_saved):
     """The bytes of its f32 file."""
     path = tmp_path_factory.mktemp("tiny_gguf") / "model-f32.gguf"
-    GgufExport(tiny_saved, "model", "f32").write(path)
+    export, written = GgufExport(tiny_saved, "model", "f32"), []
+    export.write(path, written.append)
+    assert sum(written) == export.tensor_bytes < path.stat().st_size < export.num_bytes  # a progress bar ends at 100 %
     return path.read_bytes()
 
 

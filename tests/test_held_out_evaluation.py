@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from head_loss import compute_loss_in_blocks
-from held_out_evaluation import SampleReplies, measure_reply_loss
+from held_out_evaluation import ComparedReply, SampleReplies, measure_reply_loss
 from output_folder import make_generation_config
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import PackedRows
@@ -134,6 +134,15 @@ class TestSampleReplies:
             return printable(" / ".join(text.strip().splitlines()))[:100]
 
         return reply
+
+    def test_after_training_the_models_reply_stands_beside_the_real_one(self, model, tokenizer, reply):
+        conversations = [make_conversation(0), make_conversation(1, ("assistant", "user", "assistant"))]
+        samples = SampleReplies(model, tokenizer, conversations, make_generation_config(tokenizer), seed=3)
+        first, second = samples.compare()
+        assert first == ComparedReply("user 0", "assistant 0", reply())
+        assert (second.message, second.real) == ("user 1", "assistant 1")
+        many = SampleReplies(model, tokenizer, conversations * 5, make_generation_config(tokenizer), seed=3)
+        assert len(many.compare()) == 3
 
     def test_the_bases_reply_stays_and_todays_is_that_of_the_adapter(self, model, show, reply):
         with model.disable_adapter():

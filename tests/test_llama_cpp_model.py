@@ -232,7 +232,10 @@ def test_without_a_file_the_command_is_told(own_dir):
     shutil.rmtree(own_dir / "gguf")
     files, notice = choose(own_dir, "auto")
     assert files is None
-    assert notice == "without an NVIDIA card, llama.cpp computes several times as fast: the export command"
+    assert (
+        notice
+        == "without an NVIDIA card, llama.cpp computes all but the smallest models several times as fast: the export command"
+    )
     with pytest.raises(ScriptError, match="gguf: no GGUF file of this training; write one: the export command"):
         choose(own_dir, "llama.cpp")
 

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.patches import FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.glob("src/*/*.py")
-    if '__name__ == "__main__"' in path.read_text("utf-8") and "argparse" in path.read_text("utf-8")
+    if '__name__ == "__main__"' in path.read_text("utf-8")
 )
 # What the README names and the scripts make: never in a clone.
 MADE_BY_RUNNING = re.compile(
@@ -99,6 +100,35 @@ def test_every_figure_is_drawn_used_and_small(draw_images):
         assert f"(images/{name})" in README
         assert (ROOT / "images" / name).stat().st_size < 200_000
         assert hasattr(draw_images, f"draw_{name.removesuffix('.png')}")
+
+
+def test_text_in_a_figure_keeps_clear_of_the_edges_of_its_box(draw_images):
+    figure = draw_images.draw_pipeline()
+    renderer = figure.canvas.get_renderer()
+    (axes,) = figure.axes
+    boxes = [patch.get_window_extent(renderer) for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    room = 0.1 * figure.dpi  # inches
+    num_inside = 0
+    for text in axes.texts:
+        extent = text.get_window_extent(renderer)
+        x, y = (extent.x0 + extent.x1) / 2, (extent.y0 + extent.y1) / 2
+        for box in boxes:
+            if box.contains(x, y):
+                num_inside += 1
+                assert box.x0 + room <= extent.x0 and extent.x1 <= box.x1 - room, text.get_text()
+                assert box.y0 + room <= extent.y0 and extent.y1 <= box.y1 - room, text.get_text()
+    assert num_inside == 2 * len(boxes) == 14
+
+
+def test_no_line_of_a_figure_runs_through_its_legend(draw_images):
+    figure = draw_images.draw_four_bit(draw_images.BaseShape())
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    legend = axes.get_legend().get_window_extent()
+    lines = [axes.transData.transform((line.get_xdata()[0], 0))[0] for line in axes.lines]
+    assert len(lines) == 3
+    assert not any(legend.x0 <= x <= legend.x1 for x in lines)
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in axes.patches)
 
 
 def test_requirements_are_pinned_and_torch_stands_first():

@@ -12,7 +12,8 @@ from memory_estimate import count_weights
 from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
-from training_time import Speed, Work, estimate_training_seconds, measure_speed
+from training_time import Speed, estimate_training_seconds, measure_speed
+from training_work import Work
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device

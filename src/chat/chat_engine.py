@@ -74,7 +74,9 @@ def choose_engine(
         raise (found or error) from None
     if found is None:
         return EngineChoice(
-            saved, None, f"without an NVIDIA card, llama.cpp computes several times as fast: {export_command}"
+            saved,
+            None,
+            f"without an NVIDIA card, llama.cpp computes all but the smallest models several times as fast: {export_command}",
         )
     return EngineChoice(saved, None, str(found))
 

@@ -36,6 +36,7 @@ from common.script import (
     PROJECT_ROOT,
     TEMPORARY_PREFIX,
     ScriptError,
+    block_path,
     check_blocks,
     flush_folder,
     printable,
@@ -147,7 +148,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     try:
         with (
             replacing(path, "wb") as file,
-            tqdm(total=export.num_bytes, unit="B", unit_scale=True, disable=None) as bar,
+            tqdm(total=export.tensor_bytes, unit="B", unit_scale=True, disable=None) as bar,
         ):
             export.write(Path(file.name), bar.update)
             bar.close()
@@ -175,6 +176,16 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
         f"Written: {shown_path(modelfile_path)}, for Ollama"
         + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")
     )
+    if options.export_path is None:  # where the chat looks for it
+        print(f"Next, here or where {shown_path(saved.folder)} is copied to:\n  {chat_command(saved)}")
+
+
+def chat_command(saved: SavedModel) -> str:
+    """Return the command that chats with this trained folder."""
+    command = [shown_python(), shown_path(Path(chat_bot.__file__))]
+    if saved.folder.absolute() != block_path(chat_bot.saved_model_path).absolute():
+        command += ["--saved-model-path", shown_path(saved.folder)]
+    return shlex.join(command)
 
 
 def check_written_gguf(saved: SavedModel, options: argparse.Namespace) -> None:

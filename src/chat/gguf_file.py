@@ -121,7 +121,12 @@ class GgufExport:
     @property
     def num_bytes(self) -> int:
         """The size of the file, rounded up."""
-        return sum(tensor.num_bytes for tensor in self.tensors) + METADATA_BYTES
+        return self.tensor_bytes + METADATA_BYTES
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The size of all tensors: most of the file, and of the time that writing takes."""
+        return sum(tensor.num_bytes for tensor in self.tensors)
 
     def write(self, path: Path, show_progress: Any = None) -> None:
         """Write the file; `show_progress` is called with the bytes of each finished tensor."""

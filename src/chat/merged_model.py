@@ -5,6 +5,7 @@ Choosing and renaming the folder is left to `export_model`.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from common.chat_format import encode_conversation
 from common.compute_device import load_causal_model
 from common.model_folder import ADAPTER_CONFIG_NAME, GENERATION_NAME
 from common.outside_files import loading
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, replacing, shown_path
 
 # Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
 # role markers. Each is used once as the user's message and once as a reply.
@@ -49,6 +50,7 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
     folder.mkdir(mode=0o700)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    add_names_of_transformers_4(folder)
     make_gguf = f"python3 src/chat/export_model.py --gguf q8_0 --export-path THIS_FOLDER/{GGUF_NAME}"
     write_modelfile(folder / MODELFILE_NAME, tokenizer, saved.generation, GGUF_NAME, comments=[make_gguf])
     check_same_prompts(saved.folder, folder)
@@ -82,6 +84,33 @@ def fill_up_vocabulary(tokenizer: Any, num_rows: int, folder: Path) -> None:
             f"{num_rows:,} rows; train again on a base whose tokenizer fits"
         )
     tokenizer.add_tokens([f"[PAD{number}]" for number in range(len(tokenizer), num_rows)])
+
+
+def add_names_of_transformers_4(folder: Path) -> None:
+    """Let transformers 4.57, and tools built on it, read the files that transformers 5 wrote into `folder`.
+
+    Both versions know the names written here; 5 reads the same values from them.
+    """
+    config = read_json_object(folder / "config.json")
+    rope = config.get("rope_parameters", {})
+    if isinstance(
+        rope.get("rope_theta"), (int, float)
+    ):  # not one for each kind of layer, which 4.57 has under other names
+        config["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+        _write_json(folder / "config.json", config)
+    settings = read_json_object(folder / "tokenizer_config.json")
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        json.dump(content, file, ensure_ascii=False, indent=2)
 
 
 def probe_conversations() -> list[list[dict[str, str]]]:

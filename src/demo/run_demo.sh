@@ -1,16 +1,30 @@
 #!/usr/bin/env bash
 # ONE COMMAND: turn a made-up WhatsApp export into a chatbot, on any computer, in about five minutes.
 #   bash src/demo/run_demo.sh
-# The first run makes .venv; everything else is written to .demo/, which is rebuilt each time. None of your files is
-# read or changed. At a terminal it ends in the chat, otherwise with the measured numbers.
+# The first run makes .venv. Everything else is written to .demo/ and made anew each time, but for the conversations of
+# earlier demos, which are kept. None of your files is read or changed. At a terminal it ends in the chat, otherwise with
+# the measured numbers.
 # Exit status: 0, or 1 when a step fails or the tuned model is not clearly better than the base.
 set -euo pipefail
+case "${1-}" in
+    "") ;;
+    -h | --help)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" # the comment above
+        exit 0
+        ;;
+    *)
+        echo "run_demo: takes no arguments, see --help" >&2
+        exit 2
+        ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash src/demo/set_up_venv.sh requirements.txt
 export PATH="$PWD/.venv/bin:$PATH"
 umask 077
-rm -rf .demo
-mkdir .demo
+mkdir -p .demo
+find .demo -mindepth 1 -maxdepth 1 ! -name 'conversation*' -exec rm -rf {} +
+touch .demo/conversation.txt
+num_lines_of_earlier_demos=$(wc -l <.demo/conversation.txt)
 started=$SECONDS
 
 # Run a step: print its title, the command as typed, and the seconds it took.
@@ -45,11 +59,11 @@ fi
 step "Stage 3: a conversation (Ruth's lines come from a file)" \
     "${chat[@]}" <.demo/what_ruth_types.txt
 if [ "$has_llama_cpp" = True ]; then
-    step "Both engines of the chat" \
+    step "Both engines of the chat, with this small model" \
         python3 src/demo/compare_engines.py python3 src/chat/chat_bot.py "${where[@]}" --seed 0 \
         --conversation-path .demo/both_engines.txt <.demo/what_ruth_types.txt
 fi
-step "The conversation log" cat .demo/conversation.txt
+step "The conversation log" tail -n "+$((num_lines_of_earlier_demos + 1))" .demo/conversation.txt
 step "Result: tuned model against base" python3 src/demo/show_result.py .demo/saved_model/training_report.json
 printf '\n=== Done in %s s\n' "$((SECONDS - started))"
 

@@ -4,6 +4,12 @@
 #   bash src/demo/set_up_venv.sh requirements.txt
 # PYTHON names the interpreter (default python3); pip reads its own settings (PIP_INDEX_URL, ...) as usual.
 set -euo pipefail
+case "${1-}" in
+    -h | --help)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" # the comment above
+        exit 0
+        ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 python="${PYTHON:-python3}"
 

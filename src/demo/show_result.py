@@ -7,6 +7,7 @@ Exit status: 0 when the tuned model is clearly better, 1 when it is not or the r
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ CLEARLY_BELOW = 0.8  # of the base's bits; with so few conversations a smaller g
 
 def main() -> int:
     """Print and compare the two numbers of the report named on the command line."""
-    report_path = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("report_path", type=Path, metavar="FILE", help="the training_report.json of stage 2")
+    report_path = parser.parse_args().report_path
     try:
         validation = json.loads(report_path.read_text(encoding="utf-8"))["validation"]
         base, tuned = validation["base"]["bits_per_char"], validation["tuned"]["bits_per_char"]

@@ -212,11 +212,11 @@ class TrainingCallback(TrainerCallback):
     ) -> None:
         """`lengths`: the tokens of each chunk; `log`: None in all processes but the first."""
         self.log = log
+        self.samples = samples
         self.stop_request = StopRequest()
         self.was_stopped = False
         self._schedule = schedule
         self._lengths = lengths
-        self._samples = samples
         self._checkpoints_dir = checkpoints_dir
         self._run_facts = run_facts
         self._bar = ProgressBar(schedule.num_steps, 0, is_shown=False)  # until the training begins
@@ -280,7 +280,7 @@ class TrainingCallback(TrainerCallback):
         if is_first_process():
             best = "  best so far" if is_best and step else ""
             print(f"step {step:,}: held-out replies {logs['eval_bits_per_char']:.3f} bits per character{best}")
-            self._samples.show(is_base=step == 0)
+            self.samples.show(is_base=step == 0)
             if step == 0 and logs["eval_bits_per_char"] > MAX_BASE_BITS:
                 warn(
                     f"the base needs {logs['eval_bits_per_char']:.1f} bits per character for held-out replies: it can hardly "

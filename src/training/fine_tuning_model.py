@@ -71,8 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
         from captured_decoder import capture_decoder, choose_shape
-        from feasibility import announce_run, choose_by_memory
         from learning_rate_search import find_learning_rate
+        from long_run import announce_run
+        from memory_plan import choose_by_memory
         from prepared_run import find_checkpoint, prepare_run, with_optimizer
         from training_progress import begin_peak_of_training
 
@@ -120,11 +121,11 @@ def read_data(options: argparse.Namespace) -> TrainingData:
 
 def show_check(options: argparse.Namespace) -> None:
     """Print what the run needs, as far as it is known."""
-    from feasibility import check_feasibility
+    from run_check import check_options
 
     is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
     data = read_data(options) if is_wanted else None
-    for line in check_feasibility(options, data):
+    for line in check_options(options, data):
         say(line)
 
 
@@ -132,11 +133,13 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
     """Find the base model on disk, or download it; from then on the network is not used."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
-        from feasibility import announce_before_download
+        listing = list_on_hub(base.name)  # before the heavy imports: without a network, it says so at once
+        from disk_space import refuse_large_download, shown_download
+        from long_run import announce_before_download
 
-        listing = list_on_hub(base.name)
+        refuse_large_download(listing)
         announce_before_download(options, data, base, listing.total_bytes)
-        say(f"Downloading {base.name}: {listing.total_bytes / 1e9:.1f} GB, once")
+        say(f"Downloading {base.name}: {shown_download(listing.total_bytes)}, once")
         base = download_base(listing)
     assert base.folder is not None
     check_base_folder(base.folder)
@@ -147,7 +150,7 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
 def load_model(run: "Run", gradient_checkpointing: bool) -> Any:
     """Load the base in 4 bits, add LoRA, and check that packed conversations do not see each other."""
     import torch
-    from feasibility import refuse_full_disk
+    from disk_space import refuse_full_disk
     from head_loss import compute_loss_in_blocks
     from packed_attention import choose_attention, register_segment_attention
     from qlora_model import add_lora, count_parameters, enable_gradient_checkpointing, load_quantized_base
@@ -283,6 +286,7 @@ def save_and_summarise(
     from output_folder import make_generation_config, make_report, make_settings
     from tqdm import tqdm
     from training_progress import draw_loss_curve, shown_bytes
+    from training_summary import describe_replies, describe_result
 
     model_dir = run.options.model_dir
     assert callback.log is not None
@@ -290,20 +294,22 @@ def save_and_summarise(
     draw_loss_curve(model_dir / CURVE_NAME, callback.log.rows, report["best_step"])
     write_json(model_dir / REPORT_NAME, report)
     generation_config = make_generation_config(run.tokenizer)
-    num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, make_settings(run, model))
+    settings = make_settings(run, model)
+    num_bytes = finish_folder(model_dir, model, run.tokenizer, generation_config, settings)
     say(f"\nDone: {shown_path(model_dir)}")
+    for line in describe_result(run, report):
+        say(line)
     if "validation" in report:
         bits = {name: row["bits_per_char"] for name, row in report["validation"].items()}
-        say(f"  best step  {report['best_step']:,} of {report['steps']:,}")
-        say(f"  bits per character of held-out replies  base {bits['base']:.3f}, tuned {bits['tuned']:.3f}")
         if bits["tuned"] >= bits["base"]:
             warn("the tuned model is no better than the base; give it more data, or pass a higher --learning-rate")
     loading = "" if loading_bytes is None else f" (while loading {shown_bytes(loading_bytes)})"
     say(
         f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
-        f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}\n"
-        f"Next:\n  {next_command(run.options)}"
+        f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}"
     )
+    say("\n".join(["", *describe_replies(callback.samples.compare(), settings["person"])]))
+    say(f"\nNext, chat with it:\n  {next_command(run.options)}")
 
 
 if __name__ == "__main__":

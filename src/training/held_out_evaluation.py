@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from packed_attention import PLAIN_ATTENTION
@@ -19,9 +19,13 @@ from common.chat_format import encode_conversation
 from common.script import printable
 
 NUM_SAMPLES = 2
+NUM_COMPARED = 3  # after training, beside what the person really wrote
 MAX_SAMPLE_TOKENS = 40
 MAX_SAMPLE_PROMPT_TOKENS = 400
 MAX_SAMPLE_CHARS = 100
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ def measure_reply_loss(model: Any, rows: PackedRows) -> ReplyLoss:
     return ReplyLoss(nats, int(num_tokens), int(num_chars))
 
 
+@dataclass(frozen=True)
+class ComparedReply:
+    """A held-out message with the person's own reply and the model's, one line each."""
+
+    message: str
+    real: str
+    written: str
+
+
 class SampleReplies:
     """A few held-out prompts, each answered by the base and by the model at each evaluation, with the same random numbers."""
 
@@ -80,10 +93,12 @@ class SampleReplies:
         self._seed = seed
         # Turns alternate: the other person's first turn is the first or the second.
         firsts = [1 if messages[0]["role"] == "user" else 2 for messages in conversations]
-        prompts = [m[:first] for m, first in zip(conversations, firsts, strict=True) if first <= len(m)]
+        exchanges = [
+            (m[:first], m[first]["content"]) for m, first in zip(conversations, firsts, strict=True) if first < len(m)
+        ]
         self._base_replies: list[str] = []  # generated once: the base does not change
-        num_samples = min(NUM_SAMPLES, len(prompts))
-        self._prompts = [prompts[place * len(prompts) // num_samples] for place in range(num_samples)]
+        self._prompts = [messages for messages, _ in _spread(exchanges, NUM_SAMPLES)]
+        self._compared = _spread(exchanges, NUM_COMPARED)
 
     def show(self, is_base: bool) -> None:
         """Print each prompt with the base's reply and, after the first step, the model's reply now."""
@@ -95,6 +110,13 @@ class SampleReplies:
             print(f"  base  {_one_line(base_reply)}")
             if not is_base:
                 print(f"  now   {_one_line(self._reply(messages))}")
+
+    def compare(self) -> list[ComparedReply]:
+        """Return a few held-out messages, each with the person's own reply and the model's reply now."""
+        return [
+            ComparedReply(_one_line(messages[-1]["content"]), _one_line(real), _one_line(self._reply(messages)))
+            for messages, real in self._compared
+        ]
 
     def _reply(self, messages: Sequence[Mapping[str, str]]) -> str:
         encoded = encode_conversation(self._tokenizer, messages, add_generation_prompt=True)
@@ -111,6 +133,12 @@ class SampleReplies:
         self._model.train(was_training)
         reply: str = self._tokenizer.decode(output[0][len(ids) :], skip_special_tokens=True)
         return reply.replace("\N{REPLACEMENT CHARACTER}", "")  # part of an emoji, cut by the limit
+
+
+def _spread(items: Sequence[T], most: int) -> list[T]:
+    """Return at most so many of `items`, evenly spread over them."""
+    number = min(most, len(items))
+    return [items[place * len(items) // number] for place in range(number)]
 
 
 def _one_line(text: str) -> str:

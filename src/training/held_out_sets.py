@@ -29,6 +29,11 @@ class HeldOut:
     spread: list[int]
     latest: list[int]
 
+    @property
+    def lines(self) -> set[int]:
+        """The line numbers of all three sets."""
+        return {*self.validation, *self.spread, *self.latest}
+
     def __len__(self) -> int:
         """Return how many conversations are held out."""
         return len(self.validation) + len(self.spread) + len(self.latest)
@@ -60,7 +65,7 @@ def hold_out(conversations: Sequence[Conversation]) -> HeldOut:
 
 def overlapping_lines(conversations: Sequence[Conversation], held_out: HeldOut) -> list[int]:
     """Return the line numbers of held-out conversations that also occur word for word in training."""
-    held_out_lines = {*held_out.validation, *held_out.spread, *held_out.latest}
+    held_out_lines = held_out.lines
     words = {conversation.line_number: json.dumps(conversation.messages) for conversation in conversations}
     trained = {text for line_number, text in words.items() if line_number not in held_out_lines}
     return [line_number for line_number in sorted(held_out_lines) if words[line_number] in trained]

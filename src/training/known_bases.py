@@ -1,10 +1,12 @@
 """The base models of the README's table. Their shapes ship with the project, so no network is needed.
 
-Run as a program, it prints that table. Choosing a base for one machine is left to `feasibility`.
+Run as a program, it prints that table: `.venv/bin/python src/training/known_bases.py`. Choosing a base for one machine is
+left to `long_run` and `memory_plan`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -14,13 +16,7 @@ from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-import torch
-from memory_estimate import GIB, Kernels, estimate_memory, shown_gib
-from model_shape import Load
-from recipes import PAGED_OPTIMIZER
-
 from common.base_model_files import BaseModel, fetch_config, read_json_object
-from common.compute_device import Device
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
@@ -64,6 +60,8 @@ def find_config(base: BaseModel) -> Mapping[str, Any]:
 
 def smallest_card_gib(needed_bytes: int) -> int | None:
     """Return the nominal size of the smallest card that holds `needed_bytes`, or None."""
+    from memory_estimate import GIB
+
     return next((size for size in CARD_GIB if needed_bytes <= USABLE_SHARE * size * GIB), None)
 
 
@@ -73,6 +71,13 @@ def make_base_table() -> str:
     Training: rows of 2,048 and of 512 tokens, a third of them supervised, fp32 adapters, the optimizer for cards that are
     short of memory, no optional kernels. Chat: a context of 2,048 tokens.
     """
+    import torch  # with the next three, only for the numbers: `--help` and the list of bases need no library
+    from memory_estimate import Kernels, estimate_memory, shown_gib
+    from model_shape import Load
+    from recipes import PAGED_OPTIMIZER
+
+    from common.compute_device import Device
+
     gpu = Device("cuda:0", torch.bfloat16, is_quantized=True)
     load, kernels = Load(is_captured=True, optimizer=PAGED_OPTIMIZER), Kernels(are_norms_fused=True)
     lines = [
@@ -91,5 +96,13 @@ def make_base_table() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0] + " Prints that table.")
+    parser.parse_args()
     print(make_base_table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

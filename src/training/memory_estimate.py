@@ -2,7 +2,7 @@
 
 For the family of Llama the tensors that a training step keeps are counted here one by one, as the library's layers and our
 LoRA keep them; for other families `fake_training_step` measures a step. Either way the base need not be on disk.
-Time, disk and the comparison with the machine are left to `feasibility`.
+Time, disk and the comparison with the machine are left to `training_time`, `disk_space` and `memory_plan`.
 """
 
 from __future__ import annotations

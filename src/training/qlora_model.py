@@ -86,7 +86,8 @@ def add_lora(
 ) -> PeftModel:
     """Freeze `model` and add LoRA to its target modules; seed before calling.
 
-    `base` is named in the adapter's config: a hub id with its commit, or a folder's bare name.
+    `base` is named in the adapter's config: a hub id with its commit, or a folder by its whole path, so that plain peft finds
+    it from anywhere.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -114,7 +115,8 @@ def add_lora(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype)
     if base is not None:
-        settings.base_model_name_or_path = base.name if base.revision else (base.folder or Path(base.name)).name
+        folder = base.folder if base.revision is None else None
+        settings.base_model_name_or_path = base.name if folder is None else str(folder.resolve())
         settings.revision = base.revision
     return adapted
 

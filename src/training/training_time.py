@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from memory_estimate import count_weights
 from model_shape import Weights
+from processes import world_size
 from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH
+from training_work import Work
 
 from common.compute_device import Device
 
@@ -35,21 +37,6 @@ MIN_WIDTH = 256  # of the products: with less, calling them takes longer than co
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
 SAMPLED_TOKENS = 2 * 40  # written at each evaluation, one after the other
-
-
-@dataclass(frozen=True)
-class Work:
-    """How much there is to train on."""
-
-    epoch_tokens: int
-    epoch_supervised_tokens: int
-    fill: float
-    num_steps: int
-    num_epochs: int
-    row_tokens: int  # of the longest row
-    supervised_share: float  # of the row that has most
-    rows_per_step: int = 1
-    has_held_out: bool = True  # conversations that are measured, and replied to, several times an epoch
 
 
 @dataclass(frozen=True)
@@ -151,6 +138,29 @@ def estimate_training_seconds(
     writing = seconds_of(SAMPLED_TOKENS, SAMPLED_TOKENS, SAMPLED_TOKENS, 1, False)
     num_evaluations = EVALUATIONS_PER_EPOCH * work.num_epochs + 1 if work.has_held_out else 0
     return work.num_epochs * epoch + num_evaluations * (reading + writing)
+
+
+def training_seconds(
+    config: Mapping[str, Any], device: Device, work: Work, speed: Speed, gradient_checkpointing: bool = True
+) -> float:
+    """Estimate how long all epochs take in the processes that were started: GPUs share the rows, one processor does not."""
+    seconds = estimate_training_seconds(
+        config, device, work, speed, gradient_checkpointing, is_captured=world_size() == 1
+    )
+    return seconds / world_size() if device.kind == "cuda" else seconds
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration as messages show it; no estimate is good to the second.
+
+    >>> shown_duration(20), shown_duration(150), shown_duration(7_500), shown_duration(400_000)
+    ('less than a minute', '3 minutes', '2.1 hours', '4.6 days')
+    """
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5_400:
+        return f"{math.ceil(seconds / 60):,} minutes"
+    return f"{seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86_400:,.1f} days"
 
 
 def _count_layers(config: Mapping[str, Any]) -> int:

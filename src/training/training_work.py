@@ -1,0 +1,116 @@
+"""How much there is to train on: tokens, steps and epochs.
+
+Counted with the base's tokenizer, measured on rows that are packed already, or guessed while the base is not on disk or
+there is no data yet. How long it takes is left to `training_time`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from held_out_sets import hold_out
+from processes import world_size
+from recipes import Recipe, choose_epochs, choose_step_tokens, split_step
+
+from common.base_model_files import BaseModel
+from common.conversation_data import Conversation
+from common.outside_files import loading
+
+if TYPE_CHECKING:
+    from prepared_run import Material
+
+# Guesses while there is no tokenizer, or no data: Hebrew has about 2.5 characters a token, English 4.
+CHARS_PER_TOKEN = 3
+TOKENS_PER_MARK = 5  # around each turn: whose it is, and its end
+TOKENS_PER_REPLY = 27  # with what it answers; the demo's chat has 47 characters and two turns a reply
+USUAL_FILL = 0.97  # of the rows
+USUAL_SUPERVISED_SHARE = 0.6  # of the row that has most
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to train on."""
+
+    epoch_tokens: int
+    epoch_supervised_tokens: int
+    fill: float
+    num_steps: int
+    num_epochs: int
+    row_tokens: int  # of the longest row
+    supervised_share: float  # of the row that has most
+    rows_per_step: int = 1
+    has_held_out: bool = True  # conversations that are measured, and replied to, several times an epoch
+
+
+def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: BaseModel) -> Work:
+    """Count the work with the base's tokenizer, or guess it from the characters while it is not on disk.
+
+    Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
+    """
+    held_out_lines = hold_out(conversations).lines
+    messages = [
+        message for talk in conversations if talk.line_number not in held_out_lines for message in talk.messages
+    ]
+    texts = [message["content"] for message in messages]
+    tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
+    if tokenizer_path is not None and tokenizer_path.is_file():
+        from tokenizers import Tokenizer
+
+        with loading(base.name, "its tokenizer", "choose another base model, or download it again"):
+            tokenizer = Tokenizer.from_file(str(tokenizer_path))
+            lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    else:
+        lengths = [len(text) // CHARS_PER_TOKEN for text in texts]
+    supervised = sum(
+        length + 1  # and the end of the turn
+        for length, message in zip(lengths, messages, strict=True)
+        if message["role"] == "assistant" or recipe.train_on == "everyone"
+    )
+    num_replies = sum(talk.num_replies for talk in conversations)
+    return _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+
+
+def work_of_replies(num_replies: int, recipe: Recipe) -> Work:
+    """Guess the work for so many replies of the imitated person."""
+    num_tokens = TOKENS_PER_REPLY * num_replies
+    return _plan(num_tokens, num_tokens // 2, num_replies, recipe)
+
+
+def _plan(num_tokens: int, num_supervised: int, num_replies: int, recipe: Recipe) -> Work:
+    num_epochs = choose_epochs(recipe, num_replies)
+    step_tokens = choose_step_tokens(recipe, num_tokens, num_epochs)
+    row_tokens, rows_per_step = split_step(step_tokens, recipe.max_length, world_size())
+    return Work(
+        epoch_tokens=max(1, num_tokens),
+        epoch_supervised_tokens=num_supervised,
+        fill=USUAL_FILL,
+        num_steps=num_epochs * math.ceil(num_tokens / (USUAL_FILL * row_tokens * rows_per_step)),
+        num_epochs=num_epochs,
+        row_tokens=row_tokens,
+        supervised_share=USUAL_SUPERVISED_SHARE,
+        rows_per_step=rows_per_step,
+    )
+
+
+def measure_work(material: Material) -> Work:
+    """Return the work that `prepare_material` prepared."""
+    supervised = [sum(chunk) for chunk in material.chunks["is_supervised"]]
+    rows = [
+        (sum(material.lengths[chunk] for chunk in row), sum(supervised[chunk] for chunk in row))
+        for row in material.schedule.rows
+    ]
+    longest = max(tokens for tokens, _ in rows)
+    return Work(
+        epoch_tokens=material.num_tokens,
+        epoch_supervised_tokens=material.num_supervised_tokens,
+        fill=material.fill,
+        num_steps=material.schedule.num_steps,
+        num_epochs=len(material.schedule.epoch_ends),
+        row_tokens=longest,
+        supervised_share=max(num_supervised for _, num_supervised in rows) / longest,
+        rows_per_step=material.schedule.rows_per_step,
+        has_held_out=material.held_out is not None,
+    )

@@ -1,0 +1,34 @@
+"""The work of a run: guessed without data, counted near what is prepared."""
+
+import json
+
+import pytest
+from prepared_run import prepare_run
+from recipes import DEFAULT_RECIPE
+from training_options import parse_options
+from training_work import count_work, measure_work, work_of_replies
+
+from common.base_model_files import BaseModel
+from common.conversation_data import read_training_data
+
+DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
+
+
+def test_more_replies_are_more_tokens_in_at_most_as_many_epochs():
+    few, many = (work_of_replies(number, DEFAULT_RECIPE) for number in (1_000, 20_000))
+    assert many.epoch_tokens == 20 * few.epoch_tokens
+    assert many.num_epochs <= few.num_epochs
+
+
+@pytest.mark.parametrize(("is_on_disk", "tolerance"), [(True, 0.15), (False, 0.6)])
+def test_counted_work_is_near_what_a_run_prepares(sample_conversations, tiny_base_dir, tmp_path, is_on_disk, tolerance):
+    data_path = tmp_path / "data.jsonl"
+    data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations))
+    data = read_training_data(data_path)
+    base = BaseModel("tiny", tiny_base_dir)
+    options = parse_options("", {"base_model_id": "", "path_to_data": "", "saved_model_path": "x"}, 0, [])
+    prepared = measure_work(prepare_run(options, data, base).material)
+    counted = count_work(data.conversations, DEFAULT_RECIPE, base if is_on_disk else DEFAULT_BASE)
+    assert counted.epoch_tokens == pytest.approx(prepared.epoch_tokens, rel=tolerance)
+    assert counted.epoch_supervised_tokens == pytest.approx(prepared.epoch_supervised_tokens, rel=tolerance)
+    assert counted.num_epochs == prepared.num_epochs
