@@ -1,10 +1,16 @@
 """One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 from chat_session import ChatSession
 from conversation_cache import GrowingCache
 from conversation_log import ConversationLog, read_conversation
+from live_conversation import Conversation
 from terminal import PipedScreen
+
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
 
 class Lines:
@@ -150,3 +156,63 @@ def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
 
     ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
     assert seen == [[{"role": "user", "content": "hi"}]]
+
+
+# ---- The imitated person writes first --------------------------------------------------------------------------------
+
+
+def test_the_imitated_person_may_begin(sit, conversation, log):
+    _status, shown, told = sit("/begin")
+    (opener,) = conversation.messages
+    assert opener["role"] == "assistant" and shown == f"{opener['content']}\n\n"
+    assert set(told.split("\n")) <= {"cut short", ""}
+    assert read_conversation(log.jsonl_path) == contents(conversation)
+    sit("hello", "/undo")
+    assert (
+        contents(conversation)
+        == read_conversation(log.jsonl_path)
+        == [{"role": "assistant", "content": opener["content"]}]
+    )
+    sit("/undo")
+    assert conversation.messages == read_conversation(log.jsonl_path) == []
+
+
+def test_an_opener_is_prompted_as_it_was_trained(sit, conversation):
+    trained = conversation.trained
+    sit("/begin", "hello")
+    row = encode_conversation(trained.tokenizer, contents(conversation))
+    prompt_ids, turn_ends = trained.encode_prompt([])
+    assert row.input_ids[: len(prompt_ids)] == prompt_ids and turn_ends == []
+    assert row.is_supervised.index(True) == len(prompt_ids)
+    prompt_ids, _ = trained.encode_prompt(contents(conversation)[:2])
+    assert row.input_ids[: len(prompt_ids)] == prompt_ids
+
+
+def test_another_opener_takes_the_place_of_the_first(sit, conversation, log):
+    conversation.sampling = replace(conversation.sampling, do_sample=True, temperature=3.0, min_p=0.0)
+    sit("/begin")
+    first = contents(conversation)
+    sit("/regenerate")
+    second = contents(conversation)
+    assert [message["role"] for message in second] == ["assistant"] and second != first
+    assert read_conversation(log.jsonl_path) == second
+
+
+def test_nobody_begins_a_conversation_that_has_begun(sit, conversation):
+    _status, shown, told = sit("hello", "/begin")
+    assert "this conversation has begun already; /reset begins a new one" in told
+    assert len(conversation.messages) == 2 and shown.count("\n\n") == 1
+    sit("/reset", "/begin")
+    assert [message["role"] for message in conversation.messages] == ["assistant"]
+
+
+def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
+    tokenizer = deepcopy(tiny_model.tokenizer)
+    refusal = "{% if not (messages[0].role == 'user' and messages[0].content) %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = refusal + PERSON_TEMPLATE
+    conversation = Conversation(replace(tiny_model, tokenizer=tokenizer), seed=0)
+    ChatSession(conversation, log, PipedScreen()).run(Lines("/begin"))
+    shown, told = capsys.readouterr()
+    assert "with this base the imitated person cannot write first: the chat template refuses" in told
+    assert shown == ""
+    assert conversation.messages == []

@@ -30,6 +30,7 @@ from terminal import (
 )
 from turns import Messages, take_back_reply
 
+from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
@@ -106,6 +107,7 @@ class ChatSession:
             return
         actions: dict[str, Callable[[str], None]] = {
             "help": lambda _: show_notice(help_text()),
+            "begin": self._begin,
             "undo": self._undo,
             "regenerate": self._regenerate,
             "reset": self._reset,
@@ -122,6 +124,17 @@ class ChatSession:
             return
         actions[command.name](command.argument)
 
+    def _begin(self, _argument: str) -> None:
+        if self._conversation.messages:
+            show_notice("this conversation has begun already; /reset begins a new one")
+            return
+        try:
+            self._conversation.trained.encode_prompt([])
+        except ChatFormatError as error:  # of a base whose training data had no such conversation
+            show_notice(f"with this base the imitated person cannot write first: {error}")
+        else:
+            self._answer()
+
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
             self._log.add_event("undo")
@@ -130,7 +143,7 @@ class ChatSession:
             show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
-        if not any(message["role"] == "user" for message in self._conversation.messages):
+        if not self._conversation.messages:
             show_notice("no message yet")
             return
         if take_back_reply(self._conversation.messages):

@@ -35,6 +35,7 @@ REMARKS = {"interrupted": "interrupted", "limit": "cut short", "loop": "stopped:
 # Each command with its argument and what it does, in the order in which /help lists them.
 COMMANDS = {
     "help": ("", "this list"),
+    "begin": ("", "let the imitated person write first, in a new conversation"),
     "undo": ("", "take back your last message and the reply to it"),
     "regenerate": ("", "another reply to your last message"),
     "reset": ("", "begin a new conversation"),
