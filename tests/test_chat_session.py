@@ -1,5 +1,6 @@
 """One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
 
@@ -216,3 +217,59 @@ def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
     assert "with this base the imitated person cannot write first: the chat template refuses" in told
     assert shown == ""
     assert conversation.messages == []
+
+
+# ---- Corrections -----------------------------------------------------------------------------------------------------
+
+
+def corrections(log):
+    return [
+        json.loads(line)["messages"]
+        for line in log.path.with_name("corrections.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def test_a_better_reply_takes_the_place_of_the_last_and_is_kept(sit, conversation, log):
+    sit("are you coming?")
+    _status, shown, told = sit(r"/better כן אחי \n איפה?? 😂")
+    better = {"role": "assistant", "content": "כן אחי\nאיפה?? 😂"}
+    assert shown == "" and "replaced, and kept in " in told and "--corrections" in told
+    assert (
+        contents(conversation)
+        == read_conversation(log.jsonl_path)
+        == [
+            {"role": "user", "content": "are you coming?"},
+            better,
+        ]
+    )
+    assert corrections(log) == [contents(conversation)]
+    assert "🟦 \u2068איפה?? 😂\u2069 🟦" in log.path.read_text(encoding="utf-8")
+    sit("ok")
+    assert contents(conversation)[1] == better
+    sit("/better yes", "/undo")
+    assert read_conversation(log.jsonl_path) == contents(conversation) == corrections(log)[0]
+    assert corrections(log)[1] == [
+        *corrections(log)[0],
+        {"role": "user", "content": "ok"},
+        {"role": "assistant", "content": "yes"},
+    ]
+
+
+def test_an_opener_can_be_bettered_too(sit, conversation, log):
+    sit("/begin", "/better hey, where are you?")
+    assert corrections(log) == [contents(conversation)] == [[{"role": "assistant", "content": "hey, where are you?"}]]
+
+
+def test_without_a_reply_or_words_nothing_is_bettered(sit, conversation, log):
+    _status, _shown, told = sit("/better yes", "/better", "hello", r"/better \n")
+    assert "no reply to replace\nusage: /better TEXT\n" in told and told.endswith("a reply needs words\n")
+    assert not log.path.with_name("corrections.jsonl").exists()
+
+
+def test_where_the_correction_cannot_be_written_the_reply_stays(sit, conversation, log):
+    log.path.with_name("corrections.jsonl").mkdir()
+    sit("hello")
+    before = contents(conversation)
+    _status, _shown, told = sit("/better yes")
+    assert "corrections.jsonl: not written, Is a directory; the reply stays" in told
+    assert contents(conversation) == read_conversation(log.jsonl_path) == before

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bubbles import render_bubble, render_note
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from turns import Messages, add_to_turn, replace_reply, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
@@ -30,6 +30,7 @@ RESUME_BYTES = 4 * 1024 * 1024
 NOTES = {
     "undo": "last turn taken back",
     "regenerate": "last reply taken back",
+    "better": "last reply replaced by a better one",
     "reset": "new conversation",
     "swap": "roles swapped",
     "load": "a saved conversation continues",
@@ -70,6 +71,11 @@ class ConversationLog:
     def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = ()) -> None:
         """Record one of NOTES; after a load, `messages` is the whole conversation."""
         self._append(render_note(NOTES[event]), [{"event": event}, *_message_records(messages)])
+
+    def replace_reply(self, text: str) -> None:
+        """Record that `text`, its messages separated by line breaks, took the place of the last reply."""
+        bubbles = "".join(render_bubble("assistant", line) for line in text.split("\n"))
+        self._append(render_note(NOTES["better"]) + bubbles, [{"event": "better", "text": text}])
 
     @property
     def has_unwritten(self) -> bool:
@@ -208,6 +214,8 @@ def read_conversation(jsonl_path: Path) -> Messages:
             take_back_turn(messages)
         elif event == "regenerate":
             take_back_reply(messages)
+        elif event == "better" and isinstance(text, str):
+            replace_reply(messages, remove_unsafe_characters(text))
         elif event == "swap":
             messages = with_roles_swapped(messages)
     return messages
