@@ -1,13 +1,16 @@
 """Stage 2 with corrections: what is learnt of them, how often, and that they decide a resume and no measurement."""
 
 import dataclasses
+import hashlib
 import json
 from datetime import date
 
 import pytest
+from checkpoints import complete_checkpoint
 from corrected_replies import read_corrections
+from fine_tuning_model import main
 from held_out_sets import HeldOut
-from prepared_run import load_tokenizer, prepare_material, prepare_run
+from prepared_run import find_checkpoint, load_tokenizer, prepare_material, prepare_run
 from processes import use_threads
 from recipes import CORRECTION_WEIGHT, DEFAULT_RECIPE
 from training_options import parse_options
@@ -171,6 +174,47 @@ def test_other_corrections_are_another_run_and_stand_in_the_settings(prepare, tm
     second = prepare("--corrections", path)
     assert second.facts["corrections_sha256"] != first.facts["corrections_sha256"]
     assert second.held_out == first.held_out == plain.held_out
+
+
+def test_a_resume_with_other_corrections_is_refused(prepare, tmp_path):
+    path = write(tmp_path / "corrections.jsonl", CORRECTED)
+    begun = prepare("--corrections", path)
+    checkpoint_dir = tmp_path / "m" / "checkpoints" / "checkpoint-1"
+    checkpoint_dir.mkdir(parents=True)
+    complete_checkpoint(checkpoint_dir, begun.facts, {})
+    assert find_checkpoint(prepare("--corrections", path, "--resume")) == checkpoint_dir
+    write(path, CORRECTED, CORRECTED[:2])
+    for flags in (["--corrections", path], []):
+        with pytest.raises(ScriptError, match="belongs to another run(.|\n)*corrections_sha256: .* in the checkpoint"):
+            find_checkpoint(prepare(*flags, "--resume"))
+
+
+def test_a_checkpoint_from_before_there_were_corrections_goes_on_without_any(prepare, tmp_path):
+    facts = {name: value for name, value in prepare().facts.items() if not name.startswith("correction")}
+    checkpoint_dir = tmp_path / "m" / "checkpoints" / "checkpoint-1"
+    checkpoint_dir.mkdir(parents=True)
+    complete_checkpoint(checkpoint_dir, facts, {})
+    assert find_checkpoint(prepare("--resume")) == checkpoint_dir
+    with pytest.raises(ScriptError, match="belongs to another run"):
+        find_checkpoint(prepare("--corrections", write(tmp_path / "corrections.jsonl", CORRECTED), "--resume"))
+
+
+@pytest.mark.slow
+def test_a_training_learns_them_and_says_so(tmp_path, sample_conversations, tiny_base_dir, capsys):
+    data_path = write(tmp_path / "data.jsonl", *sample_conversations)
+    path = write(tmp_path / "corrections.jsonl", CORRECTED, CORRECTED[:2])
+    flags = ["--base-model-id", tiny_base_dir, "--path-to-data", data_path, "--saved-model-path", tmp_path / "model"]
+    flags += ["--corrections", path, "--epochs", "1", "--batch-tokens", "4096", "--threads", "1", "--device", "cpu"]
+    assert main([*map(str, flags)]) == 0
+    settings = json.loads((tmp_path / "model" / "training_settings.json").read_text())
+    assert settings["corrections"] == {
+        "num_corrections": 2,
+        "weight": CORRECTION_WEIGHT,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    assert "Corrections: " in capsys.readouterr().out
+    held_out = json.loads((tmp_path / "model" / "held_out_conversations.json").read_text())
+    assert held_out["num_conversations"] == len(sample_conversations)
 
 
 def test_without_a_name_it_is_the_file_of_the_chat(prepare):
