@@ -78,6 +78,7 @@ def test_contacts_and_places_have_marks_in_every_language(reason):
         (f"{MARK}<attached: 00000046-VIDEO-2022-09-30-18-15-42.mp4>", "[video]"),
         ("2015-03-01-PHOTO-00000012.jpg <attached>", "[photo]"),
         ("report.pdf (file attached)\nreport", "[document]"),
+        ("VIDEO-2 script.pdf (file attached)", "[document]"),
         ("photo album.pdf • 2 pages in a language we do not know", "[document]"),
         (f"{MARK}report.pdf • {MARK}2 pages {MARK}document omitted", "[document]"),
         (f"{MARK}report.pdf • {MARK}2 pages {MARK}<attached: 00000002-report.pdf>", "[document]"),

@@ -1,7 +1,7 @@
 """What a person sent instead of words, as one word in square brackets: `[voice]`, `[photo]`; for `--keep-media-marks`.
 
-The name of an attached file tells its kind, else the words of the placeholder (data: media_words.json). A mark is a whole
-line. Recognising placeholders and attachments is left to `whatsapp_texts`, what becomes of them to `message_filters`.
+The name of an attached file tells its kind, else the words of the placeholder (data: media_words.json); Android's exports
+without the files name none. A mark is a whole message, or the line before a caption. Recognising placeholders and attachments is left to `whatsapp_texts`, what becomes of them to `message_filters`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ KINDS_BY_EXTENSION = {
         "video": "mp4 mov 3gp mkv avi webm",
         "sticker": "webp was",
         "gif": "gif",
-        "contact": "vcf",
     }.items()
     for extension in extensions.split()
 }
@@ -57,8 +56,9 @@ def make_mark(reason: str, sign: str) -> str:
 def _kind_of(sign: str) -> str:
     file = FILE_RE.fullmatch(sign)
     if file is not None:
+        kind = KINDS_BY_EXTENSION.get(file["extension"].casefold(), "document")
         named = [NAMED_KINDS[name] for name in NAMED_KIND_RE.findall(sign) if name in NAMED_KINDS]
-        return named[0] if named else KINDS_BY_EXTENSION.get(file["extension"].casefold(), "document")
+        return named[0] if named and kind != "document" else kind
     lowered = sign.casefold()
     return next((kind for kind, words in _words().items() if any(word in lowered for word in words)), ANY_KIND)
 

@@ -57,7 +57,8 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     making.add_argument(
         "--keep-media-marks",
         action="store_true",
-        help="keep what was sent instead of words as a word: [voice], [photo], [sticker], ...; default: left out",
+        help="keep what was sent instead of words as a word: [voice], [photo], [sticker], ..., or [media] where the export does "
+        "not tell (Android, without media); default: left out",
     )
 
     private = parser.add_argument_group("hiding private data")

@@ -5,7 +5,7 @@ trainings differ in how many replies a correction counts as. Measured are the sa
 question of the correction and to the same question in other words; the ordinary replies that name one; and the bits per
 character of the validation conversations. Prints a Markdown table.
 Run:    python3 tests/benchmarks/correction_weight.py --work-dir DIR --weights 0 1 3 6
-Takes:  about two minutes of one processor core for each weight, and six for the base, unless one is given.
+Takes:  about a minute of one processor core for each weight, and six for the base, unless one is given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path[:0] = [str(SRC_DIR / "chat")]
 
 from made_up_people import write_jsonl  # noqa: E402
 
-NUM_REPLIES = 1_300
+NUM_REPLIES = 600
 FLAGS = ["--learning-rate", "1e-3", "--epochs", "8"]
 NUM_SAMPLES = 8  # of each reply to a question
 NUM_ORDINARY = 200  # replies in held-out conversations
