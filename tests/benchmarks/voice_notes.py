@@ -79,6 +79,38 @@ def measure(model_dir: Path, data_path: Path, seed: int) -> dict[str, dict[str, 
     return measured
 
 
+def chance_of_note(model_dir: Path, data_path: Path) -> list[float]:
+    """Return how often the owner begins a held-out reply with a note, and the model's mean probability of it.
+
+    The second probability is that after min_p, which removes what is unlikely: many words, each of them rare, but no note.
+    """
+    import torch
+    from saved_model_checks import check_saved_model
+    from trained_model import load_trained_model
+    from writing_style.held_out_replies import SET_NAMES, list_exchanges, read_held_out_data
+    from writing_style.model_replies import encode_fitting, make_batches, pad_left
+
+    trained = load_trained_model(check_saved_model(model_dir), device="cpu")
+    data = read_held_out_data(model_dir, data_path)
+    exchanges = [found for name in SET_NAMES for found in list_exchanges(data.sets[name])]
+    prompts = [encode_fitting(trained.tokenizer, found.context, 1_024, True).input_ids for found in exchanges]
+    note_id = trained.tokenizer(MARK, add_special_tokens=False)["input_ids"][0]  # "[" begins no other reply
+    plain, cut = [], []
+    for batch in make_batches([len(prompt) for prompt in prompts]):
+        input_ids, mask = pad_left([prompts[row] for row in batch], min(trained.end_ids), "cpu")
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            logits = trained.model(
+                input_ids=input_ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
+            ).logits
+        chances = logits[:, -1].float().softmax(-1)
+        plain += chances[:, note_id].tolist()
+        chances[chances < trained.sampling.min_p * chances.max(-1, keepdim=True).values] = 0
+        cut += (chances[:, note_id] / chances.sum(-1)).tolist()
+    begun = sum(found.reply.startswith(MARK) for found in exchanges)
+    return [begun / len(exchanges), sum(plain) / len(plain), sum(cut) / len(cut)]
+
+
 def lines_after_note(reply: str) -> list[str]:
     """Return the messages of a reply behind its last voice note, none without a note."""
     lines = reply.split("\n")
@@ -111,6 +143,7 @@ def main() -> None:
     if not base.exists():
         make_base(base)
     rows: list[list[Any]] = []
+    chances: dict[int, list[float]] = {}
     for seed in options.seeds:
         data_path = prepare(options.work_dir, seed)
         model_dir = options.work_dir / f"model_seed{seed}"
@@ -118,9 +151,13 @@ def main() -> None:
         for writer, rates in measure(model_dir, data_path, seed).items():
             cells = [f"{value:.1%} [{low:.1%}, {high:.1%}]" for value, low, high in list(rates.values())[1:]]
             rows.append([seed, writer, f"{rates['number of replies'][0]:.0f}", *cells])
+        chances[seed] = chance_of_note(model_dir, data_path)
     print("\n| seed | writer | replies | " + " | ".join(RATES) + " |\n|" + "---|" * (3 + len(RATES)))
     for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        print("| " + " | ".join(map(str, row)) + " |")
+    for seed, (owner, model, after) in chances.items():
+        print(f"seed {seed}: the owner begins {owner:.1%} of the replies with a note; the model's probability of it is")
+        print(f"  {model:.1%}, and {after:.1%} after min_p")
 
 
 if __name__ == "__main__":
