@@ -121,6 +121,27 @@ def test_piped_lines_give_the_dialogue_alone(talking_model_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_model_dir, tmp_path):
+    command = arguments(talking_model_dir, tmp_path / "log.txt", "--greedy", "--max-new-tokens", "8")
+    first = run_chat(*command, lines="/begin\n/begin\nok\n/better יאללה \\n בא?\n")
+    assert first.returncode == 0
+    opener, answer, end = first.stdout.decode().split("\n\n")
+    assert opener and (answer, end) == ("סבבה", "")
+    told = first.stderr.decode()
+    assert "this conversation has begun already" in told and "replaced, and kept in" in told
+    (corrected,) = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").splitlines()
+    messages = json.loads(corrected)["messages"]
+    assert messages == [
+        {"role": "assistant", "content": opener},
+        {"role": "user", "content": "ok"},
+        {"role": "assistant", "content": "יאללה\nבא?"},
+    ]
+    resumed = run_chat(*command, "--resume", lines="/undo\nok\n/undo\n/regenerate\n")
+    assert resumed.stdout.decode() == f"סבבה\n\n{opener}\n\n"
+    assert "── last reply replaced by a better one ──" in shown_lines(tmp_path / "log.txt")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_closed_from_outside_the_log_is_whole(talking_model_dir, tmp_path, signal_number, status):
     log_path = tmp_path / "conversation.txt"

@@ -112,6 +112,19 @@ def test_every_reply_ends_in_the_token_at_which_generation_stops(tokenizer):
             assert encoded.is_supervised[end - 1]
 
 
+def test_the_prompt_of_an_opener_is_the_beginning_of_what_was_trained(tokenizer):
+    prompt = encode_conversation(tokenizer, [], add_generation_prompt=True)
+    assert prompt.input_ids and not any(prompt.is_supervised)
+    for words in ("סבבה", "ok", "😂", " "):
+        opener = {"role": "assistant", "content": words}
+        for rest in ([], MESSAGES[:1], MESSAGES[:2]):
+            trained = encode_conversation(tokenizer, [opener, *rest])
+            num_ids = len(prompt.input_ids)
+            assert trained.input_ids[:num_ids] == prompt.input_ids
+            assert trained.is_supervised[:num_ids] == prompt.is_supervised
+            assert trained.is_supervised[num_ids]
+
+
 def test_the_prompt_is_the_beginning_of_what_was_trained(tokenizer):
     whole = encode_conversation(tokenizer, MESSAGES)
     for num_messages in (1, 3):
@@ -288,6 +301,16 @@ def test_the_ids_before_each_reply_of_a_row_are_those_of_its_prompt_in_every_pro
         elsewhere = tokenizer.apply_chat_template(MESSAGES[:number], add_generation_prompt=True, return_dict=False)
         assert elsewhere == prompt
     assert "think" not in tokenizer.decode(row.input_ids)
+
+
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_the_ids_before_an_opener_are_those_of_its_prompt(family):
+    tokenizer = make_fixed(family)
+    prompt = encode_conversation(tokenizer, [], add_generation_prompt=True).input_ids
+    for row in (MESSAGES[1:2], MESSAGES[1:]):
+        trained = encode_conversation(tokenizer, row)
+        assert trained.input_ids[: len(prompt)] == prompt
+        assert trained.is_supervised.index(True) == len(prompt)
 
 
 @pytest.mark.parametrize("family", base_families.MARKINGS)

@@ -37,7 +37,7 @@ CHAT = f"{LINE}hello\n30/09/2022, 18:16 - Dan: hi\n30/09/2022, 18:17 - Rut: bye\
 NUM_CHARS = 65_536  # the longest message that WhatsApp sends
 
 FUNCTIONS = {
-    "filter_text": lambda text: filter_text(text, "Rut"),
+    "filter_text": lambda text: filter_text(text, "Rut", keeps_media=True),
     "redact": Redactor("IL", ["Rut Levi", "a b"]).redact,
     "guess_phone_region": lambda text: guess_phone_region([text]),
     "number samples": NUMBER_LIKE_RE.search,

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from conversation_log import ConversationLog, read_conversation_and_models, save_conversation
+from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
     COMMANDS,
@@ -28,9 +29,11 @@ from terminal import (
     read_line_as_command,
     show_notice,
 )
-from turns import Messages, take_back_reply
+from turns import Messages, replace_reply, take_back_reply
 
+from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
+from common.conversation_data import CORRECTIONS_PATH
 from common.outside_files import NotReadableError
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
@@ -127,8 +130,10 @@ class ChatSession:
             return
         actions: dict[str, Callable[[str], None]] = {
             "help": lambda _: show_notice(help_text()),
+            "begin": self._begin,
             "undo": self._undo,
             "regenerate": self._regenerate,
+            "better": self._better,
             "reset": self._reset,
             "swap": self._swap,
             "set": self._set,
@@ -143,6 +148,17 @@ class ChatSession:
             return
         actions[command.name](command.argument)
 
+    def _begin(self, _argument: str) -> None:
+        if self._conversation.messages:
+            show_notice("this conversation has begun already; /reset begins a new one")
+            return
+        try:
+            self._conversation.trained.encode_prompt([])
+        except ChatFormatError as error:  # of a base whose training data had no such conversation
+            show_notice(f"with this base the imitated person cannot write first: {error}")
+        else:
+            self._answer()
+
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
             self._log.add_event("undo")
@@ -151,12 +167,28 @@ class ChatSession:
             show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
-        if not any(message["role"] == "user" for message in self._conversation.messages):
+        if not self._conversation.messages:
             show_notice("no message yet")
             return
         if take_back_reply(self._conversation.messages):
             self._log.add_event("regenerate")
         self._answer()
+
+    def _better(self, argument: str) -> None:
+        messages, text = self._conversation.messages, as_reply(argument)
+        if not text or not messages or messages[-1]["role"] != "assistant":
+            show_notice("no reply to replace" if text else "a reply needs words")
+            return
+        path = self._log.path.with_name(Path(CORRECTIONS_PATH).name)
+        try:
+            append_correction(path, messages[:-1], text)
+        except (OSError, ScriptError) as error:
+            reason = error if isinstance(error, ScriptError) else f"{shown_path(path)}: not written, {error.strerror}"
+            show_notice(f"{reason}; the reply stays")
+            return
+        replace_reply(messages, text)
+        self._log.replace_reply(text)
+        show_notice(f"replaced, and kept in {shown_path(path)}; train again with --corrections to teach it")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()

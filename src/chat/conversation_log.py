@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bubbles import render_bubble, render_caption, render_note
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from turns import Messages, add_to_turn, replace_reply, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.outside_files import open_regular
 from common.script import ScriptError, flush_folder, replacing, shown_path
@@ -32,6 +32,7 @@ MAX_MODEL_CHARS = 200  # of a model's name in a log
 NOTES = {
     "undo": "last turn taken back",
     "regenerate": "last reply taken back",
+    "better": "last reply replaced by a better one",
     "reset": "new conversation",
     "swap": "roles swapped",
     "load": "a saved conversation continues",
@@ -90,6 +91,12 @@ class ConversationLog:
         self._last_role = None
         record = {"event": event} | ({"models": list(models)} if models else {})
         self._append(f"\n{render_note(NOTES[event])}", [record, *_message_records(messages)])
+
+    def replace_reply(self, text: str) -> None:
+        """Record that `text`, its messages separated by line breaks, took the place of the last reply."""
+        self._last_role = None
+        bubbles = "".join(f"\n{render_bubble('assistant', line)}" for line in text.split("\n"))
+        self._append(f"\n{render_note(NOTES['better'])}{bubbles}", [{"event": "better", "text": text}])
 
     @property
     def has_unwritten(self) -> bool:
@@ -244,6 +251,8 @@ def read_conversation_and_models(jsonl_path: Path) -> tuple[Messages, list[str]]
             take_back_turn(messages)
         elif event == "regenerate":
             take_back_reply(messages)
+        elif event == "better" and isinstance(text, str):
+            replace_reply(messages, remove_unsafe_characters(text))
         elif event == "swap":
             messages = with_roles_swapped(messages)
     return messages, models

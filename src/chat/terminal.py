@@ -39,8 +39,10 @@ REMARKS = {"interrupted": "interrupted", "limit": "cut short", "loop": "stopped:
 # Each command with its argument and what it does, in the order in which /help lists them.
 COMMANDS = {
     "help": ("", "this list"),
+    "begin": ("", "let the imitated person write first, in a new conversation"),
     "undo": ("", "take back your last message and the reply to it"),
     "regenerate": ("", "another reply to your last message"),
+    "better": ("TEXT", r"replace the last reply and keep it for the next training; \n begins another message"),
     "reset": ("", "begin a new conversation"),
     "swap": ("", "swap roles: your messages become the imitated person's, the replies yours"),
     "set": ("NAME VALUE", "change a value of /params"),

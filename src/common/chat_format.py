@@ -91,8 +91,11 @@ def encode_conversation(
     """Render `messages` with the tokenizer's chat template and encode them.
 
     `reply_ids` maps the number of a message to the ids of its text (without the token that ends the turn). They are used
-    as they are: decoding and encoding again may give other ids. Raises ChatFormatError.
+    as they are: decoding and encoding again may give other ids. Without messages, the generation prompt is that of a reply
+    which begins the conversation. Raises ChatFormatError.
     """
+    if not messages and add_generation_prompt:
+        return _encode_opening(tokenizer)
     spans = _split_into_spans(tokenizer, messages, reply_ids or {}, add_generation_prompt)
     input_ids: list[int] = []
     is_supervised: list[bool] = []
@@ -104,6 +107,16 @@ def encode_conversation(
             if span.ends_turn:
                 turn_ends.append(len(input_ids))
     return EncodedConversation(input_ids, is_supervised, turn_ends)
+
+
+def _encode_opening(tokenizer: Any) -> EncodedConversation:
+    """Return what stands before a reply that begins a conversation, in training, too.
+
+    It is not rendered as a prompt: templates refuse a conversation without messages, or begin it otherwise.
+    """
+    encoded = encode_conversation(tokenizer, [{"role": "assistant", "content": ""}], {0: []})
+    num_ids = encoded.is_supervised.index(True)
+    return EncodedConversation(encoded.input_ids[:num_ids], encoded.is_supervised[:num_ids], [])
 
 
 def asks_for_date(template: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from common.file_kinds import name_file_kind
 from common.outside_files import NotReadableError, open_regular
 
+CORRECTIONS_PATH = "src/chat/corrections.jsonl"  # counted from the project; written by the chat, read by stage 2
 ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5
 MAX_MESSAGE_CHARS = 4_000_000  # WhatsApp sends 65,536 at most, and a reply joins a burst of messages

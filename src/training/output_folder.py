@@ -263,6 +263,13 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
         "base_fingerprint": run.facts["base_fingerprint"],
         "path_to_data": str(run.options.data_path),
         "data_sha256": run.data.sha256,
+        "corrections": None
+        if run.corrections is None
+        else {
+            "num_corrections": len(run.corrections.conversations),
+            "weight": run.facts["correction_weight"],
+            "sha256": run.corrections.sha256,
+        },
         "max_length": recipe.max_length,
         "quantization": NF4 if run.device.is_quantized else {},
         "lora": {
