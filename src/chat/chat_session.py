@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import ConversationLog, read_conversation, save_conversation
+from conversation_log import ConversationLog, read_conversation, read_header_record, save_conversation
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
     COMMANDS,
@@ -29,6 +29,7 @@ from terminal import (
     show_notice,
 )
 from turns import Messages, take_back_reply
+from who_and_when import NO_HEADER, UnknownName
 
 from common.command_line import check_folder_of, typed_path
 from common.script import ScriptError, counted, shown_path
@@ -50,6 +51,7 @@ class ChatSession:
         log.start(asdict(conversation.sampling) | {"seed": conversation.seed})
         if conversation.messages:
             log.add_event("load", conversation.messages)
+            self._log_header()
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
         """Process `lines` until they end or one is `exit`; return the exit status."""
@@ -73,13 +75,22 @@ class ChatSession:
         return 0
 
     def _say(self, text: str) -> None:
+        is_first = not self._conversation.messages
+        text = self._conversation.who_and_when.as_in_training(text, self._conversation.messages)
         try:
             self._conversation.add(text)
         except MessageTooLong as error:
             show_notice(str(error))
             return
+        if is_first:
+            self._log_header()
         self._log.add_bubble("user", text)
         self._answer()
+
+    def _log_header(self) -> None:
+        who_and_when = self._conversation.who_and_when
+        if who_and_when.shown():
+            self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 
     def _answer(self) -> None:
         self._screen.begin_reply()
@@ -110,6 +121,8 @@ class ChatSession:
             "regenerate": self._regenerate,
             "reset": self._reset,
             "swap": self._swap,
+            "with": self._choose_partner,
+            "as": self._choose_member,
             "set": self._set,
             "params": self._show_params,
             "stats": self._show_stats,
@@ -117,7 +130,7 @@ class ChatSession:
             "load": self._load,
         }
         wanted_argument = COMMANDS[command.name][0]
-        if wanted_argument and not command.argument:
+        if wanted_argument and not wanted_argument.startswith("[") and not command.argument:
             show_notice(f"usage: /{command.name} {wanted_argument}")
             return
         actions[command.name](command.argument)
@@ -148,6 +161,37 @@ class ChatSession:
         show_notice("roles swapped")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
             self._answer()
+
+    def _choose_partner(self, argument: str) -> None:
+        who_and_when = self._conversation.who_and_when
+        if not argument:
+            show_notice(who_and_when.describe())
+        elif not who_and_when.has_header:
+            show_notice(NO_HEADER)
+        else:
+            try:
+                who_and_when.choose(argument)
+            except UnknownName as error:
+                show_notice(str(error))
+                return
+            if self._conversation.messages:
+                self._reset("")
+            show_notice(who_and_when.shown())
+
+    def _choose_member(self, argument: str) -> None:
+        who_and_when = self._conversation.who_and_when
+        before = who_and_when.partner
+        try:
+            who_and_when.choose_member(argument)
+        except UnknownName as error:
+            show_notice(str(error))
+            return
+        if self._conversation.messages:
+            if who_and_when.partner != before:
+                self._reset("")
+            else:
+                self._log_header()
+        show_notice(who_and_when.shown())
 
     def _set(self, argument: str) -> None:
         name, _space, value = argument.partition(" ")
@@ -190,7 +234,9 @@ class ChatSession:
                 show_notice(f"{shown_path(path)}: exists; choose another name")
                 return
             check_folder_of(path)
-            save_conversation(path, self._conversation.messages)
+            who_and_when = self._conversation.who_and_when
+            header_record = who_and_when.to_record() if who_and_when.shown() else None
+            save_conversation(path, self._conversation.messages, header_record)
         except ScriptError as error:
             show_notice(str(error))
         except OSError as error:
@@ -203,7 +249,9 @@ class ChatSession:
         messages = read_saved(path)
         if messages:
             self._conversation.reset(messages)
+            self._conversation.who_and_when.restore(read_header_record(path))
             self._log.add_event("load", messages)
+            self._log_header()
             show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation continues")
 
 

@@ -34,6 +34,7 @@ NOTES = {
     "swap": "roles swapped",
     "load": "a saved conversation continues",
 }
+HEADER_EVENT = "header"  # with whom a conversation is; it stands before the messages, or after a load
 
 
 class ConversationLog:
@@ -70,6 +71,10 @@ class ConversationLog:
     def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = ()) -> None:
         """Record one of NOTES; after a load, `messages` is the whole conversation."""
         self._append(render_note(NOTES[event]), [{"event": event}, *_message_records(messages)])
+
+    def add_header(self, shown: str, record: Mapping[str, Any]) -> None:
+        """Record with whom a conversation is and when it began: `shown` to read, `record` to continue from."""
+        self._append(render_note(shown), [{"event": HEADER_EVENT, **record}])
 
     @property
     def has_unwritten(self) -> bool:
@@ -213,10 +218,30 @@ def read_conversation(jsonl_path: Path) -> Messages:
     return messages
 
 
-def save_conversation(path: Path, messages: Sequence[Mapping[str, str]]) -> None:
-    """Write `messages` to `path` as a JSONL log, private and whole. Raises OSError."""
+def read_header_record(jsonl_path: Path) -> dict[str, Any]:
+    """Return what a JSONL log keeps of who and when in its last conversation; empty where it keeps nothing.
+
+    Raises OSError.
+    """
+    found: dict[str, Any] = {}
+    for record in _read_records(jsonl_path):
+        if record.get("event") == HEADER_EVENT:
+            found = record
+        elif record.get("event") in ("start", "reset", "load"):
+            found = {}
+    return found
+
+
+def save_conversation(
+    path: Path, messages: Sequence[Mapping[str, str]], header_record: Mapping[str, Any] | None = None
+) -> None:
+    """Write `messages` to `path` as a JSONL log, private and whole. Raises OSError.
+
+    `header_record`: with whom they are and since when.
+    """
+    header = [] if header_record is None else [{"event": HEADER_EVENT, **header_record}]
     with replacing(path) as file:
-        for record in ({"event": "start"}, *_message_records(messages)):
+        for record in ({"event": "start"}, *header, *_message_records(messages)):
             file.write(_json_line({"at": _now().isoformat(timespec="seconds"), **record}))
 
 

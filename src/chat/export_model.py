@@ -138,6 +138,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     from modelfile import MODELFILE_NAME, write_modelfile
     from tqdm import tqdm
     from transformers import AutoTokenizer
+    from who_and_when import header_of_today
 
     export = GgufExport(saved, gguf_content(options), options.gguf)
     check_disk(path, export.num_bytes)
@@ -166,7 +167,8 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     modelfile_path = path.with_name(MODELFILE_NAME)
     had_modelfile = modelfile_path.exists()
     adapter_name = path.name if export.content == "adapter" else None
-    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name)
+    header = header_of_today(saved)
+    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name, header=header)
     print(
         f"Written: {shown_path(modelfile_path)}, for Ollama"
         + (f" (now for {path.name}; the earlier one was replaced)." if had_modelfile else ".")

@@ -34,10 +34,13 @@ class TrainedChat:
         """What computes the replies, as messages show it."""
         raise NotImplementedError
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-        """Return the ids of `messages` and of the next reply's header, and where each message's turn ends."""
+    def encode_prompt(self, messages: Sequence[Mapping[str, Any]], header: str = "") -> tuple[list[int], list[int]]:
+        """Return the ids of `messages` and of what opens the next reply, and where each message's turn ends.
+
+        `header`: the line before the conversation that says who and when.
+        """
         reply_ids = {number: message["ids"] for number, message in enumerate(messages) if message.get("ids")}
-        encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True)
+        encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True, header=header)
         return encoded.input_ids, encoded.turn_ends
 
     def reply_room(self, sampling: Sampling) -> int:

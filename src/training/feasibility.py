@@ -47,6 +47,7 @@ from training_time import Speed, Work, estimate_training_seconds, measure_speed
 from common.base_model_files import BaseModel, check_base_folder, find_base
 from common.compute_device import Device, choose_training_device, unused_gpu_notice
 from common.conversation_data import Conversation, TrainingData
+from common.conversation_header import headers_by_line
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
 from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
@@ -152,8 +153,11 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
     """
     held_out = hold_out(conversations)
     lines = {*held_out.validation, *held_out.spread, *held_out.latest}
-    messages = [message for talk in conversations if talk.line_number not in lines for message in talk.messages]
+    trained = [talk for talk in conversations if talk.line_number not in lines]
+    messages = [message for talk in trained for message in talk.messages]
+    headers = headers_by_line(conversations, recipe.context)
     texts = [message["content"] for message in messages]
+    texts += [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
     tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
     if tokenizer_path is not None and tokenizer_path.is_file():
         from tokenizers import Tokenizer
@@ -165,7 +169,7 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
         lengths = [len(text) // CHARS_PER_TOKEN for text in texts]
     supervised = sum(
         length + 1  # and the end of the turn
-        for length, message in zip(lengths, messages, strict=True)
+        for length, message in zip(lengths, messages, strict=False)  # the headers are never supervised
         if message["role"] == "assistant" or recipe.train_on == "everyone"
     )
     num_replies = sum(talk.num_replies for talk in conversations)
