@@ -108,7 +108,8 @@ class TestSampleReplies:
         """A function that takes prompts from conversations and returns one that shows them, as [(label, text), ...]."""
 
         def take(conversations):
-            samples = SampleReplies(model, tokenizer, conversations, make_generation_config(tokenizer), seed=3)
+            with_headers = [("", messages) for messages in conversations]
+            samples = SampleReplies(model, tokenizer, with_headers, make_generation_config(tokenizer), seed=3)
 
             def show(is_base):
                 samples.show(is_base)

@@ -36,7 +36,6 @@ CONDITIONS = ("none", "who", "who,when", "dealt out")
 DEALT_OUT = "dealt out"  # trained on who,when with the headers of other conversations
 TESTED_PEOPLE = ("Daniel", "Maya", "Tamar", "Avner")
 NUM_REPLIES = 800
-NUM_EPOCHS = 8
 NUM_FRESH_CONVERSATIONS = 120
 MAX_SCORED = 150  # replies for the bits
 YEARS_LATER = timedelta(days=728)  # the dates of a chat are never those of the training
@@ -44,7 +43,7 @@ LATER = timedelta(hours=9)  # another part of the day for every hour at which co
 Z_95 = 1.96
 
 FORMAL_RE = re.compile("אורנה|בברכה|תודה מראש|לשירותך|אציין כי|בהמשך לשיחתנו")
-SLANG_RE = re.compile("אחי|וואלה|גבר|שומע|חחח|😂|🔥|יאללה|או מה|[?][?]|(.)\\1\\1")
+SLANG_RE = re.compile("אחי|וואלה|גבר|שומע|חחח|😂|🔥|יאללה|או מה|[?][?]|([^\\W\\d])\\1\\1")
 REGISTERS = {"Orna": (FORMAL_RE, SLANG_RE), "Koby": (SLANG_RE, FORMAL_RE)}
 HEADER_RE = re.compile(
     rf"·|{'|'.join(DAYS)}|\b(?:{'|'.join(name for _, name in PARTS_OF_DAY)})\b|\d{{1,2}}\.\d{{1,2}}\.\d{{4}}"
@@ -190,7 +189,8 @@ def run(work_dir: Path, base: Path, case: dict[str, Any]) -> dict[str, Any]:
     folder = work_dir / "model"
     shutil.rmtree(folder, ignore_errors=True)
     context = "who,when" if case["condition"] == DEALT_OUT else case["condition"]
-    flags = ["--context", context, "--epochs", str(NUM_EPOCHS), "--learning-rate", "1e-3", "--seed", str(case["seed"])]
+    flags = ["--context", context, "--epochs", str(case["epochs"]), "--learning-rate", case["rate"]]
+    flags += ["--seed", str(case["seed"])]
     seconds = train(folder, base, data, flags, "cosine")
     report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
     return {
@@ -245,6 +245,8 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=NUM_REPLIES, help="replies to train on")
+    parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
+    parser.add_argument("--rate", default="1e-3", help="learning rate (%(default)s)")
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     options = parser.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
@@ -254,9 +256,12 @@ def main() -> None:
     results = options.work_dir / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     cases = [
-        {"person": person, "condition": condition, "seed": seed, "size": options.size}
+        {
+            "person": person, "condition": condition, "seed": seed, "size": options.size,
+            "epochs": options.epochs, "rate": options.rate,
+        }
         for seed, condition, person in itertools.product(options.seeds, options.conditions, options.people)
-    ]
+    ]  # fmt: skip
     for case in [] if options.table else cases:
         if not any(case.items() <= row.items() for row in rows):
             rows.append(run(options.work_dir, base, case))
