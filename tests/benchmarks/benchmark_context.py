@@ -43,7 +43,7 @@ LATER = timedelta(hours=9)  # another part of the day for every hour at which co
 Z_95 = 1.96
 
 FORMAL_RE = re.compile("אורנה|בברכה|תודה מראש|לשירותך|אציין כי|בהמשך לשיחתנו")
-SLANG_RE = re.compile("אחי|וואלה|גבר|שומע|חחח|😂|🔥|יאללה|או מה|[?][?]|([^\\W\\d])\\1\\1")
+SLANG_RE = re.compile(r"\b(?:אחי|וואלה|גבר|שומע)\b|חחח|😂|🔥|יאללה|או מה|[?][?]|([^\W\d])\1\1")
 REGISTERS = {"Orna": (FORMAL_RE, SLANG_RE), "Koby": (SLANG_RE, FORMAL_RE)}
 HEADER_RE = re.compile(
     rf"·|{'|'.join(DAYS)}|\b(?:{'|'.join(name for _, name in PARTS_OF_DAY)})\b|\d{{1,2}}\.\d{{1,2}}\.\d{{4}}"
@@ -76,7 +76,8 @@ def is_right_register(reply: str, partner: str) -> bool:
 
 def greets_by_the_hour(reply: str, hour: int) -> bool:
     """Tell whether Maya's reply has the greeting of this hour, and no other."""
-    wanted = [greeting for start, greeting, _ in GREETINGS if hour >= start][-1]
+    begun = [greeting for start, greeting, _ in GREETINGS if hour >= start]
+    wanted = begun[-1] if begun else GREETINGS[-1][1]  # before the first of a day it is still night
     return [greeting for _, greeting, _ in GREETINGS if greeting in reply] == [wanted]
 
 
