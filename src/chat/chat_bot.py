@@ -224,8 +224,9 @@ def chat(
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
         person = printable(str(saved.settings.get("person") or "the person of the chat"))
+        who = " ".join(filter(None, (person, who_and_when.shown())))
         show_notice(
-            f"imitating {person}{f' {shown}' if (shown := who_and_when.shown()) else ''} on {trained.computed_on}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
+            f"imitating {who} on {trained.computed_on}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
         )
     lines = open_input(options, log, is_terminal)
     with closing(lines):
