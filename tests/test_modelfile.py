@@ -43,9 +43,9 @@ def test_it_stops_where_training_stopped(modelfile_lines, family, end_of_turn):
 
 def test_who_and_when_travel_as_a_system_message_or_are_said(tmp_path, tiny_saved_model_dir):
     path = tmp_path / "Modelfile"
-    header = 'Ruth "R" · Friday 13.12.2024, morning'
+    header = 'Ruth "R" · Friday, morning'
     write_modelfile(path, base_families.make_tokenizer("qwen3", ["some words"]), {}, "model.gguf", header=header)
-    assert 'SYSTEM """Ruth \'R\' · Friday 13.12.2024, morning"""' in path.read_text(encoding="utf-8").splitlines()
+    assert 'SYSTEM """Ruth \'R\' · Friday, morning"""' in path.read_text(encoding="utf-8").splitlines()
     tokenizer = AutoTokenizer.from_pretrained(tiny_saved_model_dir)  # its template has no place for one
     write_modelfile(path, tokenizer, {}, "model.gguf", header=header)
     lines = path.read_text(encoding="utf-8").splitlines()
