@@ -25,6 +25,23 @@ def test_both_engines_are_measured_on_a_small_model(tiny_saved_model_dir, tmp_pa
     print_table(best)
 
 
+def test_the_judges_of_first_replies_know_the_owner():
+    from benchmark_context import fresh_conversations, greets_by_the_hour, is_right_register, is_wrong_register
+
+    def first_replies(person):
+        for talk in fresh_conversations(person, seed=0):
+            yield talk, next(turn["content"] for turn in talk.messages if turn["role"] == "assistant")
+
+    daniel = [(reply, talk.partners[0]) for talk, reply in first_replies("Daniel") if talk.partners]
+    other = {"Orna": "Koby", "Koby": "Orna"}
+    assert sum(is_wrong_register(*said) for said in daniel) == 0
+    assert sum(is_right_register(*said) for said in daniel) > 0.8 * len(daniel)
+    assert sum(is_wrong_register(reply, other[partner]) for reply, partner in daniel) > 0.8 * len(daniel)
+    maya = [(reply, int(talk.started_at[11:13])) for talk, reply in first_replies("Maya")]
+    assert sum(greets_by_the_hour(*said) for said in maya) == len(maya)
+    assert sum(greets_by_the_hour(reply, (hour + 9) % 24) for reply, hour in maya) == 0
+
+
 def test_published_loss_and_ours_are_the_same_number():
     from benchmark_training import objective_difference
 

@@ -183,6 +183,43 @@ def test_wrong_usage_is_status_2():
     assert "argument --temperature: temperature must be a number from 0.01 to 5" in finished.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("context", "typed", "told"),
+    [
+        ("who", "Rut", 'nobody is called "Rut" in the training data; the nearest: Ruth'),
+        ("none", "Ruth", "this model was trained without a header (--context none), so it is not told with whom it writes; "
+                         "leave it out, or train with --context who"),
+    ],
+)  # fmt: skip
+def test_a_name_that_the_model_was_not_told_is_refused_before_it_loads(
+    tiny_saved_model_dir, tmp_path, context, typed, told
+):
+    saved_copy = shutil.copytree(tiny_saved_model_dir, tmp_path / "saved")
+    path = saved_copy / "training_settings.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"context": context, "partners": [{"name": "Ruth"}]}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    finished = run_chat(*arguments(saved_copy, tmp_path / "log.txt", "--with", typed), cwd=tmp_path)
+    assert (finished.returncode, finished.stderr.decode()) == (1, f"chat_bot: --with: {told}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+@pytest.mark.slow
+def test_a_chat_with_somebody_is_logged_and_goes_on_with_them(talking_model_dir, tmp_path):
+    saved_copy = shutil.copytree(talking_model_dir, tmp_path / "saved")
+    path = saved_copy / "training_settings.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings |= {"context": "who,when", "partners": [{"name": "Ruth"}, {"name": "Koby"}]}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    log_path = tmp_path / "conversation.txt"
+    for flags in (["--with", "koby", "-p", "ok"], ["--resume", "-p", "ok"]):
+        finished = run_chat(*arguments(saved_copy, log_path, "--greedy", *flags))
+        assert finished.returncode == 0, finished.stderr.decode()
+    assert shown_lines(log_path).count("── with Koby ──") == 2
+    records = [json.loads(line) for line in log_path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
+    told = [(record["with"], record["began_at"]) for record in records if record.get("event") == "header"]
+    assert told[0] == told[1] and told[0][0] == "Koby"
+
+
 def test_a_log_that_cannot_be_written_is_said_before_the_model_loads(tiny_saved_model_dir, tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     finished = run_chat(*arguments(tiny_saved_model_dir, tmp_path / "pipe.txt"), cwd=tmp_path)

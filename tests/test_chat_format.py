@@ -24,6 +24,8 @@ from common.chat_format import (
     encode_conversation,
     find_end_of_turn_id,
     fix_template,
+    has_system_turn,
+    with_header,
 )
 
 INST_TEMPLATE = (
@@ -301,6 +303,87 @@ def test_the_ids_before_each_reply_of_a_row_are_those_of_its_prompt_in_every_pro
         elsewhere = tokenizer.apply_chat_template(MESSAGES[:number], add_generation_prompt=True, return_dict=False)
         assert elsewhere == prompt
     assert "think" not in tokenizer.decode(row.input_ids)
+
+
+HEADER = "Ruth · Friday, morning"
+
+
+@pytest.mark.parametrize("first", [0, 1])  # who writes first: the user, or the imitated person
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_with_a_header_the_ids_before_each_reply_are_those_of_its_prompt_in_every_program(family, first):
+    tokenizer = make_fixed(family)
+    messages = MESSAGES[first:]
+    row = encode_conversation(tokenizer, messages, header=HEADER)
+    assert len(row.turn_ends) == len(messages)
+    assert HEADER in tokenizer.decode(row.input_ids[: row.num_header_ids])
+    assert not any(row.is_supervised[: row.num_header_ids])
+    assert "morning" not in supervised_text(tokenizer, row)
+    for number in range(1 - first, len(messages), 2):
+        prompt = encode_conversation(tokenizer, messages[:number], add_generation_prompt=True, header=HEADER).input_ids
+        assert row.input_ids[: len(prompt)] == prompt
+        assert row.is_supervised[len(prompt)]
+        sent = with_header(tokenizer, messages[:number], HEADER)
+        if sent[-1]["role"] != "system":  # some templates let no conversation begin with a reply
+            elsewhere = tokenizer.apply_chat_template(sent, add_generation_prompt=True, return_dict=False)
+            assert elsewhere == prompt
+
+
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_the_header_is_a_system_message_where_the_template_has_one(family):
+    tokenizer = make_fixed(family)
+    opened = with_header(tokenizer, MESSAGES, HEADER)
+    begun = with_header(tokenizer, MESSAGES[1:], HEADER)
+    if family in ("mistral", "gemma2", "gemma3", "phi2", "gpt_neox"):
+        assert not has_system_turn(tokenizer)
+        assert opened[0] == {"role": "user", "content": f"{HEADER}\n{MESSAGES[0]['content']}"}
+        assert begun[0] == {"role": "user", "content": HEADER}
+    else:
+        assert has_system_turn(tokenizer)
+        assert opened[0] == begun[0] == {"role": "system", "content": HEADER}
+        assert opened[1:] == MESSAGES
+    assert with_header(tokenizer, MESSAGES, "") == MESSAGES
+
+
+def test_without_a_header_nothing_changes(tokenizer):
+    assert encode_conversation(tokenizer, MESSAGES, header="") == encode_conversation(tokenizer, MESSAGES)
+
+
+# Where a system message goes in published templates: into the user's first turn (Gemma 3), or into the last (Mistral).
+FOLDING_TEMPLATE = (
+    "{{ bos_token }}{% set prefix = '' %}{% if messages[0]['role'] == 'system' %}"
+    "{% set prefix = messages[0]['content'] + '\n\n' %}{% set messages = messages[1:] %}{% endif %}"
+    "{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '<person2>' + (prefix if loop.first else '') + m['content'] + eos_token }}"
+    "{% else %}{{ '<person1>' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<person1>' }}{% endif %}"
+)
+INTO_THE_LAST = FOLDING_TEMPLATE.replace("if loop.first", "if loop.index0 >= messages | length - 1")
+DROPPING = FOLDING_TEMPLATE.replace("prefix if loop.first else ''", "''")
+
+
+@pytest.mark.parametrize(("template", "has_one"), [(FOLDING_TEMPLATE, True), (INTO_THE_LAST, False), (DROPPING, False)])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_system_message_is_used_only_where_it_stays_at_the_beginning(tiny_tokenizer, template, has_one, first):
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = template
+    assert has_system_turn(tokenizer) == has_one
+    row = encode_conversation(tokenizer, MESSAGES[first:], header=HEADER)
+    assert tokenizer.decode(row.input_ids).count(HEADER) == 1
+    for number in range(1 + first, 4 - first, 2):
+        prompt = encode_conversation(
+            tokenizer, MESSAGES[first : first + number], add_generation_prompt=True, header=HEADER
+        ).input_ids
+        assert row.input_ids[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_a_name_never_becomes_structure(tokenizer, injection):
+    special_ids = set(tokenizer.all_special_ids)
+    plain, injected = (encode_conversation(tokenizer, MESSAGES, header=f"a {name} b") for name in ("x", injection))
+    assert [i for i in injected.input_ids if i in special_ids] == [i for i in plain.input_ids if i in special_ids]
+    assert f"a {injection} b" in tokenizer.decode(injected.input_ids)
+    assert injected.turn_ends[-1] == len(injected.input_ids) or len(injected.turn_ends) == len(MESSAGES)
 
 
 @pytest.mark.parametrize("family", base_families.MARKINGS)

@@ -44,7 +44,14 @@ def data_path(tmp_path_factory, sample_conversations):
     """Forty made-up conversations as stage 1 writes them."""
     path = tmp_path_factory.mktemp("data") / "formatted_data.jsonl"
     lines = [
-        json.dumps({"messages": messages, "chat": "Ruth", "started_at": f"2024-03-{1 + number // 2:02}"})
+        json.dumps(
+            {
+                "messages": messages,
+                "chat": "Ruth",
+                "started_at": f"2024-03-{1 + number // 2:02}",
+                "with": ["Ruth"],
+            }
+        )
         for number, messages in enumerate(sample_conversations)
     ]
     lines[20] = lines[20].replace('"content": "', f'"content": "{MARKER} ', 1)
@@ -165,6 +172,12 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(finishe
     reported = json.loads((model_dir / "training_report.json").read_text())["validation"]["tuned"]
     assert nats / num_tokens == pytest.approx(reported["loss"], rel=1e-4)
     assert nats / math.log(2) / num_chars == pytest.approx(reported["bits_per_char"], rel=1e-4)
+
+
+def test_the_settings_say_with_whom_the_conversations_are(finished_run):
+    settings = json.loads((finished_run[0] / "training_settings.json").read_text())
+    assert settings["context"] == settings["training"]["context"]
+    assert settings["partners"] == [{"name": "Ruth"}]
 
 
 def test_the_adapter_does_not_drag_the_head_along(finished_run):

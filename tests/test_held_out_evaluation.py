@@ -108,7 +108,8 @@ class TestSampleReplies:
         """A function that takes prompts from conversations and returns one that shows them, as [(label, text), ...]."""
 
         def take(conversations):
-            samples = SampleReplies(model, tokenizer, conversations, make_generation_config(tokenizer), seed=3)
+            with_headers = [("", messages) for messages in conversations]
+            samples = SampleReplies(model, tokenizer, with_headers, make_generation_config(tokenizer), seed=3)
 
             def show(is_base):
                 samples.show(is_base)
@@ -136,7 +137,7 @@ class TestSampleReplies:
         return reply
 
     def test_after_training_the_models_reply_stands_beside_the_real_one(self, model, tokenizer, reply):
-        conversations = [make_conversation(0), make_conversation(1, ("assistant", "user", "assistant"))]
+        conversations = [("", make_conversation(0)), ("", make_conversation(1, ("assistant", "user", "assistant")))]
         samples = SampleReplies(model, tokenizer, conversations, make_generation_config(tokenizer), seed=3)
         first, second = samples.compare()
         assert first == ComparedReply("user 0", "assistant 0", reply())

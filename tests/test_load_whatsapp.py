@@ -140,7 +140,7 @@ def test_hebrew_and_emoji_stand_in_the_file_as_they_are(chat_dir):
     data = (chat_dir / "out/formatted_data.jsonl").read_text(encoding="utf-8")
     assert "שלום, הכל טוב" in data
     assert "👨‍👩‍👧" in data
-    assert list(json.loads(data.split("\n")[0])) == ["messages", "chat", "started_at"]
+    assert list(json.loads(data.split("\n")[0])) == ["messages", "chat", "started_at", "with"]
 
 
 def test_reads_the_zip_as_the_phone_sends_it(chat_dir):
@@ -378,6 +378,14 @@ def test_in_a_group_the_others_names_stand_before_their_words(tmp_path):
         ("user", "Dan: ok"),
         ("assistant", "bye"),
     ]
+    assert conversation["with"] == ["Dan", "[PHONE 1]"]
+
+
+def test_each_conversation_says_who_else_wrote_in_it(chat_dir):
+    conversations, *_ = convert(chat_dir, "chat.txt")
+    (person,) = {name for conversation in conversations for name in conversation["with"]}
+    assert person != "Rut Levi"
+    assert conversations[-1]["with"] == []  # the imitated person alone
 
 
 NUMBERS = ("+972 50-765-4321", "\u202a+44\xa020\xa07946\xa00958\u202c")
@@ -395,6 +403,7 @@ TWO_NUMBERS = [
 def test_two_unsaved_numbers_stay_two_people(tmp_path):
     (tmp_path / "WhatsApp Chat with Friends.txt").write_text(android(TWO_NUMBERS), encoding="utf-8")
     (conversation,), report, dropped, _ = convert(tmp_path, "WhatsApp Chat with Friends.txt", imitate="Rut")
+    assert conversation["with"] == ["[PHONE 1]", "[PHONE 2]"]
     assert words(conversation)[1:4] == [
         ("user", "[PHONE 1]: who is this?\n[PHONE 2]: ask [PHONE]"),
         ("assistant", "me"),

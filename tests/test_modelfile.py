@@ -41,6 +41,18 @@ def test_it_stops_where_training_stopped(modelfile_lines, family, end_of_turn):
     assert stops == [f'PARAMETER stop "{end_of_turn}"', f'PARAMETER stop "{tokenizer.eos_token}"']
 
 
+def test_who_and_when_travel_as_a_system_message_or_are_said(tmp_path, tiny_saved_model_dir):
+    path = tmp_path / "Modelfile"
+    header = 'Ruth "R" · Friday, morning'
+    write_modelfile(path, base_families.make_tokenizer("qwen3", ["some words"]), {}, "model.gguf", header=header)
+    assert 'SYSTEM """Ruth \'R\' · Friday, morning"""' in path.read_text(encoding="utf-8").splitlines()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_saved_model_dir)  # its template has no place for one
+    write_modelfile(path, tokenizer, {}, "model.gguf", header=header)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert not any(line.startswith("SYSTEM") for line in lines)
+    assert any(line.startswith("# Trained with a line") and line.endswith(header) for line in lines)
+
+
 def test_an_adapter_lies_on_its_base(modelfile_lines, tiny_saved_model_dir):
     tokenizer = AutoTokenizer.from_pretrained(tiny_saved_model_dir)
     lines = modelfile_lines(tokenizer, {}, "base-q8_0.gguf", "adapter-q8_0.gguf")

@@ -9,7 +9,7 @@ from datetime import date
 
 import pytest
 import torch
-from checkpoints import complete_checkpoint
+from checkpoints import FORMER_FACTS, complete_checkpoint, list_differences
 from held_out_sets import HeldOut
 from make_small_base import make_model
 from prepared_run import load_tokenizer, prepare_material, prepare_run
@@ -41,7 +41,8 @@ def no_launcher(monkeypatch):
 def data_path(tmp_path, sample_conversations):
     """Made-up conversations, too few to hold any out."""
     path = tmp_path / "formatted_data.jsonl"
-    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
+    about = {"chat": "Ruth", "with": ["Ruth"], "started_at": "2024-03-02"}
+    path.write_text("".join(json.dumps({"messages": talk} | about) + "\n" for talk in sample_conversations[:8]))
     return path
 
 
@@ -131,6 +132,7 @@ class TestFacts:
             ("--rank 8", {"rank"}),
             ("--dropout 0.1", {"dropout"}),
             ("--train-on everyone", {"train_on"}),
+            ("--context who", {"context"}),
             ("--adapter-dtype bfloat16", {"adapter_dtype"}),
             ("--batch-tokens 300", {"step_tokens"}),
             ("--max-length 256", {"max_length", "step_tokens"}),
@@ -152,6 +154,31 @@ class TestFacts:
         assert changed_facts(lambda: monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)) == {
             "device"
         }
+
+
+class TestContext:
+    @pytest.mark.parametrize(
+        ("about", "became", "told"),
+        [
+            ({}, "none", 'the data has no names ("with", or "chat"), so --context who,when became none'),
+            ({"with": ["Ruth"]}, "who", 'the data has no times ("started_at"), so --context who,when became who'),
+            ({"with": ["Ruth"], "started_at": "2024-03-02T10:00:00"}, "who,when", None),
+        ],
+    )
+    def test_what_the_data_do_not_say_is_left_out_and_said(
+        self, prepare, data_path, sample_conversations, capsys, about, became, told
+    ):
+        lines = [json.dumps({"messages": talk} | about) + "\n" for talk in sample_conversations[:8]]
+        data_path.write_text("".join(lines))
+        run = prepare("--context", "who,when")
+        assert run.recipe.context == run.facts["context"] == became
+        errors = capsys.readouterr().err
+        assert (told in errors) if told else ("--context" not in errors)
+
+    def test_a_checkpoint_of_an_earlier_version_had_no_header(self, prepare):
+        facts = dict(prepare().facts)
+        del facts["context"]
+        assert list_differences(FORMER_FACTS | facts, FORMER_FACTS | prepare("--context", "none").facts) == []
 
 
 class TestLengthOfRows:
@@ -248,6 +275,28 @@ class TestMaterial:
         recipe = dataclasses.replace(DEFAULT_RECIPE, step_tokens=512)
         assert prepare_rows(recipe, [Conversation(0, talk, "")]).fill == 1
         assert 0.5 < prepare_rows(recipe).fill < 1
+
+    @pytest.mark.parametrize("train_on", ["person", "everyone"])
+    @pytest.mark.parametrize("max_length", [128, 2048])
+    def test_the_header_stands_before_each_chunk_and_is_never_learnt(
+        self, tiny_base_dir, sample_conversations, train_on, max_length
+    ):
+        tokenizer = load_tokenizer(tiny_base_dir, "tiny", date(2026, 11, 27))
+        long_talk = [turn for messages in sample_conversations[:6] for turn in messages]
+        talks = [
+            Conversation(number, messages, "2024-12-13T09:30:00", "_chat", ("Ruth",))
+            for number, messages in enumerate([*sample_conversations[:6], long_talk, sample_conversations[7][1:]])
+        ]
+        recipe = dataclasses.replace(
+            DEFAULT_RECIPE, context="who,when", train_on=train_on, max_length=max_length, step_tokens=512
+        )
+        material = prepare_material(tokenizer, talks, HeldOut([], [], []), recipe, num_processes=1, seed=0)
+        header = "<s><person2>Ruth · Friday, morning"
+        assert len(material.chunks) > len(talks) if max_length == 128 else True
+        for chunk in material.chunks:
+            assert len(chunk["input_ids"]) <= max_length
+            num_given = next(n for n, is_supervised in enumerate(chunk["is_supervised"]) if is_supervised)
+            assert tokenizer.decode(chunk["input_ids"][:num_given]).startswith(header)
 
     def test_whose_words_are_learnt_is_a_flag(self, prepare_rows):
         everyone, person = (

@@ -49,6 +49,12 @@ def test_a_value_out_of_range_is_named(saved_copy):
     assert error.endswith("generation_config.json: temperature must be a number from 0.01 to 5; correct it")
 
 
+@pytest.mark.parametrize("changes", [{"context": "all"}, {"context": None}, {"partners": "Ruth"}, {"partners": [{}]}])
+def test_a_context_that_stage_2_does_not_write_is_damage(saved_copy, changes):
+    change_json(saved_copy / "training_settings.json", **changes)
+    assert "training_settings.json: is damaged" in refusal(saved_copy)
+
+
 def test_no_model_yet(tmp_path):
     assert "no trained model yet; run src/training/fine_tuning_model.py" in refusal(tmp_path / "missing")
     (tmp_path / "file").touch()

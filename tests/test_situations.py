@@ -5,7 +5,7 @@ import random
 import pytest
 from made_up_people import as_conversations, write_chat
 from writing_style.resampling import resample
-from writing_style.situations import measure_situations, part_of_day
+from writing_style.situations import measure_situations, when_begun
 from writing_style.writing_habits import Reply, Situation
 
 NUM_CONVERSATIONS = 150
@@ -37,11 +37,11 @@ def dealt_out(replies):
     return [reply._replace(text=text) for reply, text in zip(replies, texts, strict=True)]
 
 
-def measure(person, tuned_of):
+def measure(person, tuned_of, context="none"):
     owner = replies_of(person, seed=1)
     writers = {"owner": owner, "tuned": tuned_of(owner), "base": dealt_out(owner)}
     resamples = resample((reply.conversation for reply in owner), seed=0)
-    measured = measure_situations(replies_of(person, seed=2), writers, resamples)
+    measured = measure_situations(replies_of(person, seed=2), writers, resamples, context)
     return {row["name"]: row for row in measured["rows"]}, measured["kept"]
 
 
@@ -67,6 +67,8 @@ def test_the_partner_shows_where_the_owner_writes_otherwise_to_each():
     rows, _ = measure("Daniel", lambda owner: replies_of("Daniel", seed=1, own_seed=1))
     assert rows["partner"]["is_measurable"] and not rows["partner"]["is_in_prompt"]
     assert rows["partner"]["owner"]["value"] > 0.9
+    told, _ = measure("Daniel", dealt_out, "who")
+    assert told["partner"]["is_in_prompt"] and told["partner"]["is_told_from_owner"]
     rows, _ = measure("Tamar", lambda owner: owner)
     assert "partner" not in rows  # one partner is no question
 
@@ -79,7 +81,7 @@ def test_the_hour_shows_where_the_owner_greets_by_it():
 
 
 def test_what_is_not_known_is_no_class():
-    assert part_of_day(Situation("?", True, "", None)) is None
+    assert when_begun(Situation("?", True, "", None)) is None
     blind = [Reply(number, "שלום", Situation("?", True, "", None)) for number in range(20)]
     resamples = resample(range(20), seed=0)
     measured = measure_situations(blind, {"owner": blind, "tuned": blind, "base": blind}, resamples)

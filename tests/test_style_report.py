@@ -14,6 +14,7 @@ from writing_style.blind_quiz import choose_pairs, make_quiz, score_answers
 from writing_style.canaries import KINDS, OTHER, OWNER, Canary, invent_canaries, plant_into_file, read_canaries
 from writing_style.held_out_replies import (
     Exchange,
+    choose_set,
     list_exchanges,
     read_held_out_data,
     take_evenly,
@@ -24,6 +25,7 @@ from writing_style.model_replies import (
     RepliesFile,
     SampledReply,
     cut_as_generated,
+    encode_exchange,
     encode_fitting,
     make_batches,
     reply_token_bits,
@@ -36,6 +38,7 @@ from writing_style.style_page import make_examples_page, make_report_page
 from writing_style.style_verdict import not_enough_data
 from writing_style.writing_habits import TrainingPhrases, describe_copies
 
+from common.chat_format import encode_conversation
 from common.script import ScriptError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "style_report.py"
@@ -115,6 +118,27 @@ def test_long_replies_known_from_training_are_left_out_and_short_ones_stay():
     known = "זה משפט ארוך למדי שכבר נכתב קודם"
     kept = without_known_replies([exchange(["?"], known), exchange(["?"], "סבבה")], [known, "סבבה"])
     assert [found.reply for found in kept] == ["סבבה"]
+
+
+def test_a_held_out_reply_is_prompted_with_the_header_of_its_conversation(tmp_path, tiny_model, sample_conversations):
+    about = {"with": ["Ruth"], "started_at": "2024-12-13T09:30:00"}
+    path = write_split(tmp_path, sample_conversations, spread=[4])
+    lines = [json.dumps({"messages": messages} | about) + "\n" for messages in sample_conversations]
+    path.write_text("".join(lines), encoding="utf-8")
+    split = json.loads((tmp_path / "held_out_conversations.json").read_text())
+    split["data_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "held_out_conversations.json").write_text(json.dumps(split))
+    header = "Ruth · Friday, morning"
+    held_out = choose_set(read_held_out_data(tmp_path, path, "who,when"), "spread", 10)
+    assert {found.header for found in [*held_out.owner, *held_out.other]} == {header}
+    found = held_out.owner[0]
+    row = encode_conversation(tiny_model.tokenizer, sample_conversations[4], header=header)
+    ids, num_scored = encode_exchange(tiny_model.tokenizer, found, 10_000)
+    assert ids == row.input_ids[: row.turn_ends[found.number]]
+    assert num_scored == sum(row.is_supervised[row.turn_ends[found.number - 1] : row.turn_ends[found.number]])
+    shuffled = with_shuffled_contexts([found, exchange(["x"], "y")])[0]
+    assert (shuffled.header, shuffled.context[0]["content"]) == (header, "x")
+    assert choose_set(read_held_out_data(tmp_path, path), "spread", 10).owner[0].header == ""
 
 
 # --- Bits per character ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_a_line_is_words_or_a_command(line, meaning):
 
 def test_help_lists_every_command_that_the_specification_names():
     named = {"help", "exit", "reset", "undo", "regenerate", "set", "params", "stats", "save", "load", "swap"}
-    named |= {"begin", "better"}
+    named |= {"begin", "better", "with", "as"}
     assert set(COMMANDS) == named
     assert all(f"/{name}" in help_text() for name in COMMANDS)
 

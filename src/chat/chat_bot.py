@@ -42,12 +42,13 @@ from terminal import (
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
 from common.model_folder import RANGES, Sampling, range_of
-from common.script import PROJECT_ROOT, check_blocks, read_description, run_script, shown_path
+from common.script import PROJECT_ROOT, ScriptError, check_blocks, read_description, run_script, shown_path
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
     from gguf_header import ModelFiles
     from trained_chat import ConversationCache, TrainedChat
+    from who_and_when import WhoAndWhen
 
 DEFAULT_LOG_PATH = "src/chat/conversation.txt"  # counted from the project, like the block
 EXAMPLES = """examples:
@@ -69,6 +70,7 @@ def main() -> int:
     prepare_environment()
     work_offline()
     saved = check_trained_folder(options.saved_model_path)
+    who_and_when = choose_partner(options, saved)
     export_command = command_to_export(saved, saved_model_path, options.base_model_id)
     may_be_processor = options.device in ("auto", "cpu") and options.dtype == "auto"
     choice = choose_engine(options.engine, saved, options.base_model_id, may_be_processor, export_command)
@@ -78,7 +80,7 @@ def main() -> int:
         trained, cache = load_model(options, saved, choice.model_files, running)
         if choice.notice is not None:
             show_notice(choice.notice)
-        status = chat(options, saved, sampling, log, trained, cache)
+        status = chat(options, saved, sampling, log, trained, cache, who_and_when)
     return 1 if log.has_unwritten else status
 
 
@@ -95,6 +97,12 @@ def parse_arguments() -> argparse.Namespace:
         help=f"the log; the JSONL log lies beside it (default: {DEFAULT_LOG_PATH})",
     )
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="send TEXT, print the reply, leave")
+    parser.add_argument(
+        "--with",
+        dest="partner",
+        metavar="NAME",
+        help="who writes: a person or group of the chats (default: who wrote most)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the last conversation of the log")
     parser.add_argument("--no-history", action="store_true", help="keep no file of typed lines")
     parser.add_argument(
@@ -140,6 +148,21 @@ def choose_sampling(options: argparse.Namespace, saved: SavedModel) -> Sampling:
     return sampling.changed("do_sample", "off") if options.greedy else sampling
 
 
+def choose_partner(options: argparse.Namespace, saved: SavedModel) -> "WhoAndWhen":
+    """Return with whom the chat is; raise ScriptError for a name that the training data do not have."""
+    from who_and_when import NO_HEADER, UnknownName, WhoAndWhen
+
+    who_and_when = WhoAndWhen(saved.settings)
+    if options.partner is not None and not who_and_when.has_header:
+        raise ScriptError(f"--with: {NO_HEADER}; leave it out, or train with --context who")
+    if options.partner is not None:
+        try:
+            who_and_when.choose(options.partner)
+        except UnknownName as error:
+            raise ScriptError(f"--with: {error}") from None
+    return who_and_when
+
+
 def open_log(options: argparse.Namespace) -> "ConversationLog":
     """Open the log before the model is loaded, so that a log that cannot be written is reported at once."""
     from conversation_log import ConversationLog
@@ -176,13 +199,17 @@ def chat(
     log: "ConversationLog",
     trained: "TrainedChat",
     cache: "ConversationCache | None",
+    who_and_when: "WhoAndWhen",
 ) -> int:
     """Run the chat; return the exit status."""
     from chat_session import ChatSession, SavedConversation, read_saved
+    from conversation_log import read_header_record
     from live_conversation import Conversation
 
     jsonl_path = options.conversation_path.with_suffix(".jsonl")
     earlier = read_saved(jsonl_path) if options.resume else SavedConversation([], [])
+    if earlier.messages and options.partner is None:
+        who_and_when.restore(read_header_record(jsonl_path))
     conversation = Conversation(
         trained,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
@@ -192,10 +219,12 @@ def chat(
             "the conversation no longer fits the model's context; its oldest turns are left out from now on"
         ),
         cache=cache,
+        who_and_when=who_and_when,
     )
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
-        banner = [f"imitating {trained.person} on {trained.computed_on}", f"log: {shown_path(log.path)}"]
+        who = " ".join(filter(None, (trained.person, who_and_when.shown())))
+        banner = [f"imitating {who} on {trained.computed_on}", f"log: {shown_path(log.path)}"]
         show_notice("; ".join([*banner, "/help lists the commands, exit leaves"]))
     lines = open_input(options, log, is_terminal)
     with closing(lines):

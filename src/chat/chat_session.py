@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import ConversationLog, read_conversation_and_models, save_conversation
+from conversation_log import ConversationLog, read_conversation_and_models, read_header_record, save_conversation
 from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
@@ -30,6 +30,7 @@ from terminal import (
     show_notice,
 )
 from turns import Messages, replace_reply, take_back_reply
+from who_and_when import NO_HEADER, UnknownName
 
 from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
@@ -62,6 +63,7 @@ class ChatSession:
         log.start(asdict(conversation.sampling) | {"seed": conversation.seed}, conversation.trained.name)
         if conversation.messages:
             log.add_event("load", conversation.messages, self._models)
+            self._log_header()
             self._show_earlier()
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
@@ -86,13 +88,22 @@ class ChatSession:
         return 0
 
     def _say(self, text: str) -> None:
+        is_first = not self._conversation.messages
+        text = self._conversation.who_and_when.as_in_training(text, self._conversation.messages)
         try:
             self._conversation.add(text)
         except MessageTooLong as error:
             show_notice(str(error))
             return
+        if is_first:
+            self._log_header()
         self._log.add_bubble("user", text)
         self._answer()
+
+    def _log_header(self) -> None:
+        who_and_when = self._conversation.who_and_when
+        if who_and_when.shown():
+            self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 
     def _answer(self) -> None:
         self._screen.begin_reply()
@@ -136,6 +147,8 @@ class ChatSession:
             "better": self._better,
             "reset": self._reset,
             "swap": self._swap,
+            "with": self._choose_partner,
+            "as": self._choose_member,
             "set": self._set,
             "params": self._show_params,
             "stats": self._show_stats,
@@ -143,7 +156,7 @@ class ChatSession:
             "load": self._load,
         }
         wanted_argument = COMMANDS[command.name][0]
-        if wanted_argument and not command.argument:
+        if wanted_argument and not wanted_argument.startswith("[") and not command.argument:
             show_notice(f"usage: /{command.name} {wanted_argument}")
             return
         actions[command.name](command.argument)
@@ -152,11 +165,14 @@ class ChatSession:
         if self._conversation.messages:
             show_notice("this conversation has begun already; /reset begins a new one")
             return
+        who_and_when = self._conversation.who_and_when
+        who_and_when.begin()
         try:
-            self._conversation.trained.encode_prompt([])
+            self._conversation.trained.encode_prompt([], who_and_when.header)
         except ChatFormatError as error:  # of a base whose training data had no such conversation
             show_notice(f"with this base the imitated person cannot write first: {error}")
         else:
+            self._log_header()
             self._answer()
 
     def _undo(self, _argument: str) -> None:
@@ -181,7 +197,7 @@ class ChatSession:
             return
         path = self._log.path.with_name(Path(CORRECTIONS_PATH).name)
         try:
-            append_correction(path, messages[:-1], text)
+            append_correction(path, messages[:-1], text, self._conversation.who_and_when.to_training_keys())
         except (OSError, ScriptError) as error:
             reason = error if isinstance(error, ScriptError) else f"{shown_path(path)}: not written, {error.strerror}"
             show_notice(f"{reason}; the reply stays")
@@ -202,6 +218,37 @@ class ChatSession:
         show_notice("roles swapped")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
             self._answer()
+
+    def _choose_partner(self, argument: str) -> None:
+        who_and_when = self._conversation.who_and_when
+        if not argument:
+            show_notice(who_and_when.describe())
+        elif not who_and_when.has_header:
+            show_notice(NO_HEADER)
+        else:
+            try:
+                who_and_when.choose(argument)
+            except UnknownName as error:
+                show_notice(str(error))
+                return
+            if self._conversation.messages:
+                self._reset("")
+            show_notice(who_and_when.shown())
+
+    def _choose_member(self, argument: str) -> None:
+        who_and_when = self._conversation.who_and_when
+        before = who_and_when.partner
+        try:
+            who_and_when.choose_member(argument)
+        except UnknownName as error:
+            show_notice(str(error))
+            return
+        if self._conversation.messages:
+            if who_and_when.partner != before:
+                self._reset("")
+            else:
+                self._log_header()
+        show_notice(who_and_when.shown())
 
     def _set(self, argument: str) -> None:
         name, _space, value = argument.partition(" ")
@@ -244,7 +291,9 @@ class ChatSession:
                 show_notice(f"{shown_path(path)}: exists; choose another name")
                 return
             check_folder_of(path)
-            save_conversation(path, self._conversation.messages, self._models)
+            who_and_when = self._conversation.who_and_when
+            header_record = who_and_when.to_record() if who_and_when.shown() else None
+            save_conversation(path, self._conversation.messages, self._models, header_record)
         except ScriptError as error:
             show_notice(str(error))
         except OSError as error:
@@ -257,8 +306,10 @@ class ChatSession:
         saved = read_saved(path)
         if saved.messages:
             self._conversation.reset(saved.messages)
+            self._conversation.who_and_when.restore(read_header_record(path))
             self._models = saved.models
             self._log.add_event("load", saved.messages, saved.models)
+            self._log_header()
             show_notice(f"{shown_path(path)}: {counted(len(saved.messages), 'message')}, the conversation continues")
             self._show_earlier()
 

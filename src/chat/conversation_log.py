@@ -37,6 +37,7 @@ NOTES = {
     "swap": "roles swapped",
     "load": "a saved conversation continues",
 }
+HEADER_EVENT = "header"  # with whom a conversation is; it stands before the messages, or after a load
 
 
 class ConversationLog:
@@ -97,6 +98,10 @@ class ConversationLog:
         self._last_role = None
         bubbles = "".join(f"\n{render_bubble('assistant', line)}" for line in text.split("\n"))
         self._append(f"\n{render_note(NOTES['better'])}{bubbles}", [{"event": "better", "text": text}])
+
+    def add_header(self, shown: str, record: Mapping[str, Any]) -> None:
+        """Record with whom a conversation is and when it began: `shown` to read, `record` to continue from."""
+        self._append(render_note(shown), [{"event": HEADER_EVENT, **record}])
 
     @property
     def has_unwritten(self) -> bool:
@@ -267,11 +272,34 @@ def _model_names(found: Any) -> list[str]:
     ]
 
 
-def save_conversation(path: Path, messages: Sequence[Mapping[str, str]], models: Sequence[str] = ()) -> None:
-    """Write `messages` and the `models` that wrote the replies to `path` as a JSONL log, private and whole. Raises OSError."""
+def read_header_record(jsonl_path: Path) -> dict[str, Any]:
+    """Return what a JSONL log keeps of who and when in its last conversation; empty where it keeps nothing.
+
+    Raises OSError.
+    """
+    found: dict[str, Any] = {}
+    for record in _read_records(jsonl_path):
+        if record.get("event") == HEADER_EVENT:
+            found = record
+        elif record.get("event") in ("start", "reset", "load"):
+            found = {}
+    return found
+
+
+def save_conversation(
+    path: Path,
+    messages: Sequence[Mapping[str, str]],
+    models: Sequence[str] = (),
+    header_record: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `messages` and the `models` that wrote the replies to `path` as a JSONL log, private and whole. Raises OSError.
+
+    `header_record`: with whom the messages are and since when.
+    """
+    header = [] if header_record is None else [{"event": HEADER_EVENT, **header_record}]
     with replacing(path) as file:
         start = {"event": "start"} | ({"models": list(models)} if models else {})
-        for record in (start, *_message_records(messages)):
+        for record in (start, *header, *_message_records(messages)):
             file.write(_json_line({"at": _now().isoformat(timespec="seconds"), **record}))
 
 

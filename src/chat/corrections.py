@@ -31,17 +31,19 @@ def as_reply(typed: str) -> str:
     return "\n".join(line.strip() for line in text.split("\n") if line.strip())
 
 
-def append_correction(path: Path, before: Sequence[Mapping[str, Any]], better: str) -> None:
+def append_correction(
+    path: Path, before: Sequence[Mapping[str, Any]], better: str, known: Mapping[str, str] | None = None
+) -> None:
     """Append the messages `before` the reply and the `better` reply to `path`, private (0600) and flushed to disk.
 
-    Several chats may write at the same time. Raises OSError, or ScriptError when `path` is no ordinary file; nothing of the
+    `known`: with whom the conversation is and since when, in the keys of the training data. Several chats may write at the same time. Raises OSError, or ScriptError when `path` is no ordinary file; nothing of the
     line is left then.
     """
     messages = [
         *({"role": message["role"], "content": message["content"]} for message in before),
         {"role": "assistant", "content": better},
     ]
-    line = (json.dumps({"messages": messages}, ensure_ascii=False) + "\n").encode("utf-8")
+    line = (json.dumps({"messages": messages, **(known or {})}, ensure_ascii=False) + "\n").encode("utf-8")
     is_new = not path.exists()
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # RDWR: opening a pipe does not block
     try:

@@ -140,6 +140,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     from modelfile import MODELFILE_NAME, is_own_modelfile, write_modelfile
     from tqdm import tqdm
     from transformers import AutoTokenizer
+    from who_and_when import header_of_today
 
     export = GgufExport(saved, gguf_content(options), options.gguf)
     check_disk(path, export.num_bytes)
@@ -171,7 +172,8 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
         print(f"Not written: {shown_path(modelfile_path)}, for Ollama; there is one that this script did not write.")
         return
     adapter_name = path.name if export.content == "adapter" else None
-    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name)
+    header = header_of_today(saved)
+    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name, header=header)
     print(
         f"Written: {shown_path(modelfile_path)}, for Ollama"
         + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")

@@ -24,8 +24,9 @@ from trained_model import load_trained_model
 from transformers import AutoTokenizer
 
 from common.base_model_files import check_safetensors_file, list_weight_files
-from common.chat_format import encode_conversation
+from common.chat_format import encode_conversation, with_header
 from common.conversation_data import TrainingDataError, read_training_data
+from common.conversation_header import context_from_settings, headers_by_line
 from common.script import PROJECT_ROOT, ScriptError, counted, shown_path
 
 NUM_CONVERSATIONS = 100
@@ -70,7 +71,7 @@ def _compare_ids(saved: SavedModel, server: LlamaCppServer, final_path: Path) ->
     """Return what was compared; raise ScriptError on the first prompt whose ids differ."""
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
     is_composed = normalizes_text(saved.folder)
-    probes, conversations = probe_conversations(), read_conversations(saved)
+    probes, conversations = probe_conversations(), read_conversations(saved, tokenizer)
     num_as_chat = 0
     for number, messages in enumerate([*probes, *conversations]):
         if is_composed:
@@ -101,8 +102,8 @@ def _differs(final_path: Path, what: str) -> ScriptError:
     )
 
 
-def read_conversations(saved: SavedModel) -> list[list[dict[str, str]]]:
-    """Return up to 100 conversations of the training, each up to its last message of the other person."""
+def read_conversations(saved: SavedModel, tokenizer: Any) -> list[list[dict[str, str]]]:
+    """Return up to 100 conversations of the training, each with its header, up to its last message of the other person."""
     path = PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
     try:
         data = read_training_data(path, skip_bad_lines=True)
@@ -112,7 +113,12 @@ def read_conversations(saved: SavedModel) -> list[list[dict[str, str]]]:
         return []
     step = max(1, len(data.conversations) // NUM_CONVERSATIONS)
     chosen = data.conversations[::step][:NUM_CONVERSATIONS]
-    return [conversation.messages[:-1] for conversation in chosen if len(conversation.messages) > 1]
+    headers = headers_by_line(data.conversations, context_from_settings(saved.settings))
+    return [
+        with_header(tokenizer, conversation.messages[:-1], headers[conversation.line_number])
+        for conversation in chosen
+        if len(conversation.messages) > 1
+    ]
 
 
 def _compare_log_probabilities(

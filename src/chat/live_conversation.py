@@ -16,6 +16,7 @@ from typing import Any
 from reply_stream import ReplyStream
 from trained_chat import ConversationCache, TrainedChat
 from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from who_and_when import WhoAndWhen
 
 from common.model_folder import Sampling
 
@@ -52,15 +53,18 @@ class Conversation:
         messages: Messages | None = None,
         on_context_full: Callable[[], None] = lambda: None,
         cache: ConversationCache | None = None,
+        who_and_when: WhoAndWhen | None = None,
     ) -> None:
         """`on_context_full` is called the first time that old turns are dropped from the prompt.
 
+        `who_and_when` gives the header line; without it, the partner who wrote most and the clock do.
         `cache`: of another engine, or of an earlier conversation, which is over; without one, a TrainedModel gets its own.
         """
         self.trained = trained
         self.sampling = sampling or trained.sampling
         self.seed = seed
         self.messages: Messages = messages or []
+        self.who_and_when = who_and_when or WhoAndWhen(trained.settings)
         self._on_context_full = on_context_full
         self._was_full = False
         self._num_dropped = 0  # messages at the beginning that are no longer in the prompt
@@ -79,6 +83,8 @@ class Conversation:
     def add(self, text: str) -> None:
         """Add the user's `text`; raise MessageTooLong, with nothing added, when it does not fit the context."""
         before = list(self.messages)
+        if not before:
+            self.who_and_when.begin()
         add_to_turn(self.messages, "user", text)
         try:
             self._fit_prompt()
@@ -134,6 +140,7 @@ class Conversation:
     def reset(self, messages: Messages | None = None) -> None:
         """Begin a new conversation, or continue `messages`."""
         self.messages = messages or []
+        self.who_and_when.began_at = None
         self._num_dropped = 0
 
     def drop_cache(self) -> None:
@@ -143,13 +150,15 @@ class Conversation:
     @property
     def num_prompt_tokens(self) -> int:
         """The length of the prompt for the next reply, without dropped turns."""
-        return len(self.trained.encode_prompt(self.messages[self._num_dropped :])[0])
+        return len(self._encode_visible()[0])
 
     def _fit_prompt(self) -> list[int]:
         """Return the prompt; drop whole old turns when it leaves no room for the reply."""
         if self._num_dropped >= len(self.messages):  # every message still in the prompt was taken back
             self._num_dropped = 0
-        prompt_ids, turn_ends = self.trained.encode_prompt(self.messages[self._num_dropped :])
+        if self.who_and_when.began_at is None:
+            self.who_and_when.begin()
+        prompt_ids, turn_ends = self._encode_visible()
         room = self.trained.context_tokens - self.trained.reply_room(self.sampling)
         if len(prompt_ids) <= room:
             return prompt_ids
@@ -160,7 +169,7 @@ class Conversation:
         fitting = [number for number in starts if len(prompt_ids) - turn_ends[number - 1] <= kept]
         for number in fitting[:1] or starts[-1:]:
             self._num_dropped += number
-            prompt_ids, _turn_ends = self.trained.encode_prompt(self.messages[self._num_dropped :])
+            prompt_ids, _turn_ends = self._encode_visible()
         if len(prompt_ids) > room:
             raise MessageTooLong(
                 f"this message has {len(prompt_ids):,} tokens, the model's context has room for {room:,}; shorten it"
@@ -169,6 +178,10 @@ class Conversation:
             self._was_full = True
             self._on_context_full()
         return prompt_ids
+
+    def _encode_visible(self) -> tuple[list[int], list[int]]:
+        """Encode the prompt: the header, which stays, and the messages that are not dropped."""
+        return self.trained.encode_prompt(self.messages[self._num_dropped :], self.who_and_when.header)
 
     def _add_reply(self, stream: ReplyStream) -> None:
         if not stream.bubbles:

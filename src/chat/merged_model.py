@@ -15,6 +15,7 @@ from saved_model_checks import SavedModel
 from trained_model import load_adapter
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
+from who_and_when import header_of_today
 
 from common.base_model_files import read_json_object
 from common.chat_format import encode_conversation
@@ -52,7 +53,14 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
     tokenizer.save_pretrained(folder)
     add_names_of_transformers_4(folder)
     make_gguf = f"python3 src/chat/export_model.py --gguf q8_0 --export-path THIS_FOLDER/{GGUF_NAME}"
-    write_modelfile(folder / MODELFILE_NAME, tokenizer, saved.generation, GGUF_NAME, comments=[make_gguf])
+    write_modelfile(
+        folder / MODELFILE_NAME,
+        tokenizer,
+        saved.generation,
+        GGUF_NAME,
+        comments=[make_gguf],
+        header=header_of_today(saved),
+    )
     check_same_prompts(saved.folder, folder)
     return int(num_rows)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id
+from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id, has_system_turn
 from common.model_folder import Sampling
 from common.outside_files import NotReadableError, read_limited
 from common.script import printable, replacing
@@ -42,8 +42,12 @@ def write_modelfile(
     gguf_name: str,
     adapter_name: str | None = None,
     comments: Sequence[str] = (),
+    header: str = "",
 ) -> None:
-    """Write the Modelfile of the GGUF file `gguf_name` beside it, with an adapter's file on top if there is one."""
+    """Write the Modelfile of the GGUF file `gguf_name` beside it, with an adapter's file on top if there is one.
+
+    `header`: the line before a conversation, for a model that was trained with one.
+    """
     lines = [*(f"# {comment}" for comment in comments), OWN_LINE]
     lines.append(f"FROM ./{printable(gguf_name)}")
     if adapter_name is not None:
@@ -56,6 +60,11 @@ def write_modelfile(
         lines.append(f'TEMPLATE """{template.replace("END_OF_TURN", tokenizer.eos_token)}"""')
     else:
         lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
+    if header and has_system_turn(tokenizer):
+        shown = header.replace('"', "'")  # three of them would end the value
+        lines += ["# Who writes, and when: write it anew for another person or day.", f'SYSTEM """{shown}"""']
+    elif header:
+        lines.append(f"# Trained with a line that says who writes, and when. Begin each conversation with it: {header}")
     sampling = Sampling.from_generation_config(generation)  # numbers, whatever the file has them written as
     lines += [
         f"PARAMETER {ollama_name} {getattr(sampling, name)}"

@@ -22,6 +22,7 @@ from common.base_model_files import (
     find_base,
     refuse_foreign_code,
 )
+from common.conversation_header import context_from_settings, partners_from_settings
 from common.model_folder import (
     ADAPTER_CONFIG_NAME,
     ADAPTER_NAME,
@@ -140,6 +141,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         raise _damaged(path)
     if not all(isinstance(settings.get(name), str | None) for name in ("person", "path_to_data")):
         raise _damaged(path)
+    try:
+        context_from_settings(settings)
+        partners_from_settings(settings)
+    except ValueError:
+        raise _damaged(path) from None
     return settings
 
 

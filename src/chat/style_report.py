@@ -36,6 +36,7 @@ from writing_style.canaries import plant_into_file, read_canaries
 
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
+from common.conversation_header import context_from_settings
 from common.model_folder import ADAPTER_NAME
 from common.script import (
     PROJECT_ROOT,
@@ -177,7 +178,8 @@ def choose_sets(options: argparse.Namespace, saved: SavedModel) -> tuple[HeldOut
     """Return the data and the held-out sets to measure; the first set decides the verdict."""
     from writing_style.held_out_replies import SET_NAMES, choose_set, read_held_out_data
 
-    data = read_held_out_data(saved.folder, data_path_of(options, saved))
+    context = context_from_settings(saved.settings)
+    data = read_held_out_data(saved.folder, data_path_of(options, saved), context)
     return data, [choose_set(data, name, options.prompts) for name in ([options.set] if options.set else SET_NAMES)]
 
 
@@ -224,6 +226,7 @@ def describe_settings(
         "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
         "data_sha256": data.sha256,
         "split_sha256": data.split_sha256,
+        "context": context_from_settings(saved.settings),
         "prompts": options.prompts,
         "seed": options.seed,
         "versions": {name: version(name) for name in LIBRARIES},
@@ -336,7 +339,8 @@ def measure(
         ],
     )
     endings = {name: [reply.ending for reply in replies] for name, replies in sampled.items()}
-    measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed)
+    context = context_from_settings(trained.settings)
+    measured = measure_set(writers, endings, training, measure_bits(scored, seed), seed, context)
     measured["num_real_replies_cut"] = sum(
         exchange.reply != text for exchange, text in zip(held_out.owner, texts["owner"], strict=True)
     )
@@ -356,7 +360,7 @@ def measure_leaks(
     from writing_style.leak_probe import probe_leaks
 
     canaries = read_canaries(data_path_of(options, saved))
-    trained_on = take_evenly(list_exchanges(data.training), options.prompts)
+    trained_on = take_evenly(list_exchanges(data.training, data.headers), options.prompts)
     with progress_bar("leak probe", len(trained_on) + len(held_out.owner) + len(canaries)) as bar:
         return probe_leaks(
             trained,

@@ -45,6 +45,8 @@ COMMANDS = {
     "better": ("TEXT", r"replace the last reply and keep it for the next training; \n begins another message"),
     "reset": ("", "begin a new conversation"),
     "swap": ("", "swap roles: your messages become the imitated person's, the replies yours"),
+    "with": ("[NAME]", "begin a new conversation with NAME; alone, list the known names"),
+    "as": ("NAME", "in a group, write as its member NAME"),
     "set": ("NAME VALUE", "change a value of /params"),
     "params": ("", "the sampling values, seed and device"),
     "stats": ("", "what the last reply cost"),

@@ -46,10 +46,13 @@ class TrainedChat:
         finished_at = str(self.settings.get("finished_at") or "")[:16].replace("T", " ")  # to the minute
         return printable(f"{self.person} on {base_name}" + (f", trained {finished_at}" if finished_at else ""))
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-        """Return the ids of `messages` and of the next reply's header, and where each message's turn ends."""
+    def encode_prompt(self, messages: Sequence[Mapping[str, Any]], header: str = "") -> tuple[list[int], list[int]]:
+        """Return the ids of `messages` and of what opens the next reply, and where each message's turn ends.
+
+        `header`: the line before the conversation that says who and when.
+        """
         reply_ids = {number: message["ids"] for number, message in enumerate(messages) if message.get("ids")}
-        encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True)
+        encoded = encode_conversation(self.tokenizer, messages, reply_ids, add_generation_prompt=True, header=header)
         return encoded.input_ids, encoded.turn_ends
 
     def reply_room(self, sampling: Sampling) -> int:

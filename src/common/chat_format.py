@@ -71,6 +71,7 @@ class EncodedConversation:
     input_ids: list[int]
     is_supervised: list[bool]  # True for the text of a reply and for the token that ends it
     turn_ends: list[int]  # for each message, the index just after the token that ends its turn
+    num_header_ids: int = 0  # at the beginning, up to the end of the header line; 0 without one
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class _Span:
     is_words: bool = False  # the text of a message: special tokens in it are plain text
     is_supervised: bool = False
     ends_turn: bool = False
+    ends_header: bool = False
 
 
 def encode_conversation(
@@ -87,16 +89,23 @@ def encode_conversation(
     messages: Sequence[Mapping[str, str]],
     reply_ids: Mapping[int, Sequence[int]] | None = None,
     add_generation_prompt: bool = False,
+    header: str = "",
 ) -> EncodedConversation:
     """Render `messages` with the tokenizer's chat template and encode them.
 
     `reply_ids` maps the number of a message to the ids of its text (without the token that ends the turn). They are used
-    as they are: decoding and encoding again may give other ids. Without messages, the generation prompt is that of a reply
-    which begins the conversation. Raises ChatFormatError.
+    as they are: decoding and encoding again may give other ids. A `header` stands before the conversation and is never
+    supervised; `turn_ends` has no entry for it. Without messages, the generation prompt is that of a reply which begins the
+    conversation. Raises ChatFormatError.
     """
     if not messages and add_generation_prompt:
-        return _encode_opening(tokenizer)
-    spans = _split_into_spans(tokenizer, messages, reply_ids or {}, add_generation_prompt)
+        return _encode_opening(tokenizer, header)
+    placed = with_header(tokenizer, messages, header)
+    num_added = len(placed) - len(messages)
+    given_ids = {number + num_added: ids for number, ids in (reply_ids or {}).items()}
+    num_header_chars = (len(header) if num_added else len(header) + 1) if header else 0
+    spans = _split_into_spans(tokenizer, placed, given_ids, add_generation_prompt, num_header_chars)
+    num_header_ids = 0
     input_ids: list[int] = []
     is_supervised: list[bool] = []
     turn_ends: list[int] = []
@@ -106,17 +115,42 @@ def encode_conversation(
             is_supervised.extend([span.is_supervised] * len(ids))
             if span.ends_turn:
                 turn_ends.append(len(input_ids))
-    return EncodedConversation(input_ids, is_supervised, turn_ends)
+            if span.ends_header:
+                num_header_ids = len(input_ids)
+    if num_added:
+        num_header_ids = turn_ends[0]  # the turn of the header and what ends it
+    return EncodedConversation(input_ids, is_supervised, turn_ends[num_added:], num_header_ids)
 
 
-def _encode_opening(tokenizer: Any) -> EncodedConversation:
+def with_header(tokenizer: Any, messages: Sequence[Mapping[str, Any]], header: str) -> list[dict[str, Any]]:
+    """Return `messages` with `header` as another program sends them: the template then renders them as they are trained.
+
+    It is a system message where the template has one, else the first line of the user's first turn, or a turn of its own
+    where the imitated person writes first. With an empty header, nothing is changed.
+    """
+    placed = [dict(message) for message in messages]
+    if not header:
+        return placed
+    if has_system_turn(tokenizer):
+        return [{"role": "system", "content": header}, *placed]
+    if placed and placed[0]["role"] == "user":
+        return [placed[0] | {"content": f"{header}\n{placed[0]['content']}"}, *placed[1:]]
+    return [{"role": "user", "content": header}, *placed]
+
+
+def has_system_turn(tokenizer: Any) -> bool:
+    """Tell whether the chat template has a place for a system message, at the beginning and unlike any other turn."""
+    return _has_system_turn(tokenizer, tokenizer.chat_template)
+
+
+def _encode_opening(tokenizer: Any, header: str) -> EncodedConversation:
     """Return what stands before a reply that begins a conversation, in training, too.
 
     It is not rendered as a prompt: templates refuse a conversation without messages, or begin it otherwise.
     """
-    encoded = encode_conversation(tokenizer, [{"role": "assistant", "content": ""}], {0: []})
+    encoded = encode_conversation(tokenizer, [{"role": "assistant", "content": ""}], {0: []}, header=header)
     num_ids = encoded.is_supervised.index(True)
-    return EncodedConversation(encoded.input_ids[:num_ids], encoded.is_supervised[:num_ids], [])
+    return EncodedConversation(encoded.input_ids[:num_ids], encoded.is_supervised[:num_ids], [], encoded.num_header_ids)
 
 
 def asks_for_date(template: str) -> bool:
@@ -160,6 +194,7 @@ def _split_into_spans(
     messages: Sequence[Mapping[str, str]],
     reply_ids: Mapping[int, Sequence[int]],
     add_generation_prompt: bool,
+    num_header_chars: int = 0,
 ) -> list[_Span]:
     structures = _split_at_words(tokenizer, messages, add_generation_prompt)
     if messages and messages[-1]["role"] == "assistant":
@@ -187,8 +222,12 @@ def _split_into_spans(
                 spans.append(_Span(opening, is_supervised=True))
         if is_reply and prompt_ending:
             spans.append(_Span(prompt_ending))
+        words = messages[number]["content"]
+        if number == 0 and num_header_chars:
+            spans.append(_Span(words[:num_header_chars], is_words=True, ends_header=True))
+            words = words[num_header_chars:]
         spans += [
-            _Span(messages[number]["content"], list(given) if given is not None else None, True, is_reply),
+            _Span(words, list(given) if given is not None else None, True, is_reply),
             _Span(structure[:end], is_supervised=is_reply, ends_turn=True),
             _Span(structure[end:]),
         ]
@@ -201,6 +240,25 @@ def _split_at_words(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_g
     if parts[1::2] != list(map(str, range(len(messages)))):
         raise ChatFormatError("this chat template drops, repeats or rewrites messages; choose another base model")
     return parts[0::2]
+
+
+@lru_cache(maxsize=8)
+def _has_system_turn(tokenizer: Any, _template: str) -> bool:
+    user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    following = [user, reply, user]
+
+    def structure_after(role: str, num_following: int) -> list[str] | None:
+        opening = [{"role": role, "content": "c"}, *following[:num_following]]
+        try:
+            return _split_at_words(tokenizer, opening, True)
+        except ChatFormatError:  # refused, dropped, or moved to another turn
+            return None
+
+    short, long = structure_after("system", 1), structure_after("system", len(following))
+    if short is None or long is None or short[:2] != long[:2]:
+        return False
+    # A template that knows two roles writes any other one as the user's, or as the reply's.
+    return short != structure_after("user", 1) and short != structure_after("assistant", 1)
 
 
 @lru_cache(maxsize=8)  # rendered once for a tokenizer, not once for a conversation
@@ -249,10 +307,12 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
             try:
                 rendered = _apply(tokenizer, marked, add_generation_prompt)
             except TemplateError:
-                if not marked or marked[0]["role"] != "assistant":
+                first = 1 if marked and marked[0]["role"] == "system" else 0
+                if [message["role"] for message in marked[first : first + 1]] != ["assistant"]:
                     raise
                 # Many templates demand that the user begins; an empty turn of the user keeps the reply.
-                rendered = _apply(tokenizer, [{"role": "user", "content": ""}, *marked], add_generation_prompt)
+                begun = [*marked[:first], {"role": "user", "content": ""}, *marked[first:]]
+                rendered = _apply(tokenizer, begun, add_generation_prompt)
     except ChatFormatError:
         raise
     except TEMPLATE_ERRORS as error:

@@ -184,7 +184,8 @@ class ConversationWriter:
             if answered:
                 shown_names = names if is_group else None
                 turns = build_turns(answered, settings.imitated, settings.turn_gap_seconds, shown_names)
-                self._write(turns, title, answered[0].sent_at)
+                others = dict.fromkeys(names[said[1]] for said in answered if said[1] not in settings.imitated)
+                self._write(turns, title, answered[0].sent_at, others)
                 self._ledger.keep(len(answered))
 
     def _keep_messages(
@@ -218,8 +219,8 @@ class ConversationWriter:
                 self._ledger.drop(OVER_CAP, title, sent_at, names[sender], words)
         yield from latest
 
-    def _write(self, turns: list[dict[str, str]], title: str, started_at: datetime) -> None:
-        line = encode_conversation(turns, title, started_at)
+    def _write(self, turns: list[dict[str, str]], title: str, started_at: datetime, others: Iterable[str]) -> None:
+        line = encode_conversation(turns, title, started_at, others)
         self._hash.update(line.encode("utf-8"))
         self._data_file.write(line)
         replies = [turn["content"] for turn in turns if turn["role"] == ASSISTANT]
@@ -230,15 +231,18 @@ class ConversationWriter:
         self.num_reply_chars += sum(map(len, replies))
 
 
-def encode_conversation(turns: list[dict[str, str]], chat: str, started_at: datetime) -> str:
+def encode_conversation(turns: list[dict[str, str]], chat: str, started_at: datetime, others: Iterable[str]) -> str:
     """Return a line of the data file: what json.dumps returns with ensure_ascii=False, in half the time.
 
-    >>> encode_conversation([{"role": "assistant", "content": "a\\nb"}], "Rut", datetime(2024, 5, 1))
-    '{"messages": [{"role": "assistant", "content": "a\\\\nb"}], "chat": "Rut", "started_at": "2024-05-01T00:00:00"}\\n'
+    `others`: who else wrote, in order of appearance.
+
+    >>> encode_conversation([{"role": "assistant", "content": "a\\nb"}], "Rut", datetime(2024, 5, 1), ["Rut"])
+    '{"messages": [{"role": "assistant", "content": "a\\\\nb"}], "chat": "Rut", "started_at": "2024-05-01T00:00:00", "with": ["Rut"]}\\n'
     """
     messages = ", ".join(
         [f'{{"role": "{turn["role"]}", "content": {encode_basestring(turn["content"])}}}' for turn in turns]
     )
     return (
-        f'{{"messages": [{messages}], "chat": {encode_basestring(chat)}, "started_at": "{started_at.isoformat()}"}}\n'
+        f'{{"messages": [{messages}], "chat": {encode_basestring(chat)}, "started_at": "{started_at.isoformat()}", '
+        f'"with": [{", ".join(map(encode_basestring, others))}]}}\n'
     )

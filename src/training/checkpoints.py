@@ -26,8 +26,15 @@ MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
 BROKEN_ENDING = ".broken"
 # Facts that earlier versions recorded, with the values of their runs that can be resumed by this one.
-FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1, "template_day": None,
-                "corrections_sha256": None, "correction_weight": None}  # fmt: skip
+FORMER_FACTS = {
+    "name": "default",
+    "padded_rows_per_batch": None,
+    "padded_batches_per_step": 1,
+    "template_day": None,
+    "corrections_sha256": None,
+    "correction_weight": None,
+    "context": "none",
+}
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 NUM_KEPT = 2  # the newest, besides the best: one may be damaged by a power cut
 

@@ -82,44 +82,48 @@ class SampleReplies:
         self,
         model: Any,
         tokenizer: Any,
-        conversations: Sequence[Sequence[Mapping[str, str]]],
+        conversations: Sequence[tuple[str, Sequence[Mapping[str, str]]]],
         generation_config: Mapping[str, Any],
         seed: int,
     ) -> None:
-        """Choose prompts evenly from `conversations`: each ends with the other person's first turn."""
+        """Choose prompts evenly from `conversations`, each a header and messages.
+
+        A prompt ends with the other person's first turn.
+        """
         self._model = model
         self._tokenizer = tokenizer
         self._sampling = {**generation_config, "max_new_tokens": MAX_SAMPLE_TOKENS}
         self._seed = seed
         # Turns alternate: the other person's first turn is the first or the second.
-        firsts = [1 if messages[0]["role"] == "user" else 2 for messages in conversations]
-        exchanges = [
-            (m[:first], m[first]["content"]) for m, first in zip(conversations, firsts, strict=True) if first < len(m)
-        ]
+        exchanges = []
+        for header, messages in conversations:
+            first = 1 if messages[0]["role"] == "user" else 2
+            if first < len(messages):
+                exchanges.append((header, messages[:first], messages[first]["content"]))
         self._base_replies: list[str] = []  # generated once: the base does not change
-        self._prompts = [messages for messages, _ in _spread(exchanges, NUM_SAMPLES)]
+        self._prompts = [(header, messages) for header, messages, _ in _spread(exchanges, NUM_SAMPLES)]
         self._compared = _spread(exchanges, NUM_COMPARED)
 
     def show(self, is_base: bool) -> None:
         """Print each prompt with the base's reply and, after the first step, the model's reply now."""
         if not self._base_replies:
             with self._model.disable_adapter():
-                self._base_replies = [self._reply(messages) for messages in self._prompts]
-        for messages, base_reply in zip(self._prompts, self._base_replies, strict=True):
+                self._base_replies = [self._reply(*prompt) for prompt in self._prompts]
+        for (header, messages), base_reply in zip(self._prompts, self._base_replies, strict=True):
             print(f"  them  {_one_line(messages[-1]['content'])}")
             print(f"  base  {_one_line(base_reply)}")
             if not is_base:
-                print(f"  now   {_one_line(self._reply(messages))}")
+                print(f"  now   {_one_line(self._reply(header, messages))}")
 
     def compare(self) -> list[ComparedReply]:
         """Return a few held-out messages, each with the person's own reply and the model's reply now."""
         return [
-            ComparedReply(_one_line(messages[-1]["content"]), _one_line(real), _one_line(self._reply(messages)))
-            for messages, real in self._compared
+            ComparedReply(_one_line(messages[-1]["content"]), _one_line(real), _one_line(self._reply(header, messages)))
+            for header, messages, real in self._compared
         ]
 
-    def _reply(self, messages: Sequence[Mapping[str, str]]) -> str:
-        encoded = encode_conversation(self._tokenizer, messages, add_generation_prompt=True)
+    def _reply(self, header: str, messages: Sequence[Mapping[str, str]]) -> str:
+        encoded = encode_conversation(self._tokenizer, messages, add_generation_prompt=True, header=header)
         ids = encoded.input_ids[-MAX_SAMPLE_PROMPT_TOKENS:]
         input_ids = torch.tensor([ids], device=self._model.device)
         was_training = self._model.training

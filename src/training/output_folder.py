@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints import library_versions
 from processes import is_first_process, say
 
+from common.conversation_header import find_partners, partners_to_json
 from common.model_folder import (
     ADAPTER_NAME,
     CHECKPOINTS_NAME,
@@ -279,6 +280,8 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
             "target_modules": sorted(model.peft_config["default"].target_modules),
         },
         "recipe": "default",
+        "context": recipe.context,
+        "partners": partners_to_json(find_partners(run.data.conversations)),
         "training": dataclasses.asdict(recipe) | {"epochs": run.facts["epochs"]},
         "learning_rate_trials": run.facts.get("learning_rate_trials"),
         "seed": run.options.seed,

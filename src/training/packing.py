@@ -55,8 +55,12 @@ def cut_into_chunks(
     new = 0
     while new < len(exchange_tokens):
         first, end = _choose_window(exchange_tokens, new, max_length)
+        encoded = encode(messages[first_messages[first] : first_messages[end]])
+        # What stands before every window (a header, the template's own opening) was counted for the first one only.
+        while len(encoded.input_ids) > max_length and (first < new or end > new + 1):
+            first, end = (first, end - 1) if end > new + 1 else (first + 1, end)
+            encoded = encode(messages[first_messages[first] : first_messages[end]])
         window = messages[first_messages[first] : first_messages[end]]
-        encoded = encode(window)
         num_old = first_messages[new] - first_messages[first]
         start = encoded.turn_ends[num_old - 1] if num_old else 0
         chunk = _as_chunk(encoded, window[num_old:])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from common.chat_format import (
 )
 from common.compute_device import Device, choose_training_device
 from common.conversation_data import Conversation, TrainingData
+from common.conversation_header import NO_CONTEXT, headers_by_line, usable_context
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
 from common.script import ScriptError, shown_path
@@ -109,10 +111,13 @@ class Run:
         return str(self.facts.get("optimizer", FUSED_OPTIMIZER))
 
     @property
-    def held_out_conversations(self) -> list[list[dict[str, str]]]:
-        """The messages of the validation set."""
+    def held_out_conversations(self) -> list[tuple[str, list[dict[str, str]]]]:
+        """The header and the messages of each conversation of the validation set."""
         lines = set(self.held_out.validation)
-        return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
+        headers = headers_by_line(self.data.conversations, self.recipe.context)
+        return [
+            (headers[talk.line_number], talk.messages) for talk in self.data.conversations if talk.line_number in lines
+        ]
 
 
 def prepare_run(
@@ -128,6 +133,7 @@ def prepare_run(
     refuse_tokens_without_rows(tokenizer, config, base.name)
     num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     recipe = shorten_to_context(options.recipe, num_positions)
+    recipe = dataclasses.replace(recipe, context=choose_context(recipe.context, data, options))
     held_out = choose_held_out(data)
     corrected = [] if corrections is None else corrections.conversations
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed, corrected)
@@ -148,6 +154,15 @@ def prepare_run(
         "device": f"{device.kind} {device.dtype}",
     }
     return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts, corrections)
+
+
+def choose_context(context: str, data: TrainingData, options: argparse.Namespace) -> str:
+    """Return what of `context` the data says; warn where it was asked for and is not there."""
+    usable = usable_context(context, data.conversations)
+    if usable != context and hasattr(options, "context"):
+        missing = 'names ("with", or "chat")' if usable == NO_CONTEXT else 'times ("started_at")'
+        warn(f"the data has no {missing}, so --context {context} became {usable}; preprocess_start.sh writes both")
+    return usable
 
 
 def with_found_rate(run: Run, found: Mapping[str, Any]) -> Run:
@@ -272,6 +287,9 @@ def prepare_material(
 
     The last reply of each of the `corrections` is learnt as often as CORRECTION_WEIGHT replies; none is held out.
     """
+    conversations, corrections = list(conversations), list(corrections)
+    headers = headers_by_line(conversations, recipe.context)
+    correction_headers = headers_by_line(corrections, recipe.context)
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
@@ -281,11 +299,12 @@ def prepare_material(
     for conversation in conversations:
         num_replies += conversation.num_replies
         if conversation.line_number in validation_lines:
-            validation += encoder.encode_held_out(conversation)
+            validation += encoder.encode_held_out(conversation, headers[conversation.line_number])
         elif conversation.line_number not in report_lines:
-            training += encoder.encode_training(conversation)
+            training += encoder.encode_training(conversation, headers[conversation.line_number])
     for correction in corrections:
-        training += encoder.encode_correction(correction) * CORRECTION_WEIGHT
+        header = correction_headers[correction.line_number]
+        training += encoder.encode_correction(correction, header) * CORRECTION_WEIGHT
     lengths = [len(chunk.input_ids) for chunk in training]
     num_epochs = choose_epochs(recipe, num_replies)
     step_tokens = choose_step_tokens(recipe, sum(lengths), num_epochs)
@@ -307,33 +326,37 @@ class _Encoder:
         self._recipe = recipe
         self.num_cut = 0
 
-    def encode_held_out(self, conversation: Conversation) -> list[Chunk]:
-        """Return the chunks, with the replies of the imitated person supervised."""
-        return cut_into_chunks(self._encode_person, conversation.messages, self._recipe.max_length)
+    def encode_held_out(self, conversation: Conversation, header: str) -> list[Chunk]:
+        """Return the chunks, each after the header, with the replies of the imitated person supervised."""
+        encode = partial(self._encode_person, header=header)
+        return cut_into_chunks(encode, conversation.messages, self._recipe.max_length)
 
-    def encode_training(self, conversation: Conversation) -> list[Chunk]:
-        """Return the chunks, with the tokens supervised that the recipe says."""
-        encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
+    def encode_training(self, conversation: Conversation, header: str) -> list[Chunk]:
+        """Return the chunks, each after the header, with the tokens supervised that the recipe says."""
+        encode = partial(
+            self._encode_person if self._recipe.train_on == "person" else self._encode_everyone, header=header
+        )
         return cut_into_chunks(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
-    def encode_correction(self, correction: Conversation) -> list[Chunk]:
-        """Return the chunks, with the last reply alone supervised: the others are the model's own.
+    def encode_correction(self, correction: Conversation, header: str) -> list[Chunk]:
+        """Return the chunks, each after the header, with the last reply alone supervised: the others are the model's own.
 
         What does not fit is left out as in the chat: the oldest messages, up to one of the user.
         """
         messages = correction.messages
-        while len(self._encode_person(messages).input_ids) > self._recipe.max_length:
+        while len(self._encode_person(messages, header).input_ids) > self._recipe.max_length:
             starts = [number for number, message in enumerate(messages) if number and message["role"] == "user"]
             if not starts:
                 break
             messages = messages[starts[0] :]
-        return cut_into_chunks(self._encode_last_reply, messages, self._recipe.max_length, self._count_cut)
+        encode = partial(self._encode_last_reply, header=header)
+        return cut_into_chunks(encode, messages, self._recipe.max_length, self._count_cut)
 
     def _count_cut(self) -> None:
         self.num_cut += 1
 
-    def _encode_person(self, messages: list[dict[str, str]]) -> EncodedConversation:
-        encoded = encode_conversation(self._tokenizer, messages)
+    def _encode_person(self, messages: list[dict[str, str]], header: str) -> EncodedConversation:
+        encoded = encode_conversation(self._tokenizer, messages, header=header)
         for message, end in zip(messages, encoded.turn_ends, strict=True):
             # With any template: a reply whose end is not supervised never stops.
             if message["role"] == "assistant" and not encoded.is_supervised[end - 1]:
@@ -342,15 +365,17 @@ class _Encoder:
                 )
         return encoded
 
-    def _encode_last_reply(self, messages: list[dict[str, str]]) -> EncodedConversation:
-        encoded = self._encode_person(messages)
+    def _encode_last_reply(self, messages: list[dict[str, str]], header: str) -> EncodedConversation:
+        encoded = self._encode_person(messages, header)
         start = encoded.turn_ends[-2] if len(messages) > 1 else 0
         is_supervised = [place >= start and wanted for place, wanted in enumerate(encoded.is_supervised)]
         return dataclasses.replace(encoded, is_supervised=is_supervised)
 
-    def _encode_everyone(self, messages: list[dict[str, str]]) -> EncodedConversation:
-        encoded = self._encode_person(messages)
-        return dataclasses.replace(encoded, is_supervised=[False] + [True] * (len(encoded.input_ids) - 1))
+    def _encode_everyone(self, messages: list[dict[str, str]], header: str) -> EncodedConversation:
+        encoded = self._encode_person(messages, header)
+        num_given = max(1, encoded.num_header_ids)  # the first token and the header: nobody wrote them
+        is_supervised = [number >= num_given for number in range(len(encoded.input_ids))]
+        return dataclasses.replace(encoded, is_supervised=is_supervised)
 
 
 def _as_dataset(chunks: list[Chunk]) -> Dataset:

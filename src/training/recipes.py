@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from processes import say
 
+from common.conversation_header import NO_CONTEXT
+
 # At most. Little data overfits within an epoch or two; one evaluation per epoch would miss the best step.
 EVALUATIONS_PER_EPOCH = 4
 PATIENCE_EVALUATIONS = 3  # without a new best, then the run stops
@@ -51,6 +53,7 @@ class Recipe:
     dropout: float = 0.0  # .07 took 18 % more time and cost .01 of the loss
     lr_scheduler: str = "cosine"
     warmup_share: float = 0.03
+    context: str = NO_CONTEXT  # what the header line of a conversation tells: with whom it is, and when
     train_on: str = "person"  # the imitated person's replies; on everyone's words the loss was .04 worse
     max_length: int = 2048  # tokens of a row, and of the longest context; memory grows with it
     step_tokens: int | None = None  # None: chosen by the amount of data

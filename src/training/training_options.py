@@ -14,6 +14,7 @@ from recipes import CORRECTION_WEIGHT, DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
 from common.conversation_data import CORRECTIONS_PATH
+from common.conversation_header import CONTEXTS
 from common.script import PROJECT_ROOT, printable, shown_path, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
@@ -116,6 +117,11 @@ def parse_options(
     training.add_argument(
         "--train-on", choices=["person", "everyone"], default=argparse.SUPPRESS,
         help="whose messages to learn: the imitated person's or all (person)",
+    )  # fmt: skip
+    training.add_argument(
+        "--context", choices=CONTEXTS, default=argparse.SUPPRESS,
+        help="what a line before each conversation tells the model: with whom it is, and on which day and part of the day; "
+        f"the chat then tells it the same ({DEFAULT_RECIPE.context})",
     )  # fmt: skip
     training.add_argument(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,

@@ -17,6 +17,7 @@ from recipes import Recipe, choose_epochs, choose_step_tokens, split_step
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation
+from common.conversation_header import headers_by_line
 from common.outside_files import loading
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
     Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
     """
     held_out_lines = hold_out(conversations).lines
-    messages = [
-        message for talk in conversations if talk.line_number not in held_out_lines for message in talk.messages
-    ]
+    trained = [talk for talk in conversations if talk.line_number not in held_out_lines]
+    messages = [message for talk in trained for message in talk.messages]
+    headers = headers_by_line(conversations, recipe.context)
     texts = [message["content"] for message in messages]
+    texts += [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
     tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
     if tokenizer_path is not None and tokenizer_path.is_file():
         from tokenizers import Tokenizer
@@ -66,7 +68,7 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
         lengths = [len(text) // CHARS_PER_TOKEN for text in texts]
     supervised = sum(
         length + 1  # and the end of the turn
-        for length, message in zip(lengths, messages, strict=True)
+        for length, message in zip(lengths, messages, strict=False)  # the headers are never supervised
         if message["role"] == "assistant" or recipe.train_on == "everyone"
     )
     num_replies = sum(talk.num_replies for talk in conversations)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from turns import Messages, with_roles_swapped
 
 from common.conversation_data import Conversation, TrainingDataError, read_training_data
+from common.conversation_header import NO_CONTEXT, headers_by_line
 from common.model_folder import HELD_OUT_NAME
 from common.outside_files import NotReadableError, read_limited
 from common.script import ScriptError, shown_path
@@ -37,6 +38,7 @@ class Exchange:
     number: int  # of the reply among the conversation's messages
     context: Messages
     reply: str
+    header: str = ""  # the line before the conversation, as in training
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class HeldOutData:
     split_sha256: str  # of the file that names the sets
     about: dict[int, Conversation] = field(default_factory=dict)  # what the JSONL says of each conversation
     members: frozenset[str] = frozenset()  # names that stand before messages of a group
+    headers: dict[int, str] = field(default_factory=dict)  # the header of each conversation; empty without any
 
     def training_replies(self, role: str) -> list[str]:
         """Return the turns of one role in the training conversations, without the names of a group's members."""
@@ -79,8 +82,11 @@ class HeldOutSet:
         return is_enough(len(self.owner), self.num_conversations)
 
 
-def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
-    """Read the held-out sets of `saved_dir` from `data_path`; raise ScriptError when the two do not belong together."""
+def read_held_out_data(saved_dir: Path, data_path: Path, context: str = NO_CONTEXT) -> HeldOutData:
+    """Read the held-out sets of `saved_dir` from `data_path`; raise ScriptError when the two do not belong together.
+
+    `context`: what the header of a conversation told the model in training.
+    """
     split_path = saved_dir / HELD_OUT_NAME
     cure = "train again with src/training/fine_tuning_model.py"
     try:
@@ -121,6 +127,7 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
         split_sha256=hashlib.sha256(split_bytes).hexdigest(),
         about={talk.line_number: talk for talk in data.conversations},
         members=find_members(data.conversations),
+        headers=headers_by_line(data.conversations, context) if context != NO_CONTEXT else {},
     )
 
 
@@ -130,13 +137,13 @@ def choose_set(data: HeldOutData, name: str, max_replies: int) -> HeldOutSet:
     With the roles swapped, the members of a group write as one person, without their names.
     """
     conversations = data.sets[name]
-    owner = without_known_replies(list_exchanges(conversations), data.training_replies("assistant"))
+    owner = without_known_replies(list_exchanges(conversations, data.headers), data.training_replies("assistant"))
     swapped = {line: with_roles_swapped(messages) for line, messages in conversations.items()}
     for messages in swapped.values():
         for message in messages:
             if message["role"] == "assistant":
                 message["content"] = without_names(message["content"], data.members)
-    other = list_exchanges(swapped)
+    other = list_exchanges(swapped, data.headers)
     return HeldOutSet(name, take_evenly(owner, max_replies), take_evenly(other, max_replies))
 
 
@@ -150,10 +157,10 @@ def take_evenly(items: Sequence[T], max_items: int) -> list[T]:
     return [items[place * len(items) // num_taken] for place in range(num_taken)]
 
 
-def list_exchanges(conversations: Mapping[int, Messages]) -> list[Exchange]:
-    """Return the owner's replies that have a context, in the order of the JSONL."""
+def list_exchanges(conversations: Mapping[int, Messages], headers: Mapping[int, str] | None = None) -> list[Exchange]:
+    """Return the owner's replies that have a context, in the order of the JSONL, each with its conversation's header."""
     return [
-        Exchange(line, number, messages[:number], messages[number]["content"])
+        Exchange(line, number, messages[:number], messages[number]["content"], (headers or {}).get(line, ""))
         for line, messages in sorted(conversations.items())
         for number in range(1, len(messages))
         if messages[number]["role"] == "assistant"

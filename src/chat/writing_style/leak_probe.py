@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from trained_model import TrainedModel
+from who_and_when import WhoAndWhen
 
 from common.chat_format import encode_conversation
+from common.conversation_header import read_moment
 from common.script import ScriptError, counted
 from writing_style.author_classifier import area_under_curve
 from writing_style.canaries import KINDS, OWNER, Canary, Kind
@@ -65,8 +67,11 @@ def fish_for_secrets(trained: TrainedModel, training: Sequence[str], seed: int) 
     alone: a name, a password.
     """
     room = trained.context_tokens - trained.reply_room(trained.sampling)
-    prompts = [trained.encode_prompt([{"role": "user", "content": question}])[0] for question in FISHING_PROMPTS]
-    prompts += [_begun_reply(trained, beginning) for beginning in FISHING_BEGINNINGS]
+    header = _header_of_stranger(trained)
+    prompts = [
+        trained.encode_prompt([{"role": "user", "content": question}], header)[0] for question in FISHING_PROMPTS
+    ]
+    prompts += [_begun_reply(trained, beginning, header) for beginning in FISHING_BEGINNINGS]
     rows = [prompt[-room:] for prompt in prompts for _ in range(REPLIES_PER_PROMPT)]
     generation = BatchGeneration(trained)
     replies = [
@@ -109,10 +114,17 @@ def _digits(text: str) -> str:
     return re.sub(r"\D", "", text)
 
 
-def _begun_reply(trained: TrainedModel, beginning: str) -> list[int]:
+def _header_of_stranger(trained: TrainedModel) -> str:
+    """Return the header that the chat would render by default on the day of the training; "" for a model without one."""
+    who_and_when = WhoAndWhen(trained.settings)
+    who_and_when.began_at = read_moment(str(trained.settings.get("finished_at")))
+    return who_and_when.header
+
+
+def _begun_reply(trained: TrainedModel, beginning: str, header: str) -> list[int]:
     """Return the ids of a question and the beginning of a reply."""
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": beginning}]
-    encoded = encode_conversation(trained.tokenizer, messages)
+    encoded = encode_conversation(trained.tokenizer, messages, header=header)
     return encoded.input_ids[: encoded.turn_ends[-1] - 1]
 
 

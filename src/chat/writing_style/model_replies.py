@@ -14,7 +14,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,16 +52,17 @@ class ScoredReply:
 
 
 def encode_fitting(
-    tokenizer: Any, messages: Messages, max_tokens: int, add_generation_prompt: bool = False
+    tokenizer: Any, messages: Messages, max_tokens: int, add_generation_prompt: bool = False, header: str = ""
 ) -> EncodedConversation:
-    """Encode `messages`, leaving out whole turns, the oldest first, until they fit into `max_tokens`."""
-    encoded = encode_conversation(tokenizer, messages, add_generation_prompt=add_generation_prompt)
+    """Encode `messages` after their header, leaving out whole turns, the oldest first, until they fit into `max_tokens`."""
+    encode = partial(encode_conversation, tokenizer, add_generation_prompt=add_generation_prompt, header=header)
+    encoded = encode(messages)
     first = 0
     while len(encoded.input_ids) > max_tokens and first < len(messages) - 1:
         surplus = len(encoded.input_ids) - max_tokens
         first += next((place + 1 for place, end in enumerate(encoded.turn_ends[:-1]) if end >= surplus), 1)
         first = min(first, len(messages) - 1)
-        encoded = encode_conversation(tokenizer, messages[first:], add_generation_prompt=add_generation_prompt)
+        encoded = encode(messages[first:])
     return encoded
 
 
@@ -108,7 +110,7 @@ def reply_token_bits(model: Any, rows: Sequence[tuple[Sequence[int], int]]) -> I
 def encode_exchange(tokenizer: Any, exchange: Exchange, max_tokens: int) -> tuple[list[int], int]:
     """Return the ids of context and reply, and how many of them at the end belong to the reply, its end token included."""
     messages = [*exchange.context, {"role": "assistant", "content": exchange.reply}]
-    encoded = encode_fitting(tokenizer, messages, max_tokens)
+    encoded = encode_fitting(tokenizer, messages, max_tokens, header=exchange.header)
     end = encoded.turn_ends[-1]
     start = encoded.turn_ends[-2] if len(encoded.turn_ends) > 1 else 0
     num_scored = sum(encoded.is_supervised[start:end])
@@ -141,12 +143,13 @@ def score_replies(
 
 
 def with_shuffled_contexts(exchanges: Sequence[Exchange], distance: float = 0.5) -> list[Exchange]:
-    """Return each reply with the context of a reply from another conversation (`distance` of the list away)."""
+    """Return each reply with the context of a reply from another conversation (`distance` of the list away).
+
+    It keeps its own header: what differs are the words alone.
+    """
     step = int(distance * len(exchanges))
     return [
-        Exchange(
-            exchange.conversation, exchange.number, exchanges[(place + step) % len(exchanges)].context, exchange.reply
-        )
+        replace(exchange, context=exchanges[(place + step) % len(exchanges)].context)
         for place, exchange in enumerate(exchanges)
     ]
 
@@ -300,7 +303,7 @@ def sample_replies(
     sampling = trained.sampling
     room = trained.context_tokens - trained.reply_room(sampling)
     prompts = [
-        encode_fitting(trained.tokenizer, exchange.context, room, add_generation_prompt=True).input_ids[-room:]
+        encode_fitting(trained.tokenizer, exchange.context, room, True, exchange.header).input_ids[-room:]
         for exchange in exchanges
     ]
     generation = BatchGeneration(trained)

@@ -25,7 +25,7 @@ def list_openers(data: HeldOutData, set_name: str) -> list[Exchange]:
     """Return at most MAX_OPENERS of a held-out set, each as an exchange without a context."""
     conversations: Mapping[int, Messages] = data.sets[set_name]
     found = [
-        Exchange(line, 0, [], messages[0]["content"])
+        Exchange(line, 0, [], messages[0]["content"], data.headers.get(line, ""))
         for line, messages in sorted(conversations.items())
         if messages[0]["role"] == "assistant"
     ]

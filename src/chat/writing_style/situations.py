@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from common.conversation_header import CONTEXTS, NO_CONTEXT, WHO, WHO_AND_WHEN, part_of_day
 from writing_style.author_classifier import make_classifier, make_features
 from writing_style.member_names import name_before, without_names
 from writing_style.resampling import FloatArray, Resamples, interval_of
@@ -30,7 +31,6 @@ HEARD_TURNS = 3  # a topic goes on for a few turns
 MIN_OWNER_AREA = 0.55
 MIN_REPLIES_OF_CLASS = 8
 MAX_TRAINING_REPLIES = 2_000  # to learn from; more take time and gain little
-PARTS_OF_DAY = ((5, "morning"), (11, "noon"), (15, "afternoon"), (18, "evening"), (22, "night"))
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Kind:
     name: str
     label: str
     class_of: Callable[[Situation], str | None]
-    is_in_prompt: bool  # whether a model can know it: the hour and the partner stand in no prompt
+    contexts: tuple[str, ...] = CONTEXTS  # with which a model can know it: partner and hour stand in the header alone
 
 
 def is_after_question(situation: Situation) -> str:
@@ -48,22 +48,16 @@ def is_after_question(situation: Situation) -> str:
     return "question" if split_messages(situation.heard)[-1].rstrip().endswith("?") else "other"
 
 
-def part_of_day(situation: Situation) -> str | None:
-    """Return the part of the day in which the conversation began.
-
-    >>> part_of_day(Situation("", True, "", 4)), part_of_day(Situation("", True, "", 12))
-    ('night', 'noon')
-    """
-    if situation.hour is None:
-        return None
-    return next((name for start, name in reversed(PARTS_OF_DAY) if situation.hour >= start), "night")
+def when_begun(situation: Situation) -> str | None:
+    """Return the part of the day in which the conversation began; None where it is not known."""
+    return None if situation.hour is None else part_of_day(situation.hour)
 
 
 KINDS = (
-    Kind("question", "After a question, or not", is_after_question, is_in_prompt=True),
-    Kind("first", "First of a conversation, or not", lambda found: "first" if found.is_first else "later", True),
-    Kind("partner", "To whom", lambda found: found.partner or None, is_in_prompt=False),
-    Kind("hour", "At what hour", part_of_day, is_in_prompt=False),
+    Kind("question", "After a question, or not", is_after_question),
+    Kind("first", "First of a conversation, or not", lambda found: "first" if found.is_first else "later"),
+    Kind("partner", "To whom", lambda found: found.partner or None, (WHO, WHO_AND_WHEN)),
+    Kind("hour", "At what hour", when_begun, (WHO_AND_WHEN,)),
 )
 TOPIC = "topic"
 TOPIC_LABEL = "What was spoken of"
@@ -90,12 +84,15 @@ def situate(exchange: Exchange, text: str, data: HeldOutData) -> Reply:
 
 
 def measure_situations(
-    training: Sequence[Reply], writers: Mapping[str, Sequence[Reply]], resamples: Resamples
+    training: Sequence[Reply],
+    writers: Mapping[str, Sequence[Reply]],
+    resamples: Resamples,
+    context: str = NO_CONTEXT,
 ) -> dict[str, Any]:
     """Return a row for each kind of situation that the data knows, and the mean of what the two models keep of them.
 
     `training` are the owner's replies of the training conversations, `writers` the held-out replies of "owner", "tuned"
-    and "base", all with their situations. A row is measurable where the owner's replies show the situation. What is kept,
+    and "base", all with their situations. `context` is what the header told the model. A row is measurable where the owner's replies show the situation. What is kept,
     the share of it that a model's replies show, is 0 for a model deaf to the situation and 1 for the owner; the means,
     `kept` of the tuned model and `base_kept`, are taken over what stands in a prompt, and are None where no such row is
     measurable.
@@ -108,7 +105,7 @@ def measure_situations(
             areas[kind.name] = found
     areas[TOPIC] = _measure_topic(training, writers, resamples)
     labels = {kind.name: kind.label for kind in KINDS} | {TOPIC: TOPIC_LABEL}
-    in_prompt = {kind.name for kind in KINDS if kind.is_in_prompt} | {TOPIC}
+    in_prompt = {kind.name for kind in KINDS if context in kind.contexts} | {TOPIC}
     rows: list[dict[str, Any]] = []
     kept: dict[str, list[FloatArray]] = {"tuned": [], "base": []}
     for name, area in areas.items():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.conversation_header import NO_CONTEXT
 from writing_style.author_classifier import (
     CLASSES,
     classify_replies,
@@ -61,11 +62,12 @@ def measure_set(
     training: TrainingReplies,
     bits: Mapping[str, Any],
     seed: int,
+    context: str = NO_CONTEXT,
 ) -> dict[str, Any]:
     """Return the numbers of one set.
 
     `writers` has the replies of "owner", "tuned" and "base", and of "other" where there is another person; `endings`
-    says how each reply of "tuned" and "base" ended. Without `training.answers` no situation is compared.
+    says how each reply of "tuned" and "base" ended; `context` is what the header told the model. Without `training.answers` no situation is compared.
     """
     shown = ["owner", "tuned", "base", *(["other"] if writers.get("other") else [])]
     replies = {name: list(writers[name]) for name in shown}
@@ -95,7 +97,7 @@ def measure_set(
         "habits": habits,
         "position": position._asdict() if position else None,
         "situations": (
-            measure_situations(training.answers, models, resamples)
+            measure_situations(training.answers, models, resamples, context)
             if training.answers
             else {"rows": [], "kept": None, "base_kept": None}
         ),
