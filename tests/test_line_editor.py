@@ -218,7 +218,7 @@ class TestTerminal:
         terminal.process.send_signal(signal.SIGSTOP)
         subprocess.run(["stty", "sane"], stdin=terminal.master, check=True)  # as a shell does
         terminal.process.send_signal(signal.SIGCONT)
-        terminal.read_until("half")
+        assert terminal.read_until("half").endswith(f"{PROMPT}half")
         assert said(terminal, f"{FAMILY}\x7f") == ascii("half")
 
     def test_a_closed_window_ends_it(self, terminal):
