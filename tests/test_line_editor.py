@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from line_editor import EditedLine, lay_out
 from terminal_session import PROMPT, Terminal
@@ -83,6 +83,7 @@ class TestEditedLine:
         line.delete_right()
         assert line.text == "ab"
 
+    @example([" ", "\u200d", "move_word_left"])
     @given(
         st.lists(
             st.one_of(

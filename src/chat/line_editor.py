@@ -129,7 +129,8 @@ class EditedLine:
     def _word_start(self) -> int:
         before = self.text[: self.cursor].rstrip()
         words = before.split()
-        return len(before) - len(words[-1]) if words else 0
+        start = len(before) - len(words[-1]) if words else 0
+        return grapheme_boundary_before(self.text, start + 1) if start else 0  # a blank and a joiner are one letter
 
     def _cut_out(self, start: int, end: int) -> None:
         self._cut = self.text[start:end]
