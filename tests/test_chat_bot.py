@@ -62,7 +62,7 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     shown = terminal.read_until(PROMPT)
     assert shown.endswith(f" [interrupted]\n{PROMPT}") and "ok" not in shown
     terminal.read_until("ok")
-    assert terminal.say("") == "\n🟦 סבבה\n"
+    assert terminal.say("") == "🟦 סבבה\n"
     # A paste of two lines is one message.
     terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
     terminal.read_until("🟦 ")  # the reply has begun: a line that is drawn anew after a paste shows the prompt as well

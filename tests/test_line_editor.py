@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from line_editor import EditedLine, lay_out
 from terminal_session import PROMPT, Terminal
@@ -83,6 +83,7 @@ class TestEditedLine:
         line.delete_right()
         assert line.text == "ab"
 
+    @example([" ", "\u200d", "move_word_left"])
     @given(
         st.lists(
             st.one_of(
@@ -218,7 +219,7 @@ class TestTerminal:
         terminal.process.send_signal(signal.SIGSTOP)
         subprocess.run(["stty", "sane"], stdin=terminal.master, check=True)  # as a shell does
         terminal.process.send_signal(signal.SIGCONT)
-        terminal.read_until("half")
+        assert terminal.read_until("half").endswith(f"{PROMPT}half")
         assert said(terminal, f"{FAMILY}\x7f") == ascii("half")
 
     def test_a_closed_window_ends_it(self, terminal):

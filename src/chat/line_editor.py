@@ -129,7 +129,8 @@ class EditedLine:
     def _word_start(self) -> int:
         before = self.text[: self.cursor].rstrip()
         words = before.split()
-        return len(before) - len(words[-1]) if words else 0
+        start = len(before) - len(words[-1]) if words else 0
+        return grapheme_boundary_before(self.text, start + 1) if start else 0  # a blank and a joiner are one letter
 
     def _cut_out(self, start: int, end: int) -> None:
         self._cut = self.text[start:end]
@@ -204,7 +205,10 @@ class LineEditor:
             drawing.draw(self._line)
             terminal = sys.stdin.fileno()
             ready, _, _ = select.select([terminal, wakeup], [], [])
-            if wakeup in ready and {signal.SIGWINCH, signal.SIGCONT} & set(os.read(wakeup, 4096)):
+            signals = os.read(wakeup, 4096) if wakeup in ready else b""
+            if signal.SIGCONT in signals:  # other programs have written to the screen since
+                drawing.begin_at("\r")
+            elif signal.SIGWINCH in signals:
                 drawing.redraw(self._line)
             if terminal in ready:
                 try:
@@ -240,7 +244,7 @@ class Drawing:
 
     def draw(self, line: EditedLine) -> None:
         """Show `line`: the rows that fit the screen, around its cursor."""
-        self._draw(line, os.get_terminal_size(sys.stdout.fileno()).lines - 1)
+        self._draw(line, (os.get_terminal_size(sys.stdout.fileno()).lines or 24) - 1)
 
     def redraw(self, line: EditedLine) -> None:
         """Draw after a resize: in place where no row can have been wrapped, else below, so that nothing is overwritten."""

@@ -169,7 +169,7 @@ def is_dumb_terminal() -> bool:
 
 def _read_history(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     except OSError:
         return []
     return [remove_unsafe_characters(line) for line in lines[-HISTORY_LINES:]]
