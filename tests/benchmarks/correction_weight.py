@@ -4,7 +4,7 @@ Twelve facts about a person of `made_up_people` stand in no chat of theirs. Each
 trainings differ in how many replies a correction counts as. Measured are the sampled replies that name the fact, to the
 question of the correction and to the same question in other words; the ordinary replies that name one; and the bits per
 character of the validation conversations. Prints a Markdown table.
-Run:    python3 tests/benchmarks/correction_weight.py --work-dir DIR --weights 0 1 3 6
+Run:    python3 tests/benchmarks/correction_weight.py --work-dir DIR --weights 0 1 3 6 10 20
 Takes:  about a minute of one processor core for each weight, and six for the base, unless one is given.
 """
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--base-model-id", type=Path, help="default: a base made here, which knows the language")
     parser.add_argument("--person", default="Tamar")
-    parser.add_argument("--weights", nargs="+", type=int, default=[0, 1, 3, 6])
+    parser.add_argument("--weights", nargs="+", type=int, default=[0, 1, 3, 6, 10, 20])
     options = parser.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
     base = options.base_model_id or options.work_dir / "knowing_base"
