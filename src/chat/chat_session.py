@@ -31,7 +31,6 @@ from terminal import (
 from turns import Messages, take_back_reply
 
 from common.command_line import check_folder_of, typed_path
-from common.outside_files import NotReadableError
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -214,9 +213,6 @@ def read_saved(path: Path) -> Messages:
         messages = read_conversation(path)
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
-        return []
-    except NotReadableError as error:
-        show_notice(f"{shown_path(path)}: not read, {error}")
         return []
     if not messages:
         show_notice(f"{shown_path(path)}: holds no conversation")

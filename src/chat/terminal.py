@@ -129,11 +129,10 @@ class TerminalInput:
         if readline is None or self._history_path is None:
             return
         readline.set_history_length(HISTORY_LINES)
-        is_of_others = self._history_path.is_symlink() and self._history_path.exists()
+        is_link = self._history_path.is_symlink() and self._history_path.exists()
         try:
-            mode = (
-                self._history_path.stat().st_mode & 0o777 if is_of_others else 0o600
-            )  # what a link leads to keeps its mode
+            # What a link leads to keeps its mode.
+            mode = self._history_path.stat().st_mode & 0o777 if is_link else 0o600
             readline.write_history_file(self._history_path)
             self._history_path.chmod(mode)
         except OSError as error:
