@@ -429,3 +429,9 @@ def test_no_library_quotes_a_config_on_the_screen(tmp_path, tiny_base_dir, start
     process = start_python(LOADING_A_TOKENIZER, base)
     assert process.communicate(timeout=300) == ("", "")
     assert process.returncode == 0
+
+
+def test_no_library_speaks_of_a_home_that_is_none(start_python):
+    program = "from common.base_model_files import prepare_environment\nprepare_environment()\nimport matplotlib"
+    homeless = {"HOME": "/dev/null", "MPLCONFIGDIR": "", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
+    assert start_python(program, env=homeless).communicate(timeout=60) == ("", "")

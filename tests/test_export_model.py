@@ -154,6 +154,13 @@ def test_a_taken_folder_is_refused_and_untouched(tmp_path, saved_dir):
     assert list(tmp_path.rglob("*")) == [tmp_path / "taken"]
 
 
+def test_a_template_that_refuses_is_one_line(tmp_path, saved_dir):
+    own_dir = shutil.copytree(saved_dir, tmp_path / "saved")
+    (own_dir / "chat_template.jinja").write_text("{{ raise_exception('no\x1b[2J\\nall is well') }}", encoding="utf-8")
+    with pytest.raises(ScriptError, match=r"the chat template refuses a conversation \(no\\x1b\[2J all is well\)"):
+        write_merged_model(check_saved_model(own_dir), tmp_path / "exported")
+
+
 @pytest.fixture
 def places(tmp_path):
     """A folder of places where no export can be."""

@@ -78,3 +78,11 @@ def test_a_full_disk_is_known_from_every_library():
     assert is_disk_full(SafetensorError("I/O error: No space left on device (os error 28)"))
     assert not is_disk_full(RuntimeError("shape mismatch"))
     assert not is_disk_full(OSError(errno.EACCES, "Permission denied"))
+
+
+def test_in_a_folder_of_others_nothing_is_removed(make_folder):
+    path = make_folder(SETTINGS_NAME)
+    (path / "checkpoints").mkdir()
+    with pytest.raises(ScriptError):
+        check_folder(path, resume=True, overwrite=False)
+    assert (path / "checkpoints").is_dir()

@@ -15,7 +15,7 @@ from common.script import ScriptError
 
 READERS = {
     "formatted_data.jsonl": (read_training_data, TrainingDataError),
-    "conversation.jsonl": (read_conversation, NotReadableError),
+    "conversation.jsonl": (read_conversation, OSError),
     "style_quiz_key.json": (lambda path: read_key(path.parent), ScriptError),
     "held_out_conversations.json": (lambda path: read_held_out_data(path.parent, path), ScriptError),
     "planted.jsonl": (lambda path: plant_into_file(path, path.with_name("target.jsonl"), 0), ScriptError),

@@ -35,7 +35,6 @@ from who_and_when import NO_HEADER, UnknownName
 from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
 from common.conversation_data import CORRECTIONS_PATH
-from common.outside_files import NotReadableError
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -328,9 +327,6 @@ def read_saved(path: Path) -> SavedConversation:
         saved = SavedConversation(*read_conversation_and_models(path))
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
-        return SavedConversation([], [])
-    except NotReadableError as error:
-        show_notice(f"{shown_path(path)}: not read, {error}")
         return SavedConversation([], [])
     if not saved.messages:
         show_notice(f"{shown_path(path)}: holds no conversation")

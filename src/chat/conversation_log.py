@@ -6,6 +6,7 @@ The layout of a bubble is left to `bubbles`, the model's context to `live_conver
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any
 from bubbles import render_bubble, render_caption, render_note
 from turns import Messages, add_to_turn, replace_reply, take_back_reply, take_back_turn, with_roles_swapped
 
-from common.outside_files import open_regular
+from common.outside_files import NotReadableError, open_regular
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -228,7 +229,7 @@ def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _Appe
 def read_conversation(jsonl_path: Path) -> Messages:
     """Return the last conversation of a JSONL log (or a saved file) as messages; damaged lines are left out.
 
-    Raises OSError, and NotReadableError when it is no regular file.
+    Raises OSError, also when it is no regular file.
     """
     return read_conversation_and_models(jsonl_path)[0]
 
@@ -308,10 +309,13 @@ def _message_records(messages: Iterable[Mapping[str, str]]) -> list[dict[str, An
 
 
 def _read_records(path: Path) -> Iterator[dict[str, Any]]:
-    with open_regular(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - RESUME_BYTES))
-        lines = file.read().split(b"\n")
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - RESUME_BYTES))
+            lines = file.read().split(b"\n")
+    except NotReadableError:
+        raise OSError(errno.EINVAL, "it is no regular file", str(path)) from None
     for line in lines:
         try:
             record = json.loads(line.decode("utf-8", errors="replace"))

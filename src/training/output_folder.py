@@ -99,7 +99,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
         raise ScriptError(f"{shown_path(folder)}: is a file, but a folder is needed; choose another path")
     is_finished = (folder / SETTINGS_NAME).is_file()
     is_begun = (folder / HELD_OUT_NAME).is_file() or (folder / CHECKPOINTS_NAME).is_dir()
-    if is_finished:
+    if is_finished and has_own_settings(folder):
         remove_leftovers(folder)
     if resume and is_finished:
         raise ScriptError(
@@ -124,6 +124,14 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
             f"{shown_path(folder)}: has files that this script did not write; choose another --saved-model-path"
         )
     return is_finished or is_begun
+
+
+def has_own_settings(folder: Path) -> bool:
+    """Tell whether the settings in `folder` are those of a training of this project."""
+    try:
+        return bool(read_json(folder / SETTINGS_NAME)["format"] == SETTINGS_FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def remove_leftovers(folder: Path) -> None:
