@@ -2,23 +2,28 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+FACTOR = 8  # between the two lengths: far from 64, which a quadratic time would grow by
+MAX_RATIO = 3 * FACTOR
 NUM_TRIES = 3  # other work on the machine may disturb one
-MAX_RATIO = 3  # for twice the length: 2 where the time is linear, 4 where it is quadratic
-NOISE_SECONDS = 0.02
+NOISE_SECONDS = 0.05
 
 
-def assert_linear(function: Callable[[int], object], length: int) -> None:
-    """Assert that `function(2 * length)` takes about twice the processor time of `function(length)`, or next to nothing."""
+def assert_linear(function: Callable[[Any], object], length: int, make: Callable[[int], Any] = int) -> None:
+    """Assert that `function` takes about 8 times the processor time for `length` as for an eighth of it, or next to nothing.
+
+    It gets what `make` returns for the length, which is not timed; without `make`, the length.
+    """
     for _ in range(NUM_TRIES):
-        seconds, seconds_of_double = processor_seconds(function, length), processor_seconds(function, 2 * length)
-        if seconds_of_double <= MAX_RATIO * seconds + NOISE_SECONDS:
+        shorter, whole = (processor_seconds(function, make(each)) for each in (length // FACTOR, length))
+        if whole <= MAX_RATIO * shorter + NOISE_SECONDS:
             return
-    raise AssertionError(f"{length:,}: {seconds:.3f} s, {2 * length:,}: {seconds_of_double:.3f} s")
+    raise AssertionError(f"{length // FACTOR:,}: {shorter:.3f} s, {length:,}: {whole:.3f} s of {str(make(40))[:40]!r}")
 
 
-def processor_seconds(function: Callable[[int], object], length: int) -> float:
-    """Return the processor time of `function(length)`."""
+def processor_seconds(function: Callable[[Any], object], given: Any) -> float:
+    """Return the processor time of `function(given)`."""
     started_at = time.process_time()
-    function(length)
+    function(given)
     return time.process_time() - started_at

@@ -222,6 +222,73 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
     assert export.read_bytes() == before
 
 
+# ---- Links to the project, and a user whom the system does not know ----
+
+
+def test_a_project_behind_a_link_works_as_it_does_itself(tmp_path, project_copy, run_command):
+    (tmp_path / "link").symlink_to(project_copy)
+    (tmp_path / "chat").symlink_to(project_copy / "src/chat/chat_bot.py")
+    put(project_copy / "src/data_preprocessing/WhatsappChatOriginal.txt", sample_export(5, seed=1))
+    data_path = project_copy / "src/data_preprocessing/final_outputs/formatted_data.jsonl"
+    commands = [
+        "python3 link/src/data_preprocessing/load_whatsapp.py --imitate Noam --day-first",
+        "bash link/preprocess_start.sh --imitate Noam --day-first",
+    ]
+    for command in commands:
+        done = run_command(command, tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert data_path.stat().st_size > 0
+        data_path.unlink()
+    for command in ("python3 link/src/chat/chat_bot.py", "python3 chat"):
+        done = run_command(command, tmp_path)
+        assert done.stderr.startswith(
+            f"{Path(command).stem.removeprefix('python3 ')}: project/saved_model: no trained model yet;"
+        )
+
+
+UNKNOWN_USER = 12_345
+
+
+@pytest.mark.skipif(not IS_ROOT or shutil.which("setpriv") is None, reason="needs root and setpriv")
+def test_every_script_works_or_is_one_line_for_a_user_without_name_and_home_and_with_a_read_only_project(
+    project_copy, shared_dir, tiny_saved_model_dir, tiny_base_dir
+):
+    root = shared_dir / "project"
+    shutil.copytree(project_copy, root)
+    for name, folder in (("model", tiny_saved_model_dir), ("base", tiny_base_dir)):
+        shutil.copytree(folder, shared_dir / name)
+    (shared_dir / "out").mkdir()
+    put(shared_dir / "chat.txt", sample_export(5, seed=1))
+    for path in [shared_dir, *shared_dir.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (shared_dir / "out").chmod(0o777)
+    capability = "+dac_read_search"  # to read the Python of this machine, wherever it lies
+    before = ["setpriv", f"--reuid={UNKNOWN_USER}", f"--regid={UNKNOWN_USER}", "--clear-groups"]
+    before += [f"--inh-caps={capability}", f"--ambient-caps={capability}"]
+    if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True).returncode:
+        pytest.skip("this machine allows no such user")
+    homeless = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
+
+    def run_as_nobody(script, *arguments):
+        return run(shared_dir, root / "src" / script, *arguments, before=before, env=homeless)
+
+    stage_1 = ("data_preprocessing/load_whatsapp.py", "chat.txt", "--imitate", "Noam", "--day-first")
+    assert_refused(run_as_nobody(*stage_1), "src/data_preprocessing: permission denied")
+    done = run_as_nobody(*stage_1, "--path-to-data", "out/formatted_data.jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    stage_2 = ("training/fine_tuning_model.py", "--path-to-data", "out/formatted_data.jsonl")
+    assert_refused(run_as_nobody(*stage_2, "--base-model-id", "base"), "project/saved_model: permission denied")
+    assert_refused(
+        run_as_nobody(*stage_2, "--base-model-id", "~/base", "--saved-model-path", "out/m"), "~/base: no such folder"
+    )
+    chat = ("chat/chat_bot.py", "--saved-model-path", "model", "--base-model-id", "base")
+    assert_refused(run_as_nobody(*chat), "src/chat/conversation.txt: permission denied")
+    assert_refused(run_as_nobody(*chat[:3], "--base-model-id", "~nobody/base"), "/base: no such folder")
+    done = run_as_nobody("data_preprocessing/chat_digest.py", "chat.txt", "--me", "Noam")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in root.iterdir()} == {"src", "preprocess_start.sh"}
+
+
 # ---- Stage 2: the signals that its own tests leave out, and homes that cannot be written ----
 
 HANGING_UP = """

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import struct
 import threading
 import time
@@ -56,7 +57,8 @@ class TestFinding:
         assert find_base("bases/small", tmp_path).folder == tmp_path / "bases" / "small"
 
     @pytest.mark.parametrize(
-        "value", ["/no/such/base", "./base", "../base", "~/no-such-base", "a/b/c", "my_base", "a b/c"]
+        "value",
+        ["/no/such/base", "./base", "../base", "~/no-such-base", "~nosuchuser/base", "a/b/c", "my_base", "a b/c"],
     )
     def test_path_that_is_not_there_is_no_hub_id(self, value, tmp_path, hub_cache):
         with pytest.raises(BaseModelError, match="no such folder"):
@@ -172,6 +174,14 @@ class TestChecks:
         folder = make_sharded(tmp_path / "base")
         (folder / "model-00002-of-00002.safetensors").unlink()
         with pytest.raises(BaseModelError, match="model-00002-of-00002.safetensors: not found"):
+            check_base_folder(folder)
+
+    @pytest.mark.parametrize("names", [[1, "a"], [["a"]], ["a\0b"], [".."], [""], ["a/b"], [None], []])
+    def test_an_index_of_what_is_no_name_is_refused(self, tmp_path, names):
+        folder = make_sharded(tmp_path / "base")
+        weight_map = {str(number): name for number, name in enumerate(names)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(BaseModelError, match="download the base model again"):
             check_base_folder(folder)
 
     @pytest.mark.parametrize("cut", [0, 5, 20, -1])
@@ -398,3 +408,24 @@ def served_hub(files: dict[str, bytes], silent_seconds: float = 0):
     finally:
         server.shutdown()
         server.server_close()
+
+
+LOADING_A_TOKENIZER = """
+import sys
+from common.base_model_files import prepare_environment
+prepare_environment()
+sys.modules["torch"] = None  # not needed, and slow
+from transformers import AutoTokenizer
+AutoTokenizer.from_pretrained(sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_no_library_quotes_a_config_on_the_screen(tmp_path, tiny_base_dir, start_python):
+    base = shutil.copytree(tiny_base_dir, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    hostile = {"model_type": "x\x1b[2J\nall is well", "rope_parameters": {"rope_type": "y\x1b[2J"}}
+    (base / "config.json").write_text(json.dumps(config | hostile))
+    process = start_python(LOADING_A_TOKENIZER, base)
+    assert process.communicate(timeout=300) == ("", "")
+    assert process.returncode == 0

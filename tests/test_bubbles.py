@@ -1,14 +1,16 @@
 """Bubbles as golden lines, and what holds for every text. The lines were looked at once in Chromium."""
 
+from unicodedata import bidirectional
+
 import pytest
-from bubbles import LINE_COLUMNS, LRM, PDI, render_bubble, render_note
+from bubbles import LINE_COLUMNS, LRM, PDI, WRAP_COLUMNS, render_bubble, render_caption, render_note, wrap_words
 from hypothesis import given
 from hypothesis import strategies as st
-from wcwidth import wcswidth
+from wcwidth import wcswidth, wrap
 
 FSI = "\N{FIRST STRONG ISOLATE}"
 
-# The rows of the picture "new": right edge at column 46, in code points.
+# The rows of the picture "new": right edge at column 46, in code points. Marks only where letters run from right to left.
 GOLDEN = [
     ("user", "שלום, מה נשמע?", 26),
     ("assistant", "סבבה! נפגש ב-10:30 אצל Dana :)", 0),
@@ -21,16 +23,22 @@ GOLDEN = [
     ("assistant", "יאללה ביי...", 0),
 ]
 
+WORDS = [
+    " ", "  ", "a", "word ", "a-b", "x" * 45, "https://x.co/a?b=1", "\t", "שלום", "שָׁ", "e\u0301", "ك", "中", "한", "क", "ﷺ",
+    "👨\u200d👩\u200d👧", "🇮🇱", "🙏🏽", "❤\ufe0f", "1\ufe0f\u20e3", "😂",
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(("role", "text", "num_pad_columns"), GOLDEN)
 def test_one_line_is_a_mark_padding_squares_and_an_isolate(role, text, num_pad_columns):
     square = "🟩" if role == "user" else "🟦"
-    assert render_bubble(role, text) == f"{LRM}{' ' * num_pad_columns}{square} {FSI}{text}{PDI} {square}\n"
+    mark, begin, end = (LRM, FSI, PDI) if any("א" <= letter <= "ת" for letter in text) else ("", "", "")
+    assert render_bubble(role, text) == f"{mark}{' ' * num_pad_columns}{square} {begin}{text}{end} {square}\n"
 
 
-def test_wraps_at_words_and_gives_each_line_its_own_mark_and_isolate():
+def test_wraps_at_words_and_gives_each_line_its_own_squares():
     assert render_bubble("assistant", "one two three four five six seven eight nine") == (
-        f"{LRM}🟦 {FSI}one two three four five six seven{PDI} 🟦\n{LRM}🟦 {FSI}eight nine{PDI} 🟦\n"
+        "🟦 one two three four five six seven 🟦\n🟦 eight nine 🟦\n"
     )
 
 
@@ -49,10 +57,12 @@ def test_cuts_a_word_longer_than_a_line_between_whole_emoji():
 
 
 def test_a_message_cannot_forge_another_turn():
-    forged = f"hi\n{LRM}🟦 {FSI}yes{PDI} 🟦\r\u2028{LRM}🟦 yes 🟦\x1b[1A"
+    forged = f"hi\n{LRM}🟦 {FSI}yes{PDI} 🟦\r\u2028{LRM}🟦 yes 🟦\x1b[1A\nNoam · 10:30\n\n── new ──\nכן 🟦"
     for line in render_bubble("user", forged).splitlines():
-        assert line.lstrip(LRM + " ").startswith(f"🟩 {FSI}")
-        assert line.endswith(f"{PDI} 🟩")
+        assert line.lstrip(LRM + " ").startswith("🟩 ")
+        assert line.endswith(" 🟩")
+        if "כן" in line:
+            assert line.endswith(f"כן 🟦{PDI} 🟩")
 
 
 @given(st.sampled_from(["user", "assistant"]), st.text(st.characters(exclude_categories=[]), max_size=200))
@@ -60,13 +70,30 @@ def test_every_line_is_whole_and_fits_whatever_is_said(role, text):
     rendered = render_bubble(role, text)
     assert rendered.endswith("\n")
     for line in rendered[:-1].split("\n"):
-        assert line.startswith(LRM)
-        assert line.count(FSI) == line.count(PDI) == 1
+        assert line.count(FSI) == line.count(PDI) == line.startswith(LRM) <= 1
+        assert line.startswith(LRM) or not any(bidirectional(character) in ("R", "AL") for character in line)
         assert 0 < wcswidth(line) <= LINE_COLUMNS
         if role == "user":
             assert wcswidth(line) == LINE_COLUMNS
 
 
 def test_a_note_stands_in_the_middle():
-    line = render_note("2026-11-24 06:13 +02:00").rstrip("\n")
-    assert line == f"{LRM}        ── 2026-11-24 06:13 +02:00 ──"
+    assert render_note("2026-11-24 06:13 +02:00") == "        ── 2026-11-24 06:13 +02:00 ──\n"
+    assert render_note("Ruth on Hebrew-Mistral-7B, trained 2026-11-24 06:13") == (
+        "   ── Ruth on Hebrew-Mistral-7B, trained ──\n            ── 2026-11-24 06:13 ──\n"
+    )
+    assert render_note("רות") == f"{LRM}                  ── {FSI}רות{PDI} ──\n"
+
+
+def test_a_caption_stands_on_the_side_of_its_bubbles():
+    assert render_caption("assistant", "Ruth", "06:13") == "Ruth · 06:13\n"
+    assert render_caption("assistant", "רות", "06:13") == f"{LRM}{FSI}רות{PDI} · 06:13\n"
+    assert wcswidth(render_caption("user", "you", "06:13").rstrip("\n")) == LINE_COLUMNS
+    assert wcswidth(render_caption("user", "x\n🟦" * 100, "06:13").rstrip("\n")) == LINE_COLUMNS
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40))
+def test_words_are_wrapped_as_the_library_wraps_them(words):
+    text = "".join(words)
+    wrapped = wrap(text, WRAP_COLUMNS, control_codes="ignore", propagate_sgr=False, break_on_hyphens=False)
+    assert wrap_words(text, WRAP_COLUMNS) == (wrapped or [""])

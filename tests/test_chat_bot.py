@@ -1,28 +1,22 @@
 """The chat as its user meets it: typed through a pseudo-terminal, piped, asked once, closed, refused."""
 
-import fcntl
 import json
 import math
 import os
-import pty
 import re
 import resource
-import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
+from terminal_session import ENVIRONMENT, PROMPT, Terminal
 
 SCRIPT_PATH = Path(__file__).resolve().parents[1] / "src" / "chat" / "chat_bot.py"
-PROMPT = "🟩 "
-ESCAPE_RE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
 
 def arguments(saved_dir, log_path, *more):
@@ -42,54 +36,6 @@ def shown_lines(log_path):
     ]
 
 
-class Terminal:
-    """A chat at a pseudo-terminal of 100 columns, typed into and read like a person does."""
-
-    def __init__(self, *command):
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
-
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=ENVIRONMENT, preexec_fn=take_terminal
-        )
-        os.close(slave)
-        self.unread = b""
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def interrupt_at_prompt(self):
-        """Press Ctrl-C as late as a hand would: between drawing its prompt and waiting, readline misses signals."""
-        time.sleep(0.5)
-        self.type("\x03")
-
-    def read_until(self, text, timeout=90):
-        """Return what is shown up to and with `text`, escape sequences and carriage returns taken out."""
-        end = time.monotonic() + timeout
-        while text.encode() not in self.unread:
-            assert time.monotonic() < end, f"never shown: {text!r}, but {self.unread.decode(errors='replace')!r}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.unread += os.read(self.master, 65536)
-        position = self.unread.index(text.encode()) + len(text.encode())
-        shown, self.unread = self.unread[:position], self.unread[position:]
-        return ESCAPE_RE.sub("", shown.decode()).replace("\r", "")
-
-    def say(self, text):
-        """Type a line and return what is shown until the next prompt, without the echo."""
-        self.type(text + "\r")
-        return self.read_until(PROMPT).removeprefix(text + "\n").removesuffix(PROMPT)
-
-    def wait(self):
-        status = self.process.wait(timeout=60)
-        os.close(self.master)
-        return status
-
-
 @pytest.mark.slow
 def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     log_path = tmp_path / "conversation.txt"
@@ -101,18 +47,22 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     assert terminal.say("see you at 5") == "🟦 yalla bye 👨\u200d👩\u200d👧\n"
     assert terminal.say("/undo") == "last turn taken back\n"
     assert terminal.say("ok") == "🟦 סבבה\n"
-    # Ctrl-C on a begun line clears it; a letter typed wrong is taken back whole.
+    # Ctrl-C on a begun line clears it; letters typed wrong are taken back whole.
     terminal.type("abc")
     terminal.read_until("abc")
     terminal.interrupt_at_prompt()
     assert "line cleared" in terminal.read_until(PROMPT)
-    assert terminal.say("okש\x7f").endswith("🟦 סבבה\n")
-    # Ctrl-C in a reply stops it and keeps what was said.
+    assert terminal.say("okש👨\u200d👩\u200d👧\x7f\x7f").endswith("ok\n🟦 סבבה\n")
+    # Ctrl-C in a reply stops it and keeps what was said; what was typed meanwhile comes at the next prompt.
     terminal.say("/set max_new_tokens 290")
     terminal.type("long\r")
     terminal.read_until("word1")
+    terminal.type("ok👨\u200d👩\u200d👧\x7f")
     terminal.type("\x03")
-    assert terminal.read_until(PROMPT).endswith(f" [interrupted]\n{PROMPT}")
+    shown = terminal.read_until(PROMPT)
+    assert shown.endswith(f" [interrupted]\n{PROMPT}") and "ok" not in shown
+    terminal.read_until("ok")
+    assert terminal.say("") == "\n🟦 סבבה\n"
     # A paste of two lines is one message.
     terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
     terminal.read_until("🟦 ")  # the reply has begun: a line that is drawn anew after a paste shows the prompt as well
@@ -121,14 +71,14 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     assert terminal.wait() == 130
 
     lines = shown_lines(log_path)
-    assert lines[1:7] == [
+    assert lines[2].startswith("── Noam on talking_base")
+    assert [line for line in lines if line[:1] in ("🟩", "🟦")][:4] == [
         "🟩 שלום 🟩",
         "🟦 היי 🟦",
         "🟦 מה נשמע? 😂 🟦",
         "🟩 see you at 5 🟩",
-        "🟦 yalla bye 👨\u200d👩\u200d👧 🟦",
-        "── last turn taken back ──",
     ]
+    assert lines.index("── last turn taken back ──") == lines.index("🟦 yalla bye 👨\u200d👩\u200d👧 🟦") + 2
     assert "🟩 first line 🟩" in lines and "🟩 second line 🟩" in lines
     records = [json.loads(line) for line in log_path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
     assert [record["text"] for record in records if record.get("role") == "user"][-1] == "first line\nsecond line"
@@ -146,7 +96,8 @@ def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tm
     terminal = Terminal(
         *arguments(talking_model_dir, log_path, "--greedy", "--resume", "--bidi", "visual", "--no-history")
     )
-    terminal.read_until(PROMPT)
+    terminal.read_until("\n🟩 ok")  # the last lines of what continues
+    assert terminal.read_until(PROMPT) == f"\n🟦 הבבס\n{PROMPT}"
     assert terminal.say("ok").startswith("🟦 הבבס\n")
     assert terminal.say("/regenerate").startswith("🟦 הבבס\n")
     terminal.type("\x04")
@@ -167,6 +118,27 @@ def test_piped_lines_give_the_dialogue_alone(talking_model_dir, tmp_path):
     told = finished.stderr.decode()
     assert re.match(r"loading the model \.\.\.\n(without an NVIDIA card, .*\n)?first token after", told)
     assert "🟩 /x\N{REPLACEMENT CHARACTER} 🟩" in shown_lines(tmp_path / "log.txt")
+
+
+@pytest.mark.slow
+def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_model_dir, tmp_path):
+    command = arguments(talking_model_dir, tmp_path / "log.txt", "--greedy", "--max-new-tokens", "8")
+    first = run_chat(*command, lines="/begin\n/begin\nok\n/better יאללה \\n בא?\n")
+    assert first.returncode == 0
+    opener, answer, end = first.stdout.decode().split("\n\n")
+    assert opener and (answer, end) == ("סבבה", "")
+    told = first.stderr.decode()
+    assert "this conversation has begun already" in told and "replaced, and kept in" in told
+    (corrected,) = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").splitlines()
+    messages = json.loads(corrected)["messages"]
+    assert messages == [
+        {"role": "assistant", "content": opener},
+        {"role": "user", "content": "ok"},
+        {"role": "assistant", "content": "יאללה\nבא?"},
+    ]
+    resumed = run_chat(*command, "--resume", lines="/undo\nok\n/undo\n/regenerate\n")
+    assert resumed.stdout.decode() == f"סבבה\n\n{opener}\n\n"
+    assert "── last reply replaced by a better one ──" in shown_lines(tmp_path / "log.txt")
 
 
 @pytest.mark.slow
@@ -232,3 +204,17 @@ def test_weights_that_are_not_finite_are_one_line_and_leave_no_log(tiny_saved_mo
         "chat_bot: saved/adapter_model.safetensors: holds numbers that are not finite (the training diverged); train again\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_without_memory_for_the_libraries_it_is_one_line(tiny_saved_model_dir, tmp_path):
+    limit = 250_000_000  # of addresses: enough for Python, too little for torch
+    done = run_chat(
+        *arguments(tiny_saved_model_dir, tmp_path / "log.txt", "-p", "hi"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "loading the model ...",
+        "chat_bot: the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v",
+    ]
+    assert not (tmp_path / "log.txt").exists()

@@ -1,10 +1,13 @@
 """Messages as ids: words never become structure, what is trained is what is prompted, any template or a clear refusal."""
 
 import json
+import os
 import re
+import resource
 import time
 from copy import deepcopy
 from datetime import date
+from pathlib import Path
 
 import base_families
 import make_small_base
@@ -107,6 +110,19 @@ def test_every_reply_ends_in_the_token_at_which_generation_stops(tokenizer):
         if MESSAGES[number]["role"] == "assistant":
             assert encoded.input_ids[end - 1] == find_end_of_turn_id(tokenizer)
             assert encoded.is_supervised[end - 1]
+
+
+def test_the_prompt_of_an_opener_is_the_beginning_of_what_was_trained(tokenizer):
+    prompt = encode_conversation(tokenizer, [], add_generation_prompt=True)
+    assert prompt.input_ids and not any(prompt.is_supervised)
+    for words in ("סבבה", "ok", "😂", " "):
+        opener = {"role": "assistant", "content": words}
+        for rest in ([], MESSAGES[:1], MESSAGES[:2]):
+            trained = encode_conversation(tokenizer, [opener, *rest])
+            num_ids = len(prompt.input_ids)
+            assert trained.input_ids[:num_ids] == prompt.input_ids
+            assert trained.is_supervised[:num_ids] == prompt.is_supervised
+            assert trained.is_supervised[num_ids]
 
 
 def test_the_prompt_is_the_beginning_of_what_was_trained(tokenizer):
@@ -288,6 +304,16 @@ def test_the_ids_before_each_reply_of_a_row_are_those_of_its_prompt_in_every_pro
 
 
 @pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_the_ids_before_an_opener_are_those_of_its_prompt(family):
+    tokenizer = make_fixed(family)
+    prompt = encode_conversation(tokenizer, [], add_generation_prompt=True).input_ids
+    for row in (MESSAGES[1:2], MESSAGES[1:]):
+        trained = encode_conversation(tokenizer, row)
+        assert trained.input_ids[: len(prompt)] == prompt
+        assert trained.is_supervised.index(True) == len(prompt)
+
+
+@pytest.mark.parametrize("family", base_families.MARKINGS)
 def test_a_reply_ends_where_the_template_ends_it_whatever_the_tokenizer_calls_its_end(family):
     wanted = {"llama": "<|eot_id|>", "mistral": "</s>", "gemma4": "<turn|>", "phi3": "<|end|>", "smollm": "<|im_end|>"}
     wanted |= {"qwen2.5": "<|im_end|>", "qwen3": "<|im_end|>", "gemma2": "<end_of_turn>", "gemma3": "<end_of_turn>"}
@@ -347,3 +373,20 @@ def test_a_template_whose_replies_do_not_follow_their_prompt_is_refused(tokenize
         encode_conversation(tokenizer, MESSAGES)
     with pytest.raises(ChatFormatError, match=what):
         fix_template(tokenizer, date(2026, 11, 27))
+
+
+def test_a_limit_on_the_addresses_that_is_set_already_is_not_taken_for_a_hostile_template(tiny_tokenizer):
+    in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limit = in_use + 2**29
+    child_id = os.fork()
+    if child_id == 0:
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            tokenizer = deepcopy(tiny_tokenizer)
+            tokenizer.chat_template = PERSON_TEMPLATE
+            encode_conversation(tokenizer, [{"role": "user", "content": "hi"}])
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child_id, 0)[1] == 0

@@ -1,10 +1,17 @@
 """One chat, line by line: what is shown, what is logged, what the conversation then holds."""
 
+import json
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 from chat_session import ChatSession
 from conversation_cache import GrowingCache
-from conversation_log import ConversationLog, read_conversation
-from terminal import PipedScreen
+from conversation_log import ConversationLog, read_conversation, read_conversation_and_models, save_conversation
+from live_conversation import Conversation
+from terminal import PipedScreen, TerminalScreen
+
+from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
 
 class Lines:
@@ -114,6 +121,31 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     assert "the conversation continues" in told and "none: not read, No such file or directory" in told
 
 
+def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(conversation, log, tmp_path, capsys):
+    path = tmp_path / "kept.jsonl"
+    said = [{"role": "user", "content": f"message {number}\nשלום"} for number in range(4)]
+    said += [{"role": "assistant", "content": "one\ntwo"}]
+    save_conversation(path, said, ["Ruth on another base, trained 2026-11-24 06:13"])
+    session = ChatSession(conversation, log, TerminalScreen())
+    capsys.readouterr()
+    session.run(Lines(f"/load {path}"))
+    shown, told = capsys.readouterr()
+    assert shown == (
+        "... 2 earlier lines\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
+    )
+    mine = conversation.trained.name
+    assert f"by another model (Ruth on another base, trained 2026-11-24 06:13); from here on: {mine}\n" in told
+    # Resumed by the model that wrote the rest, it says so again; a conversation of its own says nothing.
+    session.run(Lines("hi"))
+    messages, models = read_conversation_and_models(log.jsonl_path)
+    assert models == ["Ruth on another base, trained 2026-11-24 06:13", mine]
+    conversation.reset(messages)
+    ChatSession(conversation, log, TerminalScreen(), models)
+    assert "by another model (Ruth on another base" in capsys.readouterr()[1]
+    ChatSession(conversation, log, TerminalScreen(), [mine])
+    assert capsys.readouterr()[1] == ""
+
+
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
@@ -150,3 +182,119 @@ def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
 
     ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
     assert seen == [[{"role": "user", "content": "hi"}]]
+
+
+# ---- The imitated person writes first --------------------------------------------------------------------------------
+
+
+def test_the_imitated_person_may_begin(sit, conversation, log):
+    _status, shown, told = sit("/begin")
+    (opener,) = conversation.messages
+    assert opener["role"] == "assistant" and shown == f"{opener['content']}\n\n"
+    assert set(told.split("\n")) <= {"cut short", ""}
+    assert read_conversation(log.jsonl_path) == contents(conversation)
+    sit("hello", "/undo")
+    assert (
+        contents(conversation)
+        == read_conversation(log.jsonl_path)
+        == [{"role": "assistant", "content": opener["content"]}]
+    )
+    sit("/undo")
+    assert conversation.messages == read_conversation(log.jsonl_path) == []
+
+
+def test_an_opener_is_prompted_as_it_was_trained(sit, conversation):
+    trained = conversation.trained
+    sit("/begin", "hello")
+    row = encode_conversation(trained.tokenizer, contents(conversation))
+    prompt_ids, turn_ends = trained.encode_prompt([])
+    assert row.input_ids[: len(prompt_ids)] == prompt_ids and turn_ends == []
+    assert row.is_supervised.index(True) == len(prompt_ids)
+    prompt_ids, _ = trained.encode_prompt(contents(conversation)[:2])
+    assert row.input_ids[: len(prompt_ids)] == prompt_ids
+
+
+def test_another_opener_takes_the_place_of_the_first(sit, conversation, log):
+    conversation.sampling = replace(conversation.sampling, do_sample=True, temperature=3.0, min_p=0.0)
+    sit("/begin")
+    first = contents(conversation)
+    sit("/regenerate")
+    second = contents(conversation)
+    assert [message["role"] for message in second] == ["assistant"] and second != first
+    assert read_conversation(log.jsonl_path) == second
+
+
+def test_nobody_begins_a_conversation_that_has_begun(sit, conversation):
+    _status, shown, told = sit("hello", "/begin")
+    assert "this conversation has begun already; /reset begins a new one" in told
+    assert len(conversation.messages) == 2 and shown.count("\n\n") == 1
+    sit("/reset", "/begin")
+    assert [message["role"] for message in conversation.messages] == ["assistant"]
+
+
+def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
+    tokenizer = deepcopy(tiny_model.tokenizer)
+    refusal = "{% if not (messages[0].role == 'user' and messages[0].content) %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer.chat_template = refusal + PERSON_TEMPLATE
+    conversation = Conversation(replace(tiny_model, tokenizer=tokenizer), seed=0)
+    ChatSession(conversation, log, PipedScreen()).run(Lines("/begin"))
+    shown, told = capsys.readouterr()
+    assert "with this base the imitated person cannot write first: the chat template refuses" in told
+    assert shown == ""
+    assert conversation.messages == []
+
+
+# ---- Corrections -----------------------------------------------------------------------------------------------------
+
+
+def corrections(log):
+    return [
+        json.loads(line)["messages"]
+        for line in log.path.with_name("corrections.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def test_a_better_reply_takes_the_place_of_the_last_and_is_kept(sit, conversation, log):
+    sit("are you coming?")
+    _status, shown, told = sit(r"/better כן אחי \n איפה?? 😂")
+    better = {"role": "assistant", "content": "כן אחי\nאיפה?? 😂"}
+    assert shown == "" and "replaced, and kept in " in told and "--corrections" in told
+    assert (
+        contents(conversation)
+        == read_conversation(log.jsonl_path)
+        == [
+            {"role": "user", "content": "are you coming?"},
+            better,
+        ]
+    )
+    assert corrections(log) == [contents(conversation)]
+    assert "🟦 \u2068איפה?? 😂\u2069 🟦" in log.path.read_text(encoding="utf-8")
+    sit("ok")
+    assert contents(conversation)[1] == better
+    sit("/better yes", "/undo")
+    assert read_conversation(log.jsonl_path) == contents(conversation) == corrections(log)[0]
+    assert corrections(log)[1] == [
+        *corrections(log)[0],
+        {"role": "user", "content": "ok"},
+        {"role": "assistant", "content": "yes"},
+    ]
+
+
+def test_an_opener_can_be_bettered_too(sit, conversation, log):
+    sit("/begin", "/better hey, where are you?")
+    assert corrections(log) == [contents(conversation)] == [[{"role": "assistant", "content": "hey, where are you?"}]]
+
+
+def test_without_a_reply_or_words_nothing_is_bettered(sit, conversation, log):
+    _status, _shown, told = sit("/better yes", "/better", "hello", r"/better \n")
+    assert "no reply to replace\nusage: /better TEXT\n" in told and told.endswith("a reply needs words\n")
+    assert not log.path.with_name("corrections.jsonl").exists()
+
+
+def test_where_the_correction_cannot_be_written_the_reply_stays(sit, conversation, log):
+    log.path.with_name("corrections.jsonl").mkdir()
+    sit("hello")
+    before = contents(conversation)
+    _status, _shown, told = sit("/better yes")
+    assert "corrections.jsonl: not written, Is a directory; the reply stays" in told
+    assert contents(conversation) == read_conversation(log.jsonl_path) == before

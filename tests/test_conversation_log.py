@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from conversation_log import ConversationLog, read_conversation, save_conversation
+from conversation_log import ConversationLog, read_conversation, read_conversation_and_models, save_conversation
 
 from common.script import ScriptError
 
@@ -37,7 +37,7 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     log.add_bubble("user", "שלום")
     log.add_bubble("assistant", "היי", "interrupted")
     lines = log.path.read_text(encoding="utf-8").splitlines()
-    assert [line.strip("\u200e ") for line in lines[1:]] == [
+    assert [line.strip("\u200e ") for line in lines if "🟩" in line or "🟦" in line] == [
         "🟩 \u2068שלום\u2069 🟩",
         "🟦 \u2068היי [interrupted]\u2069 🟦",
     ]
@@ -49,6 +49,77 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
         {"role": "assistant", "text": "היי", "remark": "interrupted"},
     ]
     assert [path.stat().st_mode & 0o777 for path in (log.path, log.jsonl_path)] == [0o600, 0o600]
+
+
+def test_a_burst_is_several_bubbles_and_each_turn_says_who_and_when(open_log):
+    log = open_log()
+    log.names["assistant"] = "Ruth"
+    log.start({}, "Ruth on base, trained 2026-11-24 06:13")
+    log.add_bubble("user", "hi")
+    log.add_bubble("assistant", "one two three four five six seven eight nine")
+    log.add_bubble("assistant", "ten")
+    log.add_event("regenerate")
+    log.add_bubble("assistant", "eleven")
+    log.add_bubble("user", "a")
+    log.add_bubble("user", "b")
+    shown = re.sub(r"(?m)^ +", "", log.path.read_text(encoding="utf-8"))
+    shown = re.sub(r"── \d{4}-.*:\d\d ──", "── date ──", re.sub(r"\d\d:\d\d$", "time", shown, flags=re.MULTILINE))
+    assert shown == (
+        "\n── date ──\n── Ruth on base, trained 2026-11-24 06:13 ──\n"
+        "\nyou · time\n🟩 hi 🟩\n"
+        "\nRuth · time\n🟦 one two three four five six seven 🟦\n🟦 eight nine 🟦\n\n🟦 ten 🟦\n"
+        "\n── last reply taken back ──\n"
+        "\nRuth · time\n🟦 eleven 🟦\n"
+        "\nyou · time\n🟩 a 🟩\n\nyou · time\n🟩 b 🟩\n"
+    )
+
+
+def test_a_chat_past_midnight_gets_a_date_line(open_log, monkeypatch):
+    def use_time_zone(name):
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    log = open_log()
+    try:
+        use_time_zone("XXX+12")
+        log.start({})
+        log.add_bubble("user", "before")
+        use_time_zone("XXX-14")  # the same moment, on another day
+        today = datetime.now().strftime("%Y-%m-%d")
+        log.add_bubble("assistant", "after")
+        log.add_bubble("assistant", "again")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    later = log.path.read_text(encoding="utf-8").partition("before")[2]
+    assert [line.strip() for line in later.splitlines() if today in line] == [f"── {today} ──"]
+    assert later.count("the model · ") == 1
+
+
+def test_the_models_of_a_conversation_are_known_across_loads_and_saves(open_log, tmp_path):
+    log = open_log()
+    log.start({}, "first")
+    log.add_bubble("user", "hi")
+    assert read_conversation_and_models(log.jsonl_path)[1] == []  # nothing of it was written by a model yet
+    log.add_bubble("assistant", "1")
+    messages, models = read_conversation_and_models(log.jsonl_path)
+    assert models == ["first"]
+    save_conversation(tmp_path / "saved.jsonl", messages, models)
+    assert read_conversation_and_models(tmp_path / "saved.jsonl") == (messages, models)
+    log.start({}, "second")
+    log.add_event("load", messages, models)
+    log.add_bubble("assistant", "2")
+    assert read_conversation_and_models(log.jsonl_path)[1] == ["first", "second"]
+    log.add_event("reset")
+    assert read_conversation_and_models(log.jsonl_path)[1] == []
+
+
+@pytest.mark.parametrize("models", ["5", '"x"', "[5, null]", '["\\u001b[2Jx\\n\\ny", {}]'])
+def test_damaged_names_of_models_do_no_harm(tmp_path, models):
+    path = tmp_path / "conversation.jsonl"
+    start = '{"event": "start", "model": {}, "models": ' + models + "}"
+    path.write_text(start + '\n{"role": "assistant", "text": "hi"}\n', encoding="utf-8")
+    assert read_conversation_and_models(path)[1] == (["[2Jx y"] if "u001b" in models else [])
 
 
 def test_a_log_that_others_could_read_becomes_private(open_log, tmp_path):
@@ -143,7 +214,7 @@ def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(start_py
     assert said[1:] == ["unwritten True", f"unwritten {space == 'full'}"]
     shown = path.read_text(encoding="utf-8")
     if space == "freed":
-        assert [f"message {number}\u2069" in shown for number in range(20)] == [True] * 20
+        assert [f"message {number} " in shown for number in range(20)] == [True] * 20
         assert "\n".join(m["content"] for m in read_conversation(path.with_suffix(".jsonl"))) == "\n".join(
             f"message {number}" for number in range(20)
         )
@@ -194,7 +265,7 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_pa
         told = [message["content"].split("\n")[0] for message in read_conversation(path.with_suffix(".jsonl"))]
         assert all(f"message {number} " in shown for number in range(num_said))
         assert [int(text.split()[1]) for text in told[:num_said]] == list(range(num_said))
-        assert shown.splitlines()[-1].endswith("🟩 \u2068again\u2069 🟩")
+        assert shown.splitlines()[-1].endswith("🟩 again 🟩")
 
 
 def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(open_log):
@@ -282,7 +353,20 @@ def test_ended_at_any_moment_both_files_say_the_same_once(start_python, tmp_path
         talker.send_signal(signal.SIGTERM)
         assert talker.communicate(timeout=60)[1] == ""
         assert talker.returncode == 143
-        shown = [re.search(r"message (\d+)", line)[1] for line in path.read_text(encoding="utf-8").splitlines()]
+        shown = re.findall(r"message (\d+)", path.read_text(encoding="utf-8"))
         records = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
         told = [json.loads(line)["text"].split()[1] for line in records]
         assert shown == told == [str(number) for number in range(len(told))]
+
+
+def test_what_a_link_leads_to_keeps_its_mode_and_gets_the_chat(open_log, tmp_path):
+    target = tmp_path / "notes.txt"
+    target.write_text("mine\n", encoding="utf-8")
+    target.chmod(0o644)
+    (tmp_path / "conversation.txt").symlink_to(target)
+    log = open_log()
+    log.add_bubble("user", "hi")
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert target.read_text(encoding="utf-8").startswith("mine\n") and "hi" in target.read_text(encoding="utf-8")
+    assert log.path.is_symlink()
+    assert log.jsonl_path.stat().st_mode & 0o777 == 0o600

@@ -81,14 +81,14 @@ def test_figures_name_links_files_and_what_was_answered_most():
 )
 def test_a_text_that_repeats_itself_takes_linear_time(text):
     for rule in (is_question, is_answer, is_withdrawal, find_promise, acts_done):
-        assert_linear(lambda length, rule=rule: rule((text * length)[: 8 * length] + "א"), 2_000)
+        assert_linear(lambda length, rule=rule: rule((text * length)[: 8 * length] + "א"), 4_000)
 
 
 def test_a_chat_of_questions_alone_takes_linear_time():
     def ask(length):
         digest(*[(number / 100, "Ruth", "where is the key?") for number in range(length)])
 
-    assert_linear(ask, 2_000)
+    assert_linear(ask, 4_000)
 
 
 def test_a_chat_of_promises_alone_takes_linear_time():
@@ -96,4 +96,4 @@ def test_a_chat_of_promises_alone_takes_linear_time():
         said = [(number / 100, "Noam", "I'll call you") for number in range(length)]
         digest(*[item for one in said for item in (one, (one[0], "Noam", "I bought milk"))])
 
-    assert_linear(promise, 1_000)
+    assert_linear(promise, 2_000)

@@ -13,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from export_model import check_disk
+from export_model import check_disk, check_gguf_name, check_place
 from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
@@ -152,6 +152,26 @@ def test_a_taken_folder_is_refused_and_untouched(tmp_path, saved_dir):
     assert "exists already" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.rglob("*")) == [tmp_path / "taken"]
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A folder of places where no export can be."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["file/sub", "file/a/b", "dangling/sub", "loop/sub", "pipe/sub", "new/.."])
+def test_a_place_where_nothing_can_be_made_is_refused_before_the_model_loads(places, saved_dir, name):
+    before = sorted(places.rglob("*"))
+    with pytest.raises(ScriptError, match="choose another --export-path"):
+        check_place(places / name, check_saved_model(saved_dir))
+    with pytest.raises(ScriptError, match="choose another --export-path"):
+        check_gguf_name(places / f"{name}.gguf" if name != "new/.." else places / name)
+    assert sorted(places.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from export_source import ExportError, find_exports
+from export_source import ExportError, ExportSource, find_exports
 from whatsapp_export import parse_export
 
 LINE = "30/09/2022, 18:15 - רות: "
@@ -272,3 +272,34 @@ def test_a_folder_without_exports_is_refused(tmp_path):
     write(tmp_path / "notes.txt", b"milk")
     with pytest.raises(ExportError, match="no WhatsApp export"):
         find_exports(tmp_path)
+
+
+# ---- changes while it is read ----
+
+
+@pytest.mark.parametrize("kind", ["txt", "zip"])
+def test_an_edit_between_two_readings_is_found_although_the_time_of_change_was_restored(tmp_path, kind):
+    path = tmp_path / f"chat.{kind}"
+
+    def put(words):
+        text = f"{LINE}{words}\n" * 9
+        if kind == "zip":
+            write_zip(path, {"_chat.txt": text}, zipfile.ZIP_STORED)
+        else:
+            path.write_bytes(text.encode())
+
+    put("שלום")
+    state = path.stat()
+    source = ExportSource(path)
+    for _reading in range(2):
+        list(source.lines())
+        assert not source.has_changed()
+    content = path.read_bytes().replace("שלום".encode(), "שלוש".encode(), 1)
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    if kind == "txt":
+        list(source.lines())
+        assert source.has_changed()
+    else:  # the sum in the zip no longer fits
+        with pytest.raises(ExportError):
+            list(source.lines())

@@ -59,6 +59,20 @@ def test_greedy_replies_are_those_of_transformers_through_a_whole_chat(tiny_mode
     assert conversations[0]._num_dropped == conversations[1]._num_dropped > 0, "the walk never filled the context"
 
 
+def test_an_opener_is_that_of_transformers(tiny_model, llama_model):
+    greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
+    ours = Conversation(tiny_model, seed=0, sampling=greedy)
+    theirs = Conversation(llama_model, seed=0, sampling=greedy, cache=llama_model.open_cache())
+    for conversation in (ours, theirs):
+        conversation.answer()
+        conversation.say("hello")
+        conversation.undo()
+        conversation.regenerate()
+        conversation.say("again")
+    assert ours.messages == theirs.messages
+    assert [message["role"] for message in ours.messages] == ["assistant", "user", "assistant"]
+
+
 def test_what_is_said_to_be_reused_is_not_read_again(llama_model):
     conversation = Conversation(
         llama_model, seed=0, sampling=replace(llama_model.sampling, max_new_tokens=8), cache=llama_model.open_cache()

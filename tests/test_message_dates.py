@@ -63,4 +63,4 @@ def test_a_clock_that_is_thousands_of_years_wrong_does_no_harm():
 
 @pytest.mark.parametrize("text", ["מחר ", "ב-8 ", "1/2/", "next ", "יום ", "in a week ", "8:30 ", "ביום שישי הייתי, "])
 def test_a_text_that_repeats_itself_takes_linear_time(text):
-    assert_linear(lambda length: find_dates((text * length)[: 8 * length], TUESDAY), 2_000)
+    assert_linear(lambda length: find_dates((text * length)[: 8 * length], TUESDAY), 4_000)

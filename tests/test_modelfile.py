@@ -2,7 +2,7 @@
 
 import base_families
 import pytest
-from modelfile import write_modelfile
+from modelfile import is_own_modelfile, write_modelfile
 from transformers import AutoTokenizer
 
 
@@ -45,3 +45,22 @@ def test_an_adapter_lies_on_its_base(modelfile_lines, tiny_saved_model_dir):
     tokenizer = AutoTokenizer.from_pretrained(tiny_saved_model_dir)
     lines = modelfile_lines(tokenizer, {}, "base-q8_0.gguf", "adapter-q8_0.gguf")
     assert lines[1:3] == ["FROM ./base-q8_0.gguf", "ADAPTER ./adapter-q8_0.gguf"]
+
+
+def test_nothing_in_a_trained_folder_becomes_a_line_of_its_own(modelfile_lines, tiny_saved_model_dir):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_saved_model_dir)
+    number_of_lines = len(modelfile_lines(tokenizer, {"temperature": 0.7, "top_k": 10}))
+    lines = modelfile_lines(tokenizer, {"temperature": "0.7\n", "top_k": "1_0"}, "base-x\nFROM evil.gguf")
+    assert len(lines) == number_of_lines
+    assert {"PARAMETER temperature 0.7", "PARAMETER top_k 10"} <= set(lines)
+    tokenizer.add_special_tokens({"eos_token": 'x"""\nFROM evil\nTEMPLATE """'})
+    lines = modelfile_lines(tokenizer)
+    assert [line for line in lines if line.startswith(("FROM", "TEMPLATE"))] == ["FROM ./model-q8_0.gguf"]
+
+
+def test_a_modelfile_of_others_is_told_from_one_written_here(modelfile_lines, tmp_path, tiny_saved_model_dir):
+    modelfile_lines(AutoTokenizer.from_pretrained(tiny_saved_model_dir))
+    assert is_own_modelfile(tmp_path / "Modelfile")
+    (tmp_path / "Modelfile").write_text("FROM llama3\n")
+    assert not is_own_modelfile(tmp_path / "Modelfile")
+    assert not is_own_modelfile(tmp_path)

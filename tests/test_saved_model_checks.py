@@ -7,9 +7,10 @@ import struct
 from pathlib import Path
 
 import pytest
+from irregular_files import make_irregular
 from saved_model_checks import check_saved_model
 
-from common.script import ScriptError
+from common.script import ScriptError, printable
 
 
 @pytest.fixture
@@ -206,3 +207,40 @@ def test_the_checks_need_no_model_library(saved_copy, start_python):
         "print(sorted({'torch', 'transformers', 'peft', 'tokenizers', 'safetensors', 'numpy'} & set(sys.modules)))"
     )
     assert start_python(program, saved_copy).communicate(timeout=60) == ("[]\n", "")
+
+
+HOSTILE_NAME = "x\x1b[2J\x9b1m\u202e\nscript: all is well"
+
+
+@pytest.mark.parametrize("part", ["base in the settings", "typed base", "adapter key", "pickle", "shard", "config key"])
+def test_no_name_from_a_file_acts_on_the_terminal_or_forges_a_line(saved_copy, base_copy, part):
+    base = str(base_copy)
+    if part == "base in the settings":
+        change_json(saved_copy / "training_settings.json", base_model_id=HOSTILE_NAME)
+        base = None
+    elif part == "typed base":
+        base = HOSTILE_NAME
+    elif part == "adapter key":
+        change_json(saved_copy / "adapter_config.json", **{HOSTILE_NAME: 1})
+    elif part == "pickle":
+        (saved_copy / "adapter_model.safetensors").rename(saved_copy / f"adapter_model.{HOSTILE_NAME}.bin")
+    elif part == "shard":
+        content = {"weight_map": {"lm_head.weight": HOSTILE_NAME}}
+        (base_copy / "model.safetensors.index.json").write_text(json.dumps(content))
+    else:
+        change_json(base_copy / "config.json", **{f"{HOSTILE_NAME}_implementation": "somebody/kernel"})
+    error = refusal(saved_copy, base)
+    assert error == printable(error)
+    assert "all is well" in error
+
+
+def test_the_home_of_an_unknown_user_is_no_base(saved_copy):
+    assert "~nosuchuser/base: no such folder" in refusal(saved_copy, "~nosuchuser/base")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_in_a_folder_of_more_templates_is_refused_without_waiting(saved_copy, kind):
+    path = saved_copy / "additional_chat_templates" / "other.jinja"
+    path.parent.mkdir()
+    make_irregular(path, kind)
+    assert "other.jinja: is damaged" in refusal(saved_copy)

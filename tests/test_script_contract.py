@@ -10,9 +10,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import processes
 import pytest
+from terminal import show_notice
 
 from common import script as contract
+from common.command_line import make_parser
 
 
 def script(body):
@@ -310,3 +313,53 @@ def test_the_nearest_path_is_found_at_any_depth(tmp_path):
 def test_it_loads_no_library(run_code):
     loaded = run_code("print(sorted(set(sys.modules) & {'torch', 'transformers', 'regex', 'emoji', 'numpy'}))").stdout
     assert loaded == "[]\n"
+
+
+# As a hostile file may hold it: clear the screen, a second set of controls, letters reversed, another line.
+HOSTILE_NAME = "x\x1b[2J\x9b1m\u202e\nscript: all is well"
+SHOWN_NAME = "x\\x1b[2J\\x9b1m\\u202e\\nscript: all is well"
+
+
+def test_a_name_from_a_file_can_neither_act_on_the_terminal_nor_forge_a_line(run_code):
+    done = run_code(f"raise ScriptError({HOSTILE_NAME + ': is damaged'!r} + '\\n  a detail\\x1b')")
+    assert done.stderr == f"script: {SHOWN_NAME}: is damaged\n  a detail\\x1b\n"
+    assert len(run_code("raise ScriptError('x' * 1_000_000)").stderr) < 10_000
+
+
+def test_the_traceback_of_our_own_bug_cannot_act_on_the_terminal(run_code):
+    done = run_code(f"raise KeyError({HOSTILE_NAME!r}, ValueError({HOSTILE_NAME!r})) from ValueError({HOSTILE_NAME!r})")
+    assert not {"\x1b", "\x9b", "\u202e"} & set(done.stderr)
+    assert "KeyError" in done.stderr
+
+
+def test_what_was_typed_cannot_act_on_the_terminal_in_a_usage_error(capsys):
+    with pytest.raises(SystemExit):
+        make_parser("a script", "").parse_args([f"--{HOSTILE_NAME}"])
+    assert capsys.readouterr().err.endswith(f"unrecognized arguments: --{SHOWN_NAME}\n")
+
+
+def test_warnings_and_notices_cannot_act_on_the_terminal(capsys):
+    for show in (processes.say, processes.warn, show_notice):
+        show(f"a line\n  {HOSTILE_NAME}")
+    assert not {"\x1b", "\x9b", "\u202e"} & set("".join(capsys.readouterr()))
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("bytearray(10**15)", "the memory is full"),
+        ("raise ImportError('libtorch_cpu.so: failed to map segment from shared object')", "the memory is full"),
+        ("raise RuntimeError('no model') from MemoryError()", "the memory is full"),
+        ('raise RuntimeError("can\'t start new thread")', "no further thread or process may be started"),
+        ("raise BlockingIOError(11, os.strerror(11))", "no further thread or process may be started"),
+    ],
+)
+def test_no_memory_and_no_threads_are_one_line_with_the_cure(run_code, failure, words):
+    done = run_code(failure)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"script: {words}; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_home_of_an_unknown_user_stays_as_it_was_typed():
+    assert contract.block_path("~nosuchuser/data") == contract.PROJECT_ROOT / "~nosuchuser/data"

@@ -187,6 +187,18 @@ def test_replies_dealt_out_to_other_questions_never_get_a_yes(taught_base_dir, n
     assert undecided <= {"relevance", "situation"}
 
 
+def test_openers_are_counted_apart(noam_dir, noam_report):
+    lines = noam_dir.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    split = json.loads((noam_dir / "held_out_conversations.json").read_text(encoding="utf-8"))
+    first = [json.loads(lines[number])["messages"][0] for number in split["spread"]]
+    num_openers = sum(message["role"] == "assistant" for message in first)
+    openers = noam_report[0]["sets"]["spread"]["openers"]
+    assert 0 < openers["num_openers"] <= num_openers  # without those known word for word from training
+    page = (noam_dir / "style_report.html").read_text(encoding="utf-8")
+    assert f"{openers['num_openers']} openers " in page
+    assert bool(openers["habits"]) == (openers["num_openers"] >= 50)
+
+
 def test_with_20_replies_there_is_not_enough_data(noam_dir, noam_report, tmp_path):
     folder = with_adapter_of(noam_dir, noam_dir, tmp_path / "few")
     split_path = folder / "held_out_conversations.json"

@@ -6,6 +6,7 @@ import json
 import os
 import termios
 
+import pytest
 import recipes
 from recipes import DEFAULT_RECIPE, choose_epochs, choose_step_tokens, split_step
 from training_progress import ProgressBar, TrainingLog, draw_loss_curve
@@ -114,3 +115,18 @@ def test_epochs_that_were_asked_for_are_not_chosen():
 
 def test_two_processes_read_the_same_step_as_one():
     assert split_step(4096, 2048, num_processes=1) == split_step(4096, 2048, num_processes=2) == (2048, 2)
+
+
+@pytest.mark.parametrize("jump_seconds", [-86_400, 86_400])
+def test_the_time_that_is_left_is_right_although_the_clock_jumps(monkeypatch, capsys, jump_seconds):
+    jumped = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: 1_700_000_000 + jumped[0])
+    monkeypatch.setattr("training_progress.SECONDS_BETWEEN_LINES", 0)
+    bar = ProgressBar(num_steps=4, first_step=0, is_shown=True)
+    for step in range(3):
+        bar.begin_step()
+        jumped[0] = jump_seconds * step
+        bar.advance(0.1, 2.0, 100)
+    lines = capsys.readouterr().out.splitlines()
+    bar.close()
+    assert lines[-1].startswith("[") and "step 3/4, 00:0" in lines[-1]

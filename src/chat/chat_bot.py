@@ -42,7 +42,7 @@ from terminal import (
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
 from common.model_folder import RANGES, Sampling, range_of
-from common.script import PROJECT_ROOT, check_blocks, printable, read_description, run_script, shown_path
+from common.script import PROJECT_ROOT, check_blocks, read_description, run_script, shown_path
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog
@@ -178,15 +178,16 @@ def chat(
     cache: "ConversationCache | None",
 ) -> int:
     """Run the chat; return the exit status."""
-    from chat_session import ChatSession, read_saved
+    from chat_session import ChatSession, SavedConversation, read_saved
     from live_conversation import Conversation
 
     jsonl_path = options.conversation_path.with_suffix(".jsonl")
+    earlier = read_saved(jsonl_path) if options.resume else SavedConversation([], [])
     conversation = Conversation(
         trained,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
         sampling=sampling,
-        messages=read_saved(jsonl_path) if options.resume else [],
+        messages=earlier.messages,
         on_context_full=lambda: show_notice(
             "the conversation no longer fits the model's context; its oldest turns are left out from now on"
         ),
@@ -194,13 +195,11 @@ def chat(
     )
     is_terminal = options.prompt is None and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if is_terminal:
-        person = printable(str(saved.settings.get("person") or "the person of the chat"))
-        show_notice(
-            f"imitating {person} on {trained.computed_on}; log: {shown_path(log.path)}; /help lists the commands, exit leaves"
-        )
+        banner = [f"imitating {trained.person} on {trained.computed_on}", f"log: {shown_path(log.path)}"]
+        show_notice("; ".join([*banner, "/help lists the commands, exit leaves"]))
     lines = open_input(options, log, is_terminal)
     with closing(lines):
-        return ChatSession(conversation, log, open_screen(options, is_terminal)).run(lines)
+        return ChatSession(conversation, log, open_screen(options, is_terminal), earlier.models).run(lines)
 
 
 def open_screen(options: argparse.Namespace, is_terminal: bool) -> PipedScreen | TerminalScreen:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import ConversationLog, read_conversation, save_conversation
+from conversation_log import ConversationLog, read_conversation_and_models, save_conversation
+from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
     COMMANDS,
@@ -28,9 +29,12 @@ from terminal import (
     read_line_as_command,
     show_notice,
 )
-from turns import Messages, take_back_reply
+from turns import Messages, replace_reply, take_back_reply
 
+from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
+from common.conversation_data import CORRECTIONS_PATH
+from common.outside_files import NotReadableError
 from common.script import ScriptError, counted, shown_path
 from common.text_safety import remove_unsafe_characters
 
@@ -40,16 +44,25 @@ MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing meg
 class ChatSession:
     """Connects a conversation with its log, its screen and the user's lines."""
 
-    def __init__(self, conversation: Conversation, log: ConversationLog, screen: PipedScreen | TerminalScreen) -> None:
-        """Begin the log; `conversation` may hold messages of an earlier chat."""
+    def __init__(
+        self,
+        conversation: Conversation,
+        log: ConversationLog,
+        screen: PipedScreen | TerminalScreen,
+        models: Sequence[str] = (),
+    ) -> None:
+        """Begin the log; `conversation` may hold messages of an earlier chat, whose replies `models` wrote."""
         self._conversation = conversation
         self._log = log
         self._screen = screen
+        self._models = list(models)  # that wrote replies of this conversation
         self._last_reply: FinishedReply | None = None
         self._was_interrupted = False
-        log.start(asdict(conversation.sampling) | {"seed": conversation.seed})
+        log.names["assistant"] = conversation.trained.person
+        log.start(asdict(conversation.sampling) | {"seed": conversation.seed}, conversation.trained.name)
         if conversation.messages:
-            log.add_event("load", conversation.messages)
+            log.add_event("load", conversation.messages, self._models)
+            self._show_earlier()
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
         """Process `lines` until they end or one is `exit`; return the exit status."""
@@ -99,6 +112,17 @@ class ChatSession:
                 self._last_reply = None
         self._was_interrupted = stop.is_set()
         self._screen.end_reply(num_bubbles)
+        if num_bubbles and self._conversation.trained.name not in self._models:
+            self._models.append(self._conversation.trained.name)
+
+    def _show_earlier(self) -> None:
+        """Show the last lines of the conversation that continues, and which other models wrote in it."""
+        self._screen.show_earlier(self._conversation.messages)
+        others = [name for name in self._models if name != self._conversation.trained.name]
+        if others:
+            show_notice(
+                f"replies so far are by another model ({'; '.join(others)}); from here on: {self._conversation.trained.name}"
+            )
 
     def _carry_out(self, command: Command) -> None:
         if command.name not in COMMANDS:
@@ -106,8 +130,10 @@ class ChatSession:
             return
         actions: dict[str, Callable[[str], None]] = {
             "help": lambda _: show_notice(help_text()),
+            "begin": self._begin,
             "undo": self._undo,
             "regenerate": self._regenerate,
+            "better": self._better,
             "reset": self._reset,
             "swap": self._swap,
             "set": self._set,
@@ -122,6 +148,17 @@ class ChatSession:
             return
         actions[command.name](command.argument)
 
+    def _begin(self, _argument: str) -> None:
+        if self._conversation.messages:
+            show_notice("this conversation has begun already; /reset begins a new one")
+            return
+        try:
+            self._conversation.trained.encode_prompt([])
+        except ChatFormatError as error:  # of a base whose training data had no such conversation
+            show_notice(f"with this base the imitated person cannot write first: {error}")
+        else:
+            self._answer()
+
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
             self._log.add_event("undo")
@@ -130,15 +167,32 @@ class ChatSession:
             show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
-        if not any(message["role"] == "user" for message in self._conversation.messages):
+        if not self._conversation.messages:
             show_notice("no message yet")
             return
         if take_back_reply(self._conversation.messages):
             self._log.add_event("regenerate")
         self._answer()
 
+    def _better(self, argument: str) -> None:
+        messages, text = self._conversation.messages, as_reply(argument)
+        if not text or not messages or messages[-1]["role"] != "assistant":
+            show_notice("no reply to replace" if text else "a reply needs words")
+            return
+        path = self._log.path.with_name(Path(CORRECTIONS_PATH).name)
+        try:
+            append_correction(path, messages[:-1], text)
+        except (OSError, ScriptError) as error:
+            reason = error if isinstance(error, ScriptError) else f"{shown_path(path)}: not written, {error.strerror}"
+            show_notice(f"{reason}; the reply stays")
+            return
+        replace_reply(messages, text)
+        self._log.replace_reply(text)
+        show_notice(f"replaced, and kept in {shown_path(path)}; train again with --corrections to teach it")
+
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
+        self._models.clear()
         self._log.add_event("reset")
         show_notice("new conversation")
 
@@ -190,7 +244,7 @@ class ChatSession:
                 show_notice(f"{shown_path(path)}: exists; choose another name")
                 return
             check_folder_of(path)
-            save_conversation(path, self._conversation.messages)
+            save_conversation(path, self._conversation.messages, self._models)
         except ScriptError as error:
             show_notice(str(error))
         except OSError as error:
@@ -200,23 +254,36 @@ class ChatSession:
 
     def _load(self, argument: str) -> None:
         path = typed_path(argument)
-        messages = read_saved(path)
-        if messages:
-            self._conversation.reset(messages)
-            self._log.add_event("load", messages)
-            show_notice(f"{shown_path(path)}: {counted(len(messages), 'message')}, the conversation continues")
+        saved = read_saved(path)
+        if saved.messages:
+            self._conversation.reset(saved.messages)
+            self._models = saved.models
+            self._log.add_event("load", saved.messages, saved.models)
+            show_notice(f"{shown_path(path)}: {counted(len(saved.messages), 'message')}, the conversation continues")
+            self._show_earlier()
 
 
-def read_saved(path: Path) -> Messages:
+@dataclass(frozen=True)
+class SavedConversation:
+    """The last conversation of a log or of a saved file."""
+
+    messages: Messages
+    models: list[str]  # that wrote its replies, as far as the file says
+
+
+def read_saved(path: Path) -> SavedConversation:
     """Return the conversation in `path`; show a notice when there is none."""
     try:
-        messages = read_conversation(path)
+        saved = SavedConversation(*read_conversation_and_models(path))
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
-        return []
-    if not messages:
+        return SavedConversation([], [])
+    except NotReadableError as error:
+        show_notice(f"{shown_path(path)}: not read, {error}")
+        return SavedConversation([], [])
+    if not saved.messages:
         show_notice(f"{shown_path(path)}: holds no conversation")
-    return messages
+    return saved
 
 
 @contextmanager

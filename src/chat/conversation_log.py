@@ -17,19 +17,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bubbles import render_bubble, render_note
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from bubbles import render_bubble, render_caption, render_note
+from turns import Messages, add_to_turn, replace_reply, take_back_reply, take_back_turn, with_roles_swapped
 
+from common.outside_files import open_regular
 from common.script import ScriptError, flush_folder, replacing, shown_path
 from common.text_safety import remove_unsafe_characters
 
 # Resuming reads only the end of the JSONL log: more than any model's context, and a log of gigabytes opens at once.
 RESUME_BYTES = 4 * 1024 * 1024
+MAX_MODEL_CHARS = 200  # of a model's name in a log
 
 # Events other than messages, by their name in the JSONL log: the note in conversation.txt.
 NOTES = {
     "undo": "last turn taken back",
     "regenerate": "last reply taken back",
+    "better": "last reply replaced by a better one",
     "reset": "new conversation",
     "swap": "roles swapped",
     "load": "a saved conversation continues",
@@ -51,25 +54,49 @@ class ConversationLog:
         self._has_warned = False
         self.path, self._text_file = _open_unshared(path, warn)
         self.jsonl_path = self.path.with_suffix(".jsonl")
+        self.names = {"user": "you", "assistant": "the model"}  # as captions show the two roles
+        self._last_role: str | None = None  # of the turn that goes on
+        self._day = _now().date()  # of the last date line
         self._jsonl_file = _AppendedFile(self.jsonl_path)
 
-    def start(self, settings: Mapping[str, Any]) -> None:
-        """Record the start of a chat: a centred date line, and in the JSONL log its settings."""
+    def start(self, settings: Mapping[str, Any], model: str = "") -> None:
+        """Record the start of a chat: a centred date line, the `model` that replies, and in the JSONL log the settings."""
         now = _now()
+        date = now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]
+        self._last_role, self._day = None, now.date()
         self._append(
-            render_note(now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]),
-            [{"event": "start", "settings": dict(settings)}],
+            "".join(["\n", render_note(date), render_note(model) if model else ""]),
+            [{"event": "start", "settings": dict(settings)} | ({"model": model} if model else {})],
         )
 
     def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:
-        """Record one finished bubble of `role`; `remark` says how it was cut short (`interrupted`)."""
-        shown = f"{text} [{remark}]" if remark else text
-        record = {"role": role, "text": remove_unsafe_characters(text)}
-        self._append(render_bubble(role, shown), [record | ({"remark": remark} if remark else {})])
+        """Record one finished bubble of `role`; `remark` says how it was cut short (`interrupted`).
 
-    def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = ()) -> None:
-        """Record one of NOTES; after a load, `messages` is the whole conversation."""
-        self._append(render_note(NOTES[event]), [{"event": event}, *_message_records(messages)])
+        The first of a turn gets a caption, the first of a day a date line. A blank line goes before each bubble: else a
+        burst would look like one long message.
+        """
+        shown = f"{text} [{remark}]" if remark else text
+        now = _now()
+        date = f"\n{render_note(now.strftime('%Y-%m-%d'))}" if now.date() != self._day else ""
+        is_new_turn = bool(date) or role == "user" or role != self._last_role
+        caption = render_caption(role, self.names[role], now.strftime("%H:%M")) if is_new_turn else ""
+        self._last_role, self._day = role, now.date()
+        record = {"role": role, "text": remove_unsafe_characters(text)}
+        self._append(
+            f"{date}\n{caption}{render_bubble(role, shown)}", [record | ({"remark": remark} if remark else {})]
+        )
+
+    def add_event(self, event: str, messages: Sequence[Mapping[str, str]] = (), models: Sequence[str] = ()) -> None:
+        """Record one of NOTES; after a load, `messages` is the whole conversation and `models` wrote its replies."""
+        self._last_role = None
+        record = {"event": event} | ({"models": list(models)} if models else {})
+        self._append(f"\n{render_note(NOTES[event])}", [record, *_message_records(messages)])
+
+    def replace_reply(self, text: str) -> None:
+        """Record that `text`, its messages separated by line breaks, took the place of the last reply."""
+        self._last_role = None
+        bubbles = "".join(f"\n{render_bubble('assistant', line)}" for line in text.split("\n"))
+        self._append(f"\n{render_note(NOTES['better'])}{bubbles}", [{"event": "better", "text": text}])
 
     @property
     def has_unwritten(self) -> bool:
@@ -147,8 +174,9 @@ class _AppendedFile:
             raise ScriptError(f"{shown_path(self.path)}: is no ordinary file; choose another with --conversation-path")
         if self._is_new:
             flush_folder(self.path.parent)
-        with suppress(PermissionError):  # another owner's file that we may write
-            os.fchmod(handle, 0o600)
+        if not self.path.is_symlink():  # what a link leads to keeps the mode that its owner gave it
+            with suppress(PermissionError):  # another owner's file that we may write
+                os.fchmod(handle, 0o600)
         size = os.fstat(handle).st_size
         if size and not self.pending and os.pread(handle, 1, size - 1) != b"\n":
             self.pending = b"\n"  # a last line cut by a crash: end it first
@@ -195,28 +223,55 @@ def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _Appe
 def read_conversation(jsonl_path: Path) -> Messages:
     """Return the last conversation of a JSONL log (or a saved file) as messages; damaged lines are left out.
 
+    Raises OSError, and NotReadableError when it is no regular file.
+    """
+    return read_conversation_and_models(jsonl_path)[0]
+
+
+def read_conversation_and_models(jsonl_path: Path) -> tuple[Messages, list[str]]:
+    """Return the last conversation as `read_conversation` does, and the models that wrote replies in it.
+
     Raises OSError.
     """
     messages: Messages = []
+    models: list[str] = []
+    current_model: str | None = None
     for record in _read_records(jsonl_path):
         role, text, event = record.get("role"), record.get("text"), record.get("event")
         if role in ("user", "assistant") and isinstance(text, str):
             add_to_turn(messages, role, remove_unsafe_characters(text))
+            if role == "assistant" and current_model and current_model not in models:
+                models.append(current_model)
         elif event in ("start", "reset", "load"):
             messages = []
+            models = _model_names(record.get("models"))
+            if event == "start":
+                current_model = next(iter(_model_names([record.get("model")])), None)
         elif event == "undo":
             take_back_turn(messages)
         elif event == "regenerate":
             take_back_reply(messages)
+        elif event == "better" and isinstance(text, str):
+            replace_reply(messages, remove_unsafe_characters(text))
         elif event == "swap":
             messages = with_roles_swapped(messages)
-    return messages
+    return messages, models
 
 
-def save_conversation(path: Path, messages: Sequence[Mapping[str, str]]) -> None:
-    """Write `messages` to `path` as a JSONL log, private and whole. Raises OSError."""
+def _model_names(found: Any) -> list[str]:
+    """Return the names among `found`: a log may come from anywhere."""
+    if not isinstance(found, list):
+        return []
+    return [
+        " ".join(remove_unsafe_characters(name)[:MAX_MODEL_CHARS].split()) for name in found if isinstance(name, str)
+    ]
+
+
+def save_conversation(path: Path, messages: Sequence[Mapping[str, str]], models: Sequence[str] = ()) -> None:
+    """Write `messages` and the `models` that wrote the replies to `path` as a JSONL log, private and whole. Raises OSError."""
     with replacing(path) as file:
-        for record in ({"event": "start"}, *_message_records(messages)):
+        start = {"event": "start"} | ({"models": list(models)} if models else {})
+        for record in (start, *_message_records(messages)):
             file.write(_json_line({"at": _now().isoformat(timespec="seconds"), **record}))
 
 
@@ -225,7 +280,7 @@ def _message_records(messages: Iterable[Mapping[str, str]]) -> list[dict[str, An
 
 
 def _read_records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - RESUME_BYTES))
         lines = file.read().split(b"\n")

@@ -39,6 +39,7 @@ from common.script import (
     block_path,
     check_blocks,
     flush_folder,
+    printable,
     remove_abandoned_files,
     replacing,
     run_script,
@@ -109,7 +110,7 @@ def parse_arguments() -> argparse.Namespace:
 def export_folder(saved: SavedModel, export_dir: Path) -> None:
     """Write the merged model beside the target, verify it, rename it."""
     check_place(export_dir, saved)
-    print(f"Merging {shown_path(saved.folder)} into {saved.base.name} ...", flush=True)
+    print(f"Merging {shown_path(saved.folder)} into {printable(saved.base.name)} ...", flush=True)
 
     # Only now: importing the model libraries takes seconds.
     from merged_model import write_merged_model
@@ -125,7 +126,7 @@ def export_folder(saved: SavedModel, export_dir: Path) -> None:
 
     print(f"Checked: the tokenizer fits the model's {num_rows:,} rows, and prompts encode to the same ids as before.")
     print(f"Written: {shown_path(export_dir)}. It is as private as the chat it was trained on.")
-    print(f"Next, for example: transformers serve {shown_path(export_dir)}")
+    print(f"Next, for example: transformers serve {shlex.quote(shown_path(export_dir))}")
 
 
 def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
@@ -136,7 +137,7 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     # Only now: importing the model libraries takes seconds.
     from gguf_check import check_gguf
     from gguf_file import GgufExport
-    from modelfile import MODELFILE_NAME, write_modelfile
+    from modelfile import MODELFILE_NAME, is_own_modelfile, write_modelfile
     from tqdm import tqdm
     from transformers import AutoTokenizer
 
@@ -166,11 +167,14 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
     modelfile_path = path.with_name(MODELFILE_NAME)
     had_modelfile = modelfile_path.exists()
+    if had_modelfile and not is_own_modelfile(modelfile_path):
+        print(f"Not written: {shown_path(modelfile_path)}, for Ollama; there is one that this script did not write.")
+        return
     adapter_name = path.name if export.content == "adapter" else None
     write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name)
     print(
         f"Written: {shown_path(modelfile_path)}, for Ollama"
-        + (f" (now for {path.name}; the earlier one was replaced)." if had_modelfile else ".")
+        + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")
     )
     if options.export_path is None:  # where the chat looks for it
         print(f"Next, here or where {shown_path(saved.folder)} is copied to:\n  {chat_command(saved)}")
@@ -220,8 +224,22 @@ def check_gguf_name(path: Path) -> None:
         raise ScriptError(f"{shown_path(path)}: exists already; remove it, or choose another --export-path")
     if path.suffix != ".gguf":
         raise ScriptError(f"{shown_path(path)}: the name of a GGUF file ends in .gguf; choose another --export-path")
+    check_parent(path)
     if path.parent.is_dir():
         remove_abandoned_files(path.parent)
+
+
+def check_parent(path: Path) -> None:
+    """Raise ScriptError unless a file or folder can be made at `path`, which does not exist."""
+    if path.name == "..":
+        raise ScriptError(f"{shown_path(path)}: ends in .., which is no name; choose another --export-path")
+    existing = next(folder for folder in path.absolute().parents if folder.exists() or folder.is_symlink())
+    if not existing.is_dir():
+        raise ScriptError(f"{shown_path(existing)}: is no folder; choose another --export-path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ScriptError(
+            f"{shown_path(existing)}: permission denied; choose another --export-path, or change its mode"
+        )
 
 
 def check_disk(path: Path, num_bytes: int) -> None:
@@ -241,11 +259,12 @@ def check_place(export_dir: Path, saved: SavedModel) -> None:
 
     if export_dir.exists() or export_dir.is_symlink():
         raise ScriptError(f"{shown_path(export_dir)}: exists already; remove it, or choose another --export-path")
+    check_parent(export_dir)
     num_bytes = sum(path.stat().st_size for path in list_weight_files(saved.base_dir))
     available = psutil.virtual_memory().available
     if num_bytes * MEMORY_PER_WEIGHT_BYTE > available:
         raise ScriptError(
-            f"{saved.base.name}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
+            f"{printable(saved.base.name)}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
             f"{available / 2**30:.0f} GiB are free; close other programs, or export on a larger machine"
         )
     export_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

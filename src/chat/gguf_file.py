@@ -34,7 +34,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from common.base_model_files import list_weight_files, read_json_object
 from common.model_folder import ADAPTER_CONFIG_NAME, ADAPTER_NAME
-from common.script import ScriptError, shown_path
+from common.outside_files import loading
+from common.script import ScriptError, printable, shown_path
 
 # transformers' model_type: llama.cpp's architecture. Its `llama` turns pairs of neighbouring dimensions, transformers
 # the two halves of a head: there, the rows of q and k change places.
@@ -103,7 +104,8 @@ class GgufExport:
     def __init__(self, saved: SavedModel, content: Content, type_name: str) -> None:
         """Read the headers of base and adapter; raise ScriptError when they cannot become a GGUF file."""
         self.saved, self.content, self.type_name = saved, content, type_name
-        self.config = AutoConfig.from_pretrained(saved.base_dir, trust_remote_code=False)
+        with loading(shown_path(saved.base_dir), "its config", "download it again, or train again on another one"):
+            self.config = AutoConfig.from_pretrained(saved.base_dir, trust_remote_code=False)
         self.architecture = check_family(self.config, saved)
         self.adapter_sha256 = hash_file(saved.folder / ADAPTER_NAME)
         self._files = {
@@ -155,13 +157,13 @@ class GgufExport:
         unknown = [name for name in self._files if _gguf_name(name.rpartition(".")[0]) is None]
         if unknown:
             raise ScriptError(
-                f"{self.saved.base.name}: has the weight {unknown[0]}, which this export cannot write as GGUF; "
+                f"{printable(self.saved.base.name)}: has the weight {printable(unknown[0])}, which this export cannot write as GGUF; "
                 "export without --gguf, for transformers"
             )
         lost = [module for module in self._lora if f"{module}.weight" not in self._files and module != HEAD]
         if lost or EMBEDDINGS in self._lora:
             raise ScriptError(
-                f"{shown_path(self.saved.folder / ADAPTER_NAME)}: changes {[*lost, EMBEDDINGS][0]}, which this export "
+                f"{shown_path(self.saved.folder / ADAPTER_NAME)}: changes {printable([*lost, EMBEDDINGS][0])}, which this export "
                 "cannot write as GGUF; export without --gguf, for transformers"
             )
 
@@ -233,11 +235,15 @@ class GgufExport:
 
     def _quantised(self, block: np.ndarray[Any, Any], tensor: Tensor) -> np.ndarray[Any, Any]:
         if not np.isfinite(block).all():
-            raise ScriptError(f"{self.saved.base.name}: {tensor.name} holds numbers that are not finite; train again")
+            raise ScriptError(
+                f"{printable(self.saved.base.name)}: {printable(tensor.name)} holds numbers that are not finite; train again"
+            )
         with np.errstate(over="ignore"):
             quantised: np.ndarray[Any, Any] = gguf.quantize(block, tensor.kind)
         if tensor.kind is GGMLQuantizationType.F16 and not np.isfinite(quantised).all():
-            raise ScriptError(f"{self.saved.base.name}: {tensor.name} is too large for f16; choose --gguf f32")
+            raise ScriptError(
+                f"{printable(self.saved.base.name)}: {printable(tensor.name)} is too large for f16; choose --gguf f32"
+            )
         return quantised
 
     def _add_metadata(self, writer: GGUFWriter) -> None:
@@ -291,16 +297,20 @@ class GgufExport:
 
 def check_family(config: Any, saved: SavedModel) -> str:
     """Return llama.cpp's architecture for this config; raise ScriptError when there is none that computes the same."""
-    name, cure = saved.base.name, "export without --gguf, for transformers"
+    name, cure = printable(saved.base.name), "export without --gguf, for transformers"
     if config.model_type not in ARCHITECTURES:
         families = "Llama, Mistral, Qwen2 and Qwen3"
-        raise ScriptError(f"{name}: is of the family {config.model_type}; GGUF is written for {families} only; {cure}")
+        raise ScriptError(
+            f"{name}: is of the family {printable(config.model_type)}; GGUF is written for {families} only; {cure}"
+        )
     rope = _rope_parameters(config)
     scaling = rope.get("rope_type", "default")
     if scaling != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ScriptError(f"{name}: scales its positions (RoPE {scaling}), which this export cannot write; {cure}")
+        raise ScriptError(
+            f"{name}: scales its positions (RoPE {printable(str(scaling))}), which this export cannot write; {cure}"
+        )
     if config.hidden_act != "silu":
-        raise ScriptError(f"{name}: computes with {config.hidden_act}, llama.cpp with silu; {cure}")
+        raise ScriptError(f"{name}: computes with {printable(str(config.hidden_act))}, llama.cpp with silu; {cure}")
     return ARCHITECTURES[config.model_type]
 
 
@@ -319,11 +329,13 @@ def read_adapter(saved: SavedModel) -> dict[str, LoraPair]:
         for name in file.keys():  # noqa: SIM118 - no dict
             match = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)\.weight", name)
             if match is None:
-                raise ScriptError(f"{shown_path(path)}: holds {name}, which is no part of a LoRA; train again")
+                raise ScriptError(
+                    f"{shown_path(path)}: holds {printable(name)}, which is no part of a LoRA; train again"
+                )
             halves.setdefault(match[1], {})[match[2]] = file.get_tensor(name).float()
     for module, pair in halves.items():
         if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
-            raise ScriptError(f"{shown_path(path)}: {module} is damaged; train again")
+            raise ScriptError(f"{shown_path(path)}: {printable(module)} is damaged; train again")
         if not all(torch.isfinite(half).all() for half in pair.values()):
             raise ScriptError(
                 f"{shown_path(path)}: holds numbers that are not finite (the training diverged); train again"

@@ -6,7 +6,6 @@ the ids are equal is left to `gguf_check`, which asks llama.cpp itself.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from common.chat_format import find_end_of_turn_id
-from common.script import ScriptError, shown_path
+from common.outside_files import read_json
+from common.script import ScriptError, printable, shown_path
 
 # llama.cpp's name of each pre-tokenizer that is a regular expression, by the expression in tokenizer.json.
 PRE_TOKENIZERS = {
@@ -40,10 +40,10 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
     model with fewer tokens than rows. Raises ScriptError when llama.cpp could not give the same ids.
     """
     path = folder / "tokenizer.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     model = content["model"]
     if model.get("type") != "BPE" or model.get("dropout"):
-        raise _unsupported(path, f"a {model.get('type')} tokenizer")
+        raise _unsupported(path, f"a {printable(str(model.get('type')))} tokenizer")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _unsupported(path, "a tokenizer that marks the parts of words")
     if len(tokenizer) > num_rows:
@@ -69,7 +69,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
 
 def normalizes_text(folder: Path) -> bool:
     """Return whether the tokenizer of `folder` composes characters (NFC) first: llama.cpp leaves that to its caller."""
-    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content = read_json(folder / "tokenizer.json")
     return (content.get("normalizer") or {}).get("type") == "NFC"
 
 
@@ -145,7 +145,7 @@ def _add_token_list(
         tokens[token_id], types[token_id] = token, TokenType.BYTE if is_byte else TokenType.NORMAL
     for added in content.get("added_tokens", []):
         if any(added.get(flag) for flag in REFUSED_TOKEN_FLAGS):
-            raise _unsupported(path, f"a token that takes the spaces around it along ({added['content']})")
+            raise _unsupported(path, f"a token that takes the spaces around it along ({printable(added['content'])})")
         is_unknown = is_llama_type and added["content"] == content["model"].get("unk_token")
         kind = TokenType.CONTROL if added.get("special") else TokenType.USER_DEFINED
         tokens[added["id"]], types[added["id"]] = added["content"], TokenType.UNKNOWN if is_unknown else kind

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id
-from common.script import replacing
+from common.model_folder import Sampling
+from common.outside_files import NotReadableError, read_limited
+from common.script import printable, replacing
 
 MODELFILE_NAME = "Modelfile"
+OWN_LINE = f"# ollama create me -f {MODELFILE_NAME}"
 
 # PERSON_TEMPLATE in Ollama's language (Go templates). `{bos}` stands in it: the GGUF file adds no token by itself.
 OLLAMA_PERSON_TEMPLATE = (
     'START{{ range .Messages }}{{ if eq .Role "assistant" }}<person1>{{ else }}<person2>{{ end }}'
     "{{ .Content }}END_OF_TURN{{ end }}<person1>"
 )
+# A token that ends no string and opens no expression of that language, nor a line of the Modelfile.
+PLAIN_TOKEN_RE = re.compile(r'[^\s"`\\{}\x00-\x1f\x7f-\x9f]*')
+MAX_MODELFILE_BYTES = 1_000_000
 # Ollama's name for each value of generation_config.json.
 PARAMETERS = {
     "temperature": "temperature",
@@ -37,21 +44,35 @@ def write_modelfile(
     comments: Sequence[str] = (),
 ) -> None:
     """Write the Modelfile of the GGUF file `gguf_name` beside it, with an adapter's file on top if there is one."""
-    lines = [f"# {comment}" for comment in (*comments, f"ollama create me -f {MODELFILE_NAME}")]
-    lines.append(f"FROM ./{gguf_name}")
+    lines = [*(f"# {comment}" for comment in comments), OWN_LINE]
+    lines.append(f"FROM ./{printable(gguf_name)}")
     if adapter_name is not None:
-        lines.append(f"ADAPTER ./{adapter_name}")
-    if tokenizer.chat_template == PERSON_TEMPLATE:
+        lines.append(f"ADAPTER ./{printable(adapter_name)}")
+    marks = (tokenizer.bos_token or "", tokenizer.eos_token or "")
+    if not all(map(PLAIN_TOKEN_RE.fullmatch, marks)):
+        lines.append("# No template: the tokens around a turn cannot be written in a Modelfile.")
+    elif tokenizer.chat_template == PERSON_TEMPLATE:
         template = OLLAMA_PERSON_TEMPLATE.replace("START", tokenizer.bos_token or "", 1)
         lines.append(f'TEMPLATE """{template.replace("END_OF_TURN", tokenizer.eos_token)}"""')
     else:
         lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
+    sampling = Sampling.from_generation_config(generation)  # numbers, whatever the file has them written as
     lines += [
-        f"PARAMETER {ollama_name} {generation[name]}" for name, ollama_name in PARAMETERS.items() if name in generation
+        f"PARAMETER {ollama_name} {getattr(sampling, name)}"
+        for name, ollama_name in PARAMETERS.items()
+        if generation.get(name) is not None
     ]
     lines += [f"PARAMETER stop {json.dumps(token, ensure_ascii=False)}" for token in stop_tokens(tokenizer)]
     with replacing(path) as file:
         file.write("\n".join(lines) + "\n")
+
+
+def is_own_modelfile(path: Path) -> bool:
+    """Tell whether the file at `path` was written here."""
+    try:
+        return OWN_LINE.encode() in read_limited(path, MAX_MODELFILE_BYTES).splitlines()
+    except (OSError, NotReadableError):
+        return False
 
 
 def stop_tokens(tokenizer: Any) -> list[str]:

@@ -31,7 +31,7 @@ from common.model_folder import (
     Sampling,
 )
 from common.outside_files import NotReadableError, find_irregular, read_json
-from common.script import PROJECT_ROOT, ScriptError, did_you_mean, shown_path
+from common.script import PROJECT_ROOT, ScriptError, did_you_mean, printable, shown_path
 
 MAX_RANK = 512  # a hostile rank would allocate tens of gigabytes; useful ranks end at 256
 
@@ -149,7 +149,11 @@ def check_adapter(folder: Path) -> None:
     config = _read_object(config_path)
     unusual = sorted(key for key, value in config.items() if key not in ADAPTER_KEYS and value not in EMPTY_VALUES)
     if config.get("peft_type") != "LORA" or unusual:
-        what = f"sets {', '.join(unusual)}, which this project never does" if unusual else "is no LoRA adapter"
+        what = (
+            f"sets {', '.join(map(printable, unusual))}, which this project never does"
+            if unusual
+            else "is no LoRA adapter"
+        )
         raise ScriptError(f"{shown_path(config_path)}: {what}; train again")
     for name, is_right in ADAPTER_VALUES.items():
         if name in config and not is_right(config[name]):
@@ -162,7 +166,7 @@ def check_adapter(folder: Path) -> None:
     weights_path = folder / ADAPTER_NAME
     if not weights_path.is_file():
         pickles = sorted(path.name for path in folder.glob("adapter_model.*") if path.suffix in PICKLE_ENDINGS)
-        what = f"{pickles[0]} could run code and is never opened" if pickles else f"no {weights_path.name}"
+        what = f"{printable(pickles[0])} could run code and is never opened" if pickles else f"no {weights_path.name}"
         raise ScriptError(f"{shown_path(folder)}: {what}; train again")
     try:
         header = check_safetensors_file(weights_path)
@@ -182,6 +186,7 @@ def _read_sampling(generation: dict[str, Any], path: Path) -> Sampling:
 def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel:
     # As everywhere: typed paths count from the current folder, paths in a file from the project's.
     trained_on = settings["base_model_id"]
+    shown = printable(trained_on)
     try:
         base = find_base(base_model_id or trained_on, Path.cwd() if base_model_id else PROJECT_ROOT)
     except BaseModelError:
@@ -190,18 +195,18 @@ def _find_base(settings: dict[str, Any], base_model_id: str | None) -> BaseModel
         base = BaseModel(trained_on, None)  # a folder that was moved or deleted
     if base.folder is None and base_model_id:
         raise ScriptError(
-            f"{base.name}: this base model is not on this disk; omit --base-model-id, or give the folder of {trained_on}"
+            f"{printable(base.name)}: this base model is not on this disk; omit --base-model-id, or give the folder of {shown}"
         )
     if base.folder is None:
-        download = f", or get it again: hf download {trained_on}" if HUB_ID_RE.fullmatch(trained_on) else ""
+        download = f", or get it again: hf download {shown}" if HUB_ID_RE.fullmatch(trained_on) else ""
         raise ScriptError(
-            f"{trained_on}: the base model this was trained on is not on this disk; "
+            f"{shown}: the base model this was trained on is not on this disk; "
             f"give its folder with --base-model-id{download}"
         )
     check_base_folder(base.folder)
     if base_fingerprint(base.folder) != settings["base_fingerprint"]:
         raise ScriptError(
-            f"{base.name}: is not the base model this was trained on ({trained_on}); "
+            f"{printable(base.name)}: is not the base model this was trained on ({shown}); "
             "omit --base-model-id, or train on this base"
         )
     return base

@@ -261,7 +261,8 @@ def measure_sets(
     if trained is None or not measurable:
         return measured, {}
     from writing_style.exported_model import generate_exported
-    from writing_style.model_replies import RepliesFile, sample_replies
+    from writing_style.model_replies import RepliesFile, cut_as_generated, sample_replies
+    from writing_style.openers import has_enough, list_openers, measure_openers
 
     write_tuned = partial(generate_exported, exported) if exported is not None else None
     replies_file = RepliesFile(saved.folder / REPLIES_NAME, settings)
@@ -271,6 +272,13 @@ def measure_sets(
             sampled = sample_replies(trained, held_out.owner, options.seed, replies_file, bar.update, write_tuned)
         replies[held_out.name] = sampled
         measured[held_out.name] = measure(trained, exported, held_out, sampled, data, options.seed)
+        openers, texts = list_openers(data, held_out.name), {}
+        if has_enough(openers):
+            with progress_bar(f"{held_out.name}: openers", 2 * len(openers)) as bar:
+                sampled = sample_replies(trained, openers, options.seed, replies_file, bar.update, write_tuned)
+            texts = {name: [reply.text for reply in rows] for name, rows in sampled.items()}
+            texts["owner"] = [cut_as_generated(trained, opener.reply) for opener in openers]
+        measured[held_out.name]["openers"] = measure_openers(openers, texts, data, options.seed)
     return measured, replies
 
 

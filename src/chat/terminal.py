@@ -11,32 +11,38 @@ import itertools
 import os
 import shutil
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
-try:
-    # Importing it is enough: `input` then edits lines, deletes whole letters, takes pastes and lines over 4,096 bytes.
-    import readline
-except ImportError:  # a Python built without it
-    readline = None  # type: ignore[assignment]
+from held_keys import holding_keys
+
+from common.script import printable_lines, replacing
+from common.text_safety import remove_unsafe_characters
+
+if TYPE_CHECKING:
+    from line_editor import LineEditor
+    from turns import Messages
 
 PROMPT = "🟩 "
 HISTORY_LINES = 1_000
 REPLY_MARK = "🟦 "
-REPLY_MARK_COLUMNS = 3
+MARK_COLUMNS = 3  # of PROMPT and REPLY_MARK
+NUM_EARLIER_LINES = 8  # shown of a conversation that continues
 REMARKS = {"interrupted": "interrupted", "limit": "cut short", "loop": "stopped: it repeats itself"}
 
 # Each command with its argument and what it does, in the order in which /help lists them.
 COMMANDS = {
     "help": ("", "this list"),
+    "begin": ("", "let the imitated person write first, in a new conversation"),
     "undo": ("", "take back your last message and the reply to it"),
     "regenerate": ("", "another reply to your last message"),
+    "better": ("TEXT", r"replace the last reply and keep it for the next training; \n begins another message"),
     "reset": ("", "begin a new conversation"),
     "swap": ("", "swap roles: your messages become the imitated person's, the replies yours"),
     "set": ("NAME VALUE", "change a value of /params"),
@@ -81,24 +87,30 @@ def help_text() -> str:
     width = max(map(len, heads.values()))
     lines = [f"{heads[name]:{width}}  {what}" for name, (_argument, what) in COMMANDS.items()]
     lines.append(f"{'//words':{width}}  send words that begin with a slash")
-    lines.append("Ctrl-C stops a reply, or clears the line you type.")
+    lines.append(
+        "Ctrl-C stops a reply, or clears the line you type. What you type during a reply comes at the next prompt."
+    )
     return "\n".join(lines)
 
 
 class TerminalInput:
-    """Lines typed at a terminal. A paste of several lines is one line that contains line breaks."""
+    """Lines typed at a terminal. A paste of several lines is one line that contains line breaks.
+
+    What is typed between two lines, during a reply, is not shown until the next one is read.
+    """
 
     def __init__(self, history_path: Path | None) -> None:
-        """`history_path` keeps the history between chats; None keeps it for this chat only."""
-        self._history_path = history_path
-        self._line_at_interrupt = ""
-        if readline is None:
+        """`history_path` keeps the history between chats; None, or what is no file, keeps it for this chat only."""
+        is_usable = history_path is not None and (history_path.is_file() or not history_path.exists())
+        self._history_path = history_path = history_path if is_usable else None
+        self._held = ExitStack()
+        self._editor: LineEditor | None = None
+        if is_dumb_terminal():  # it knows no escape sequences: lines as the terminal itself edits them
             return
-        readline.set_auto_history(False)
-        readline.parse_and_bind("set enable-bracketed-paste on")
-        if history_path is not None:
-            with suppress(OSError):
-                readline.read_history_file(history_path)
+        from line_editor import LineEditor
+
+        self._editor = LineEditor(_read_history(history_path) if history_path else [])
+        self._held.enter_context(holding_keys())
 
     def read(self) -> str | None:
         """Return the next line, None at the end of input (Ctrl-D).
@@ -106,40 +118,59 @@ class TerminalInput:
         Ctrl-C clears the line; on an empty one it raises KeyboardInterrupt.
         """
         while True:
-            previous_handler = signal.signal(signal.SIGINT, self._interrupt)
+            previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
-                line = input(PROMPT)
+                line = self._editor.read(PROMPT) if self._editor else input(PROMPT)
             except EOFError:
                 return None
             except KeyboardInterrupt:
-                if not self._line_at_interrupt:
+                if not self._editor or not self._editor.text:
                     raise
                 show_notice("\nline cleared; Ctrl-C on an empty line leaves, /help lists the commands")
             else:
-                self._add_to_history(line)
+                if self._editor:
+                    print(flush=True)  # the cursor stands behind the line
+                    self._add_to_history(line)
                 return line
             finally:
                 signal.signal(signal.SIGINT, previous_handler)
 
     def close(self) -> None:
-        """Write the history (0600) for the next chat."""
-        if readline is None or self._history_path is None:
+        """Leave the terminal as it was, and write the history (0600) for the next chat."""
+        if self._editor is None:
             return
-        readline.set_history_length(HISTORY_LINES)
+        with suppress(OSError):  # the window is closed
+            self._editor.close()
+        self._held.close()
+        if self._history_path is None:
+            return
+        path = self._history_path.resolve()
         try:
-            readline.write_history_file(self._history_path)
-            self._history_path.chmod(0o600)
+            # What a link leads to keeps its mode.
+            mode = stat.S_IMODE(path.stat().st_mode) if self._history_path.is_symlink() and path.exists() else 0o600
+            with replacing(path) as file:
+                os.fchmod(file.fileno(), mode)
+                file.writelines(f"{line}\n" for line in self._editor.history[-HISTORY_LINES:])
         except OSError as error:
             show_notice(f"the history of typed lines was not written: {error.strerror}")
 
-    def _interrupt(self, _signal_number: int, _frame: FrameType | None) -> NoReturn:
-        self._line_at_interrupt = readline.get_line_buffer() if readline is not None else ""
-        raise KeyboardInterrupt
-
     def _add_to_history(self, line: str) -> None:
         entry = " ".join(line.split())  # the history file holds one entry a line
-        if readline is not None and entry:
-            readline.add_history(entry)
+        if self._editor and entry and self._editor.history[-1:] != [entry]:
+            self._editor.history.append(entry)
+
+
+def is_dumb_terminal() -> bool:
+    """Return whether the terminal understands no escape sequences."""
+    return os.environ.get("TERM", "dumb") == "dumb"
+
+
+def _read_history(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [remove_unsafe_characters(line) for line in lines[-HISTORY_LINES:]]
 
 
 class PipedInput:
@@ -177,6 +208,9 @@ class OneMessage:
 class PipedScreen:
     """For a pipe or a file: each finished bubble is a line, each turn ends with an empty line."""
 
+    def show_earlier(self, messages: Messages) -> None:
+        """Show nothing: standard output carries the replies only."""
+
     def begin_reply(self) -> None:
         """Show nothing yet."""
 
@@ -202,6 +236,17 @@ class TerminalScreen:
     def __init__(self) -> None:
         """Begin with nothing shown."""
         self._is_line_open = False
+
+    def show_earlier(self, messages: Messages) -> None:
+        """Show the last lines of a conversation that continues, as they were shown then."""
+        lines = [(message["role"], line) for message in messages for line in message["content"].split("\n")]
+        if len(lines) > NUM_EARLIER_LINES:
+            print(f"... {len(lines) - NUM_EARLIER_LINES:,} earlier lines", flush=True)
+        for role, line in lines[-NUM_EARLIER_LINES:]:
+            self._show_line(PROMPT if role == "user" else REPLY_MARK, line)
+
+    def _show_line(self, mark: str, text: str) -> None:
+        print(f"{mark}{text}", flush=True)
 
     def begin_reply(self) -> None:
         """Show the mark of the reply."""
@@ -239,21 +284,23 @@ class VisualScreen(TerminalScreen):
 
     def end_bubble(self, text: str, remark: str | None) -> None:
         """Wrap the bubble to the terminal's width and show each line in visual order."""
-        from bidi import get_display
-        from wcwidth import wrap
-
-        columns = max(20, shutil.get_terminal_size().columns - REPLY_MARK_COLUMNS - 1)
-        for number, line in enumerate(wrap(text, columns, control_codes="ignore", propagate_sgr=False) or [""]):
-            mark = " " * REPLY_MARK_COLUMNS if number else "" if self._is_line_open else REPLY_MARK
-            print(f"{mark}{get_display(line)}", flush=True)
+        self._show_line("" if self._is_line_open else REPLY_MARK, text)
         self._is_line_open = False
         if remark:
             show_notice(f"[{remark}]")
 
+    def _show_line(self, mark: str, text: str) -> None:
+        from bidi import get_display
+        from bubbles import wrap_words
+
+        columns = max(20, shutil.get_terminal_size().columns - MARK_COLUMNS - 1)
+        for number, line in enumerate(wrap_words(text, columns)):
+            print(f"{' ' * MARK_COLUMNS if number else mark}{get_display(line)}", flush=True)
+
 
 def show_notice(message: str) -> None:
-    """Show a message that is not part of the conversation."""
-    print(message, file=sys.stderr, flush=True)
+    """Show a message that is not part of the conversation; what acts on a terminal is escaped."""
+    print(printable_lines(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -262,7 +309,7 @@ def showing_progress(what: str) -> Iterator[None]:
 
     By hand: it is one call of unknown length, and tqdm redraws only between steps.
     """
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if not sys.stderr.isatty() or is_dumb_terminal():
         show_notice(f"{what} ...")
         yield
         return
@@ -278,7 +325,8 @@ def showing_progress(what: str) -> Iterator[None]:
     thread = threading.Thread(target=spin, daemon=True)
     thread.start()
     try:
-        yield
+        with holding_keys():
+            yield
     finally:
         is_done.set()
         thread.join()

@@ -16,7 +16,7 @@ from saved_model_checks import SavedModel
 from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
 from common.model_folder import Sampling
 from common.outside_files import loading
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, printable, shown_path
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ class TrainedChat:
     def computed_on(self) -> str:
         """What computes the replies, as messages show it."""
         raise NotImplementedError
+
+    @property
+    def person(self) -> str:
+        """Whom the model imitates, as messages and the log show it."""
+        return printable(str(self.settings.get("person") or "the person of the chat"))
+
+    @property
+    def name(self) -> str:
+        """The model, as the log names it: whose replies, on which base, trained when."""
+        base_name = str(self.settings["base_model_id"]).rstrip("/").rpartition("/")[2]
+        finished_at = str(self.settings.get("finished_at") or "")[:16].replace("T", " ")  # to the minute
+        return printable(f"{self.person} on {base_name}" + (f", trained {finished_at}" if finished_at else ""))
 
     def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
         """Return the ids of `messages` and of the next reply's header, and where each message's turn ends."""

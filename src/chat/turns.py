@@ -25,6 +25,14 @@ def take_back_reply(messages: Messages) -> bool:
     return True
 
 
+def replace_reply(messages: Messages, text: str) -> bool:
+    """Put `text` in the place of the last message if it is a reply; return whether it was."""
+    if not take_back_reply(messages):
+        return False
+    messages.append({"role": "assistant", "content": text})
+    return True
+
+
 def take_back_turn(messages: Messages) -> bool:
     """Remove the user's last message and the reply to it; return whether anything was removed."""
     has_taken = take_back_reply(messages)

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from common.config_values import count_layers, find_absurd_value
-from common.outside_files import NotReadableError, find_irregular, read_json
-from common.script import ScriptError
+from common.outside_files import NotReadableError, find_irregular, read_json, read_limited
+from common.script import ScriptError, printable, shown_path
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 MAX_PATH_CHARS = 4096
@@ -92,10 +92,14 @@ def prepare_environment() -> None:
         WANDB_MODE="disabled",
         USE_HUB_KERNELS="0",  # no layer downloads code
         TOKENIZERS_PARALLELISM="false",  # else each fork prints a warning
+        TRANSFORMERS_VERBOSITY="error",  # its warnings quote what stands in a config
     )
     # Where the package `kernels` is installed, bitsandbytes 0.50 fetches compiled code with it; where not, it warns.
     sys.modules["kernels"] = None  # type: ignore[assignment]  # importing it fails from here on
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells a user without a home where it keeps its fonts
+    # NumPy's threads: the models do not use them, each takes memory, and where none may be started it sends SIGINT.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Without it, the CUDA allocator loses several percent of the memory to fragmentation when lengths vary.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
@@ -117,21 +121,22 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
         raise BaseModelError(
             "base_model_id: is no path of a folder, and no hub id (owner/name) either; check the spelling"
         )
-    path = start_dir / Path(base_model_id).expanduser()
+    shown = printable(base_model_id)
+    path = start_dir / os.path.expanduser(base_model_id)  # `~` of an unknown user stays
     if path.is_dir():
         return _as_base(base_model_id, path)
     cached = _find_in_hub_cache(base_model_id, revision)
     if cached is not None:
         return BaseModel(base_model_id, cached, cached.name)
     if path.exists():
-        raise BaseModelError(f"{base_model_id}: is a file; give the folder of the base model, or a hub id")
+        raise BaseModelError(f"{shown}: is a file; give the folder of the base model, or a hub id")
     if HUB_ID_RE.fullmatch(base_model_id) is None:
-        raise BaseModelError(f"{base_model_id}: no such folder, and no hub id (owner/name) either; check the spelling")
+        raise BaseModelError(f"{shown}: no such folder, and no hub id (owner/name) either; check the spelling")
     first_part = base_model_id.split("/")[0]
     similar = difflib.get_close_matches(first_part, [p.name for p in start_dir.iterdir() if p.is_dir()], 1, 0.75)
     if similar:
         raise BaseModelError(
-            f"{base_model_id}: no such folder, but there is {similar[0]}/; check the spelling "
+            f"{shown}: no such folder, but there is {printable(similar[0])}/; check the spelling "
             "(if a hub id is meant, run from a folder without that name)"
         )
     return BaseModel(base_model_id, None, revision)
@@ -146,9 +151,9 @@ def _as_base(name: str, path: Path) -> BaseModel:
 def hub_cache_dir() -> Path:
     """Return the folder of the hub library's downloads."""
     if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+        return Path(os.path.expanduser(os.environ["HF_HUB_CACHE"]))
     cache_home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("HF_HOME", f"{cache_home}/huggingface")).expanduser() / "hub"
+    return Path(os.path.expanduser(os.environ.get("HF_HOME", f"{cache_home}/huggingface"))) / "hub"
 
 
 def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
@@ -158,8 +163,8 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
     model_dir = hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
     if revision is None:
         try:
-            revision = (model_dir / "refs" / "main").read_text(encoding="utf-8").strip()
-        except OSError:
+            revision = read_limited(model_dir / "refs" / "main").decode("utf-8").strip()
+        except (OSError, ValueError):
             return None
     snapshot = model_dir / "snapshots" / revision
     try:
@@ -178,7 +183,7 @@ def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
     wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
     if not any(name.endswith(".safetensors") for name in wanted):
         raise BaseModelError(
-            f"{hub_id}: has no safetensors weights, and other formats are never opened; choose another base model"
+            f"{printable(hub_id)}: has no safetensors weights, and other formats are never opened; choose another base model"
         )
     return HubListing(hub_id, str(answer["sha"]), wanted)
 
@@ -189,14 +194,14 @@ def fetch_config(hub_id: str) -> dict[str, Any]:
     config = _ask_hub(hub_id, f"{hub_id}/resolve/main/config.json")
     refuse_foreign_code(config, Path(hub_id) / "config.json")
     if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(f"{hub_id}: its config.json names no model_type; choose another base model")
+        raise BaseModelError(f"{printable(hub_id)}: its config.json names no model_type; choose another base model")
     return config
 
 
 def _refuse_when_offline(hub_id: str) -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         raise BaseModelError(
-            f"{hub_id}: is not on this disk, and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE, "
+            f"{printable(hub_id)}: is not on this disk, and HF_HUB_OFFLINE forbids downloading it; unset HF_HUB_OFFLINE, "
             "or give the folder of a base model"
         )
 
@@ -222,12 +227,12 @@ def _ask_hub(hub_id: str, path: str) -> dict[str, Any]:
     result = outcome[0] if outcome else TimeoutError("no answer")
     if isinstance(result, urllib.error.HTTPError) and result.code in {401, 403, 404}:
         raise BaseModelError(
-            f"{hub_id}: the hub has no such model, or restricts access to it; check the spelling, or accept its licence "
+            f"{printable(hub_id)}: the hub has no such model, or restricts access to it; check the spelling, or accept its licence "
             "on the hub and set HF_TOKEN"
         )
     if not isinstance(result, dict):
         raise BaseModelError(
-            f"{hub_id}: is not on this disk and the hub cannot be reached; connect to the internet, "
+            f"{printable(hub_id)}: is not on this disk and the hub cannot be reached; connect to the internet, "
             "or give the folder of a base model"
         )
     return result
@@ -252,7 +257,7 @@ def download_base(listing: HubListing) -> BaseModel:
     is_complete = bool(folder) and all((Path(folder) / name).is_file() for name in listing.sizes_bytes)
     if finished.returncode != 0 or not is_complete:
         raise BaseModelError(
-            f"{listing.hub_id}: the download did not finish (see above); run the same command again to continue it"
+            f"{printable(listing.hub_id)}: the download did not finish (see above); run the same command again to continue it"
         )
     if _find_in_hub_cache(listing.hub_id, None) is None:
         # A download by commit writes no refs/main; with it, the base is found without the network next time.
@@ -265,21 +270,31 @@ def download_base(listing: HubListing) -> BaseModel:
 def check_base_folder(folder: Path) -> dict[str, Any]:
     """Return the config of the base model in `folder`; raise BaseModelError if a file is missing, cut or hostile."""
     if (folder / "adapter_config.json").is_file():
-        raise BaseModelError(f"{folder}: is an adapter, not a base model; give the base model it was trained on")
+        raise BaseModelError(
+            f"{shown_path(folder)}: is an adapter, not a base model; give the base model it was trained on"
+        )
     irregular = find_irregular(folder)
     if irregular is not None:
-        raise BaseModelError(f"{irregular}: is no regular file, or far too large; download the base model again")
+        raise BaseModelError(
+            f"{shown_path(irregular)}: is no regular file, or far too large; download the base model again"
+        )
     config = read_json_object(folder / "config.json")
     refuse_foreign_code(config, folder / "config.json")
     if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(f"{folder / 'config.json'}: names no model_type; download the base model again")
+        raise BaseModelError(
+            f"{shown_path(folder / 'config.json')}: names no model_type; download the base model again"
+        )
     absurd = find_absurd_value(config)
     if absurd is not None:
-        raise BaseModelError(f"{folder / 'config.json'}: {absurd} is no usable value; download the base model again")
+        raise BaseModelError(
+            f"{shown_path(folder / 'config.json')}: {absurd} is no usable value; download the base model again"
+        )
     if "quantization_config" in config:
-        raise BaseModelError(f"{folder}: is already quantized; choose the same base in its original precision")
+        raise BaseModelError(
+            f"{shown_path(folder)}: is already quantized; choose the same base in its original precision"
+        )
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
-        raise BaseModelError(f"{folder / 'tokenizer.json'}: not found; download the base model again")
+        raise BaseModelError(f"{shown_path(folder / 'tokenizer.json')}: not found; download the base model again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             content = read_json_object(folder / name)
@@ -288,7 +303,7 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
     num_tensors = sum(len(check_safetensors_file(path)) for path in list_weight_files(folder))
     if count_layers(config) > num_tensors:  # to build a million empty layers takes hours
         raise BaseModelError(
-            f"{folder / 'config.json'}: has more layers than there are weights; download the base again"
+            f"{shown_path(folder / 'config.json')}: has more layers than there are weights; download the base again"
         )
     return config
 
@@ -298,11 +313,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise BaseModelError(f"{path}: not found; give the folder of a base model, or download it again") from None
+        raise BaseModelError(
+            f"{shown_path(path)}: not found; give the folder of a base model, or download it again"
+        ) from None
     except (OSError, NotReadableError):
-        raise BaseModelError(f"{path}: is not readable JSON; download the base model again") from None
+        raise BaseModelError(f"{shown_path(path)}: is not readable JSON; download the base model again") from None
     if not isinstance(content, dict):
-        raise BaseModelError(f"{path}: holds no JSON object; download the base model again")
+        raise BaseModelError(f"{shown_path(path)}: holds no JSON object; download the base model again")
     return content
 
 
@@ -310,9 +327,13 @@ def refuse_foreign_code(content: Any, path: Path) -> None:
     """Raise BaseModelError when a config would make the libraries download or run code from the model's author."""
     for key, value in _walk(content):
         if key == "auto_map":
-            raise BaseModelError(f"{path}: would run its own code (auto_map), which is refused; choose another base")
+            raise BaseModelError(
+                f"{shown_path(path)}: would run its own code (auto_map), which is refused; choose another base"
+            )
         if key.endswith("implementation") and "/" in json.dumps(value):
-            raise BaseModelError(f"{path}: would download code ({key}), which is refused; choose another base")
+            raise BaseModelError(
+                f"{shown_path(path)}: would download code ({printable(key)}), which is refused; choose another base"
+            )
 
 
 def _walk(content: Any) -> Iterator[tuple[str, Any]]:
@@ -330,19 +351,22 @@ def list_weight_files(folder: Path) -> list[Path]:
     index_path = folder / "model.safetensors.index.json"
     if index_path.is_file():
         weight_map = read_json_object(index_path).get("weight_map")
-        names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
-        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise BaseModelError(f"{index_path}: names no weight files of this folder; download the base model again")
+        values = list(weight_map.values()) if isinstance(weight_map, dict) else []
+        names = sorted({name for name in values if isinstance(name, str) and Path(name).name == name})
+        if not names or any(name not in names for name in values):
+            raise BaseModelError(
+                f"{shown_path(index_path)}: names no weight files of this folder; download the base model again"
+            )
     else:
         names = ["model.safetensors"]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing and any(path.suffix in PICKLE_ENDINGS for path in folder.glob("*")):
         raise BaseModelError(
-            f"{folder}: has its weights only as pickle files (.bin), which could run code and are never opened; "
+            f"{shown_path(folder)}: has its weights only as pickle files (.bin), which could run code and are never opened; "
             "choose a base with safetensors weights"
         )
     if missing:
-        raise BaseModelError(f"{folder / missing[0]}: not found; download the base model again")
+        raise BaseModelError(f"{shown_path(folder / missing[0])}: not found; download the base model again")
     return [folder / name for name in names]
 
 
@@ -352,7 +376,7 @@ def check_safetensors_file(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         header = _read_safetensors_header(path)
     if header is None:
-        raise BaseModelError(f"{path}: is cut or damaged; download the base model again")
+        raise BaseModelError(f"{shown_path(path)}: is cut or damaged; download the base model again")
     return header
 
 

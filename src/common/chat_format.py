@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 
-from common.script import printable
+from common.script import ScriptError, printable
 
 # The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
 # The `generation` tags are for other tools (TRL's assistant_only_loss).
@@ -60,7 +60,7 @@ OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])",
 WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")
 
 
-class ChatFormatError(ValueError):
+class ChatFormatError(ScriptError):
     """The tokenizer or its chat template cannot be used: `what is wrong; what to do`."""
 
 
@@ -91,8 +91,11 @@ def encode_conversation(
     """Render `messages` with the tokenizer's chat template and encode them.
 
     `reply_ids` maps the number of a message to the ids of its text (without the token that ends the turn). They are used
-    as they are: decoding and encoding again may give other ids. Raises ChatFormatError.
+    as they are: decoding and encoding again may give other ids. Without messages, the generation prompt is that of a reply
+    which begins the conversation. Raises ChatFormatError.
     """
+    if not messages and add_generation_prompt:
+        return _encode_opening(tokenizer)
     spans = _split_into_spans(tokenizer, messages, reply_ids or {}, add_generation_prompt)
     input_ids: list[int] = []
     is_supervised: list[bool] = []
@@ -104,6 +107,16 @@ def encode_conversation(
             if span.ends_turn:
                 turn_ends.append(len(input_ids))
     return EncodedConversation(input_ids, is_supervised, turn_ends)
+
+
+def _encode_opening(tokenizer: Any) -> EncodedConversation:
+    """Return what stands before a reply that begins a conversation, in training, too.
+
+    It is not rendered as a prompt: templates refuse a conversation without messages, or begin it otherwise.
+    """
+    encoded = encode_conversation(tokenizer, [{"role": "assistant", "content": ""}], {0: []})
+    num_ids = encoded.is_supervised.index(True)
+    return EncodedConversation(encoded.input_ids[:num_ids], encoded.is_supervised[:num_ids], [])
 
 
 def asks_for_date(template: str) -> bool:
@@ -292,7 +305,11 @@ def _render_samples_and_exit(tokenizer: Any) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         if sys.platform == "linux":  # elsewhere the system does not count what is only reserved
             in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (in_use + RENDER_LIMIT_BYTES, resource.RLIM_INFINITY))
+            _soft, hard = resource.getrlimit(resource.RLIMIT_AS)  # a lower limit that is set already stays
+            limit = in_use + RENDER_LIMIT_BYTES
+            resource.setrlimit(
+                resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+            )
         for length in SAMPLE_LENGTHS:
             roles = [("user", "assistant")[number % 2] for number in range(length)]
             marked = [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)]

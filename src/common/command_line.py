@@ -10,18 +10,24 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from common.script import ScriptError, block_path, shown_path
+from common.script import ScriptError, block_path, printable, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_DIGITS = 18  # of a whole number: every random number generator accepts that many
 
 
+class _Parser(argparse.ArgumentParser):
+    """The library's parser, with what was typed made printable in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
     """Return a parser with `--debug`; its help keeps the line breaks of both texts."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -120,7 +120,7 @@ def make_quantization_config(device: Device) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        raise ScriptError(f"bitsandbytes: cannot be loaded ({error}); install it again") from None
+        raise ScriptError(f"bitsandbytes: cannot be loaded ({printable(str(error))}); install it again") from None
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=device.dtype)

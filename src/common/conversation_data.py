@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.file_kinds import name_file_kind
+from common.outside_files import NotReadableError, open_regular
 
+CORRECTIONS_PATH = "src/chat/corrections.jsonl"  # counted from the project; written by the chat, read by stage 2
 ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5
 MAX_MESSAGE_CHARS = 4_000_000  # WhatsApp sends 65,536 at most, and a reply joins a burst of messages
@@ -64,7 +66,11 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
 
     All bad lines are reported together, or only counted with `skip_bad_lines`.
     """
-    content = path.read_bytes()
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except NotReadableError:
+        raise TrainingDataError("is not a regular file; give the formatted_data.jsonl of preprocess_start.sh") from None
     _refuse_other_files(content)
     conversations: list[Conversation] = []
     bad_lines: list[str] = []

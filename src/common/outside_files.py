@@ -5,39 +5,52 @@ Standard library only. What must stand in which file is left to `base_model_file
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from common.script import ScriptError, printable
+from common.script import NO_THREAD, ScriptError, has_no_thread, is_memory_full, printable
 
 MAX_JSON_BYTES = 100_000_000  # the largest published tokenizer.json has 34 MB
 LIBRARY_ENDINGS = {".json", ".jinja", ".txt", ".model", ".safetensors"}  # of the files that the libraries open
+INNER_FOLDER = "additional_chat_templates"  # which the libraries read, too
 MAX_REASON_CHARS = 200
-
-# How torch and the system word a full memory, besides MemoryError.
-FULL_MEMORY_WORDS = ("out of memory", "t allocate memory", "not allocate memory", "not enough memory")
 
 
 class NotReadableError(ValueError):
     """The file holds no JSON, is too large, or is no regular file."""
 
 
-def read_limited(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
-    """Return the content of a regular file; raise NotReadableError, or FileNotFoundError.
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; raise NotReadableError for any other, or an OSError.
 
     A pipe or a device is refused without waiting for its content.
     """
-    # Without O_NONBLOCK, opening a pipe waits for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENODEV):
+            raise
+        raise NotReadableError("no regular file") from None  # a socket, a device without a driver
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotReadableError("no regular file")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > max_bytes:
-            raise NotReadableError(f"no regular file of at most {max_bytes:,} bytes")
+        yield file
+
+
+def read_limited(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Return the content of a regular file of at most `max_bytes`; raise NotReadableError, or an OSError."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise NotReadableError(f"more than {max_bytes:,} bytes")
         return file.read(max_bytes)
 
 
@@ -51,18 +64,12 @@ def read_json(path: Path) -> Any:
 
 def find_irregular(folder: Path) -> Path | None:
     """Return a file of `folder` that a model library would wait for (a pipe, a device) or that is absurdly large."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted([*folder.iterdir(), *(folder / INNER_FOLDER).glob("*")]):
         if path.suffix not in LIBRARY_ENDINGS or path.is_dir() or not path.exists():
             continue
         if not path.is_file() or (path.suffix != ".safetensors" and path.stat().st_size > MAX_JSON_BYTES):
             return path
     return None
-
-
-def is_memory_full(error: BaseException) -> bool:
-    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
-    # Outside CUDA's allocator it is a plain RuntimeError or OSError, worded by the system.
-    return isinstance(error, MemoryError) or any(words in str(error) for words in FULL_MEMORY_WORDS)
 
 
 @contextmanager
@@ -71,6 +78,7 @@ def loading(name: str, what: str, cure: str) -> Iterator[None]:
 
     The libraries raise errors of any type on a damaged or hostile file, also one that is no Exception (tokenizers).
     """
+    shown = printable(name)
     try:
         yield
     except (ScriptError, KeyboardInterrupt, SystemExit):
@@ -78,8 +86,10 @@ def loading(name: str, what: str, cure: str) -> Iterator[None]:
     except BaseException as error:  # noqa: BLE001 - the guard around files from outside: a library may raise anything
         if is_memory_full(error):
             raise ScriptError(
-                f"{name}: {what} does not fit into the memory; close other programs, or choose a smaller base model"
+                f"{shown}: {what} does not fit into the memory; close other programs, or choose a smaller base model"
             ) from error
+        if has_no_thread(error):
+            raise ScriptError(f"{shown}: {what} cannot be loaded, {NO_THREAD}") from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
-        raise ScriptError(f"{name}: {what} cannot be loaded ({reason}); {cure}") from error
+        raise ScriptError(f"{shown}: {what} cannot be loaded ({reason}); {cure}") from error

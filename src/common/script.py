@@ -50,8 +50,26 @@ OS_ERROR_CURES = {
     errno.EISDIR: "is a folder, a file is needed; check the path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ELOOP: "a loop of symbolic links; check the path",
+    errno.EEXIST: "is in the way; remove it, or choose another place",
+    errno.ENOTEMPTY: "is in the way and not empty; remove it, or choose another place",
+    errno.EBUSY: "is in use, or a disk of its own; choose another place",
+    errno.EMFILE: "too many files are open; raise the limit of ulimit -n",
+    errno.ENFILE: "too many files are open on this computer; close other programs",
     errno.EIO: "the disk reports a read or write error; check the disk",
 }
+
+# How torch and the system word a full memory, besides MemoryError, and that no thread or process may be started.
+FULL_MEMORY_WORDS = (
+    "out of memory",
+    "t allocate memory",
+    "not allocate memory",
+    "not enough memory",
+    "failed to map segment",
+    "bad_alloc",
+)
+NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
+NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
+MAX_ERROR_CHARS = 5_000  # of a line: more than any path, and a name from a file may have millions
 
 
 class ScriptError(Exception):
@@ -77,6 +95,27 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """Return `text` printable line by line: for messages of several lines of our own.
+
+    >>> printable_lines("Plan\\n  device \\x1b[2J")
+    'Plan\\n  device \\\\x1b[2J'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_error(message: str) -> str:
+    """Return a ScriptError's text as it is shown: what came from a file or an argument can neither act nor forge a line.
+
+    Only indented lines are details; any other line break is part of a name.
+
+    >>> printable_error("a\\nb: is damaged\\n  line 3")
+    'a\\\\nb: is damaged\\n  line 3'
+    """
+    lines = re.sub(r"\n(?! {2})", r"\\n", printable_lines(message)).split("\n")
+    return "\n".join(line if len(line) <= MAX_ERROR_CHARS else f"{line[:MAX_ERROR_CHARS]}..." for line in lines)
+
+
 def shown_path(path: Path) -> str:
     """Return `path` as messages show it: relative if it is below the current folder, control characters escaped."""
     try:
@@ -87,7 +126,7 @@ def shown_path(path: Path) -> str:
 
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
-    is_project_own = Path(sys.prefix).resolve().parent == PROJECT_ROOT
+    is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
     return shown_path(Path(sys.executable)) if is_project_own else "python3"
 
 
@@ -265,6 +304,11 @@ def remove_abandoned_files(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Tell whether `path` has the name of a temporary file or folder of this project."""
+    return TEMPORARY_RE.match(path.name) is not None
+
+
 def _is_running(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
@@ -323,9 +367,9 @@ def run_script(main: Callable[[], int | None]) -> NoReturn:
         if message is None:
             print(f"{name}: this is a bug in this program; please report it with the lines below", file=sys.stderr)
         else:
-            print(f"{name}: {message}", file=sys.stderr)
+            print(f"{name}: {printable_error(message)}", file=sys.stderr)
         if message is None or is_debugging:
-            traceback.print_exc()
+            print(printable_lines(traceback.format_exc().rstrip()), file=sys.stderr)
     with suppress(OSError):
         sys.stdout.flush()
     sys.exit(status)
@@ -338,7 +382,31 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
-    return None
+    if is_memory_full(error):
+        return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
+    return NO_THREAD if has_no_thread(error) else None
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Return whether `error` reports that the memory of a GPU or of the computer is full."""
+    # Outside CUDA's allocator it is a plain RuntimeError, ImportError or OSError, worded by the system.
+    return any(isinstance(cause, MemoryError) for cause in _causes(error)) or _has_words(error, FULL_MEMORY_WORDS)
+
+
+def has_no_thread(error: BaseException) -> bool:
+    """Return whether `error` reports that no further thread or process may be started."""
+    return _has_words(error, NO_THREAD_WORDS)
+
+
+def _has_words(error: BaseException, wanted: tuple[str, ...]) -> bool:
+    return any(words in str(cause) for cause in _causes(error) for words in wanted)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield `error` and the errors that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _exit_on_signal(signal_number: int, _frame: FrameType | None) -> NoReturn:

@@ -123,6 +123,7 @@ class Settings:
     max_messages_per_chat: int | None = None  # the latest are kept
     since: date = date.min
     until: date = date.max
+    keeps_media: bool = False  # as marks
 
 
 class ConversationWriter:
@@ -170,7 +171,9 @@ class ConversationWriter:
         the copies of one message in several exports may differ.
         """
         settings = self._settings
-        messages = self._keep_messages(title, merge_exports(exports, is_exact), names)
+        # Exports with and without the media files write them differently: copies of these are no exact ones.
+        merged = merge_exports(exports, is_exact and not settings.keeps_media)
+        messages = self._keep_messages(title, merged, names)
         if settings.max_messages_per_chat is not None:
             messages = self._keep_latest(title, messages, names, settings.max_messages_per_chat)
         for conversation in split_at_silence(messages, settings.conversation_gap_seconds):
@@ -188,7 +191,7 @@ class ConversationWriter:
         self, title: str, messages: Iterable[tuple[Message, bool]], names: Mapping[str, str]
     ) -> Iterator[KeptMessage]:
         settings, redact, drop = self._settings, self._redact, self._ledger.drop
-        facts = settings.facts
+        facts, keeps_media = settings.facts, settings.keeps_media
         new = tuple.__new__  # takes half the time of KeptMessage(...)
         has_dates = (settings.since, settings.until) != (date.min, date.max)
         for (sent_at, sender, text), is_duplicate in messages:
@@ -198,7 +201,7 @@ class ConversationWriter:
             elif has_dates and not settings.since <= sent_at.date() <= settings.until:
                 reason = OUTSIDE_DATES
             else:
-                words, reason = filter_text(text, sender, facts)
+                words, reason = filter_text(text, sender, facts, keeps_media)
             if words is not None:
                 yield new(KeptMessage, (sent_at, sender, redact(words)))
             elif reason is not None:

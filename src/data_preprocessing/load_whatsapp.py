@@ -173,6 +173,7 @@ def write_outputs(
         max_messages_per_chat=arguments.max_messages_per_chat,
         since=arguments.since,
         until=arguments.until,
+        keeps_media=arguments.keep_media_marks,
     )
     chats, doubts = group_by_chat(surveys, imitated)
     for doubt in doubts:

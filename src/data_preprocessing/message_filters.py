@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from media_marks import MARKED_REASONS, change_typed_marks, make_mark
 from old_emoji import PRIVATE_USE, replace_old_emoji
 from program_code import is_code
 from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, mark_at_end
@@ -60,8 +61,12 @@ MARKUP_RE = re.compile(rf"[(){{}}\[\];=<>|\"$_\-&.:•{INVISIBLE}{LINE_ENDS}]")
 NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e\ufe0f"
 
 
-def filter_text(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> tuple[str | None, str | None]:
+def filter_text(
+    text: str, sender: str | None, facts: TextFacts = NO_FACTS, keeps_media: bool = False
+) -> tuple[str | None, str | None]:
     """Return the words of a message and None, or None and the reason (a key of DROP_REASONS) why it is left out.
+
+    With `keeps_media`, a mark stands for media, a contact or a location, on a line of its own before a caption.
 
     `text` is as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E. `facts` tell
     what the whole export tells; without them the text is judged by its form alone.
@@ -82,7 +87,7 @@ def filter_text(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> t
         reason = placeholder_reason(body)
         if reason is None and "\n" in body and is_code(body):
             reason = "code"
-        return (body, None) if reason is None else (None, reason)
+        return (body, None) if reason is None else _without_words(reason, body, keeps_media)
     body = remove_invisible(text).strip()
     if not body.strip(NOTHING_VISIBLE):
         return None, "empty"
@@ -104,17 +109,30 @@ def filter_text(text: str, sender: str | None, facts: TextFacts = NO_FACTS) -> t
     if reason is None and "://" in body and is_shared_location(body):
         reason = "location"
     if reason is not None:
-        return None, reason
+        return _without_words(reason, body, keeps_media)
     attachment = None
     if is_marked or "<" in body or "(" in body or "•" in body or LEFT_TO_RIGHT_MARK in text:
         attachment = split_attachment(text, body, is_marked)
-    if attachment is not None:
-        reason, body = attachment
-        if not body:
-            return None, reason
-    elif is_marked:
-        return None, "system_text"
+    if attachment is None:
+        if is_marked:
+            return None, "system_text"
+        words, reason = _without_links(body)
+        return (change_typed_marks(words) if keeps_media and words is not None else words), reason
+    if not attachment.caption:
+        return _without_words(attachment.reason, attachment.sign, keeps_media)
+    words, reason = _without_links(attachment.caption)
+    if not keeps_media:
+        return words, reason
+    mark = make_mark(attachment.reason, attachment.sign)
+    return (mark if words is None else f"{mark}\n{change_typed_marks(words)}"), None
 
+
+def _without_words(reason: str, sign: str, keeps_media: bool) -> tuple[str | None, str | None]:
+    return (make_mark(reason, sign), None) if keeps_media and reason in MARKED_REASONS else (None, reason)
+
+
+def _without_links(body: str) -> tuple[str | None, str | None]:
+    """Return what a person wrote in `body`, or None and the reason why nothing is left."""
     if "." in body or "://" in body:
         body = remove_links(body)
         if not body:

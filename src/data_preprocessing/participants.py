@@ -175,12 +175,12 @@ def find_people(exports: Exports, name: str, placeholders: Mapping[str, str]) ->
         if len({placeholders.get(sender, readable_name(sender)) for sender in senders}) > 1:
             raise ScriptError(
                 f'{shown_path(path)}: "{printable(name)}" matches several people; write one of these names exactly'
-                + "".join(f"\n  {readable_name(sender)}" for sender in senders)
+                + "".join(f"\n  {printable(readable_name(sender))}" for sender in senders)
             )
         found.update(senders)
     if not found:
         nearest = find_nearest_name(name, [sender for participants in exports.values() for sender in participants])
-        cure = f'did you mean "{nearest}"?' if nearest else "name one of the participants"
+        cure = f'did you mean "{printable(nearest)}"?' if nearest else "name one of the participants"
         raise ScriptError(
             f'{shown_exports(exports)}: nobody is called "{printable(name)}"; {cure}{listed_participants(exports, placeholders)}'
         )
@@ -195,7 +195,7 @@ def _ask_whom_to_imitate(exports: Exports, placeholders: Mapping[str, str]) -> s
         command = f"{shown_command(script)} {shlex.join([*sys.argv[1:], '--imitate', names[0]])}"
         raise ScriptError(
             f"{shown_exports(exports)}: --imitate NAME is missing; name one of the participants"
-            f"{listed_participants(exports, placeholders)}\n  as in: {command}"
+            f"{listed_participants(exports, placeholders)}\n  as in: {printable(command)}"
         )
     listed = listed_participants(exports, placeholders, is_numbered=True)
     print(f"Whom should the chatbot imitate?{listed}", file=sys.stderr)

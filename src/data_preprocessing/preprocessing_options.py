@@ -54,6 +54,12 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     day: dict[str, Any] = {"type": date.fromisoformat, "metavar": "DATE"}
     making.add_argument("--since", **day, default=date.min, help="leave out earlier messages, such as 2024-01-31")
     making.add_argument("--until", **day, default=date.max, help="leave out later messages")
+    making.add_argument(
+        "--keep-media-marks",
+        action="store_true",
+        help="keep what was sent instead of words as a word: [voice], [photo], [sticker], ..., or [media] where the export does "
+        "not tell (Android, without media); default: left out",
+    )
 
     private = parser.add_argument_group("hiding private data")
     private.add_argument(

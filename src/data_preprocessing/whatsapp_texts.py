@@ -11,6 +11,7 @@ import json
 import re
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 LEFT_TO_RIGHT_MARK = "\u200e"  # iOS begins with it whatever WhatsApp itself wrote, and hardly anything else
 
@@ -144,21 +145,29 @@ def strip_edited_mark(body: str) -> str:
     return body[:start].rstrip() if start >= 0 and body[start:].casefold() in EDITED_MARKS else body
 
 
-def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] | None:
-    """Return (drop reason, caption or "") when the message is an attachment, else None.
+class Attachment(NamedTuple):
+    """What was sent with a message: its drop reason, the words beside it, and the file's name or the placeholder."""
+
+    reason: str
+    caption: str  # "" if there is none
+    sign: str
+
+
+def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None:
+    """Return the attachment when the message is one, else None.
 
     `text` is `body` with its direction marks. `is_marked`: it began with U+200E, so what stands before the attachment is
     the file's title, not a caption.
 
     >>> line = "IMG-20220930-WA0001.jpg (file attached)\\nour new dog"
     >>> split_attachment(line, line, is_marked=False)
-    ('media', 'our new dog')
+    Attachment(reason='media', caption='our new dog', sign='IMG-20220930-WA0001.jpg')
     """
     first_line, _, following_lines = body.partition("\n")
     if (first_line[0] == "<" or is_marked) and following_lines:
         reason = placeholder_reason(first_line)
         if reason in ("media", "contact"):
-            return reason, following_lines.strip()
+            return Attachment(reason, following_lines.strip(), first_line)
     if first_line[-1] in ")>":
         match = FILE_THEN_WORD_RE.match(body)
         if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
@@ -173,26 +182,26 @@ def split_attachment(text: str, body: str, is_marked: bool) -> tuple[str, str] |
                 return _attachment(match["file"], before[len(title) :] or after)
     if following_lines:  # a caption under a document
         alone = split_attachment(text.lstrip().partition("\n")[0], first_line, is_marked)
-        if alone is not None and not alone[1]:
-            return alone[0], following_lines.strip()
+        if alone is not None and not alone.caption:
+            return alone._replace(caption=following_lines.strip())
     for marked_part in text.split(LEFT_TO_RIGHT_MARK)[1:]:  # iPhones: a caption, then U+200E and "image omitted"
         part = marked_part.strip()
         reason = placeholder_reason(part)
         if reason in ("media", "contact"):
-            return reason, "" if is_marked else body.rpartition(part)[0].strip()
+            return Attachment(reason, "" if is_marked else body.rpartition(part)[0].strip(), part)
     if " • " in body and "\n" not in body and (body.casefold().endswith(MEDIA_ENDINGS) or DOCUMENT_LINE_RE.match(body)):
-        return "media", ""
+        return Attachment("media", "", body.partition(" • ")[0])
     return None
 
 
-def _attachment(file_name: str, caption: str) -> tuple[str, str]:
+def _attachment(file_name: str, caption: str) -> Attachment:
     reason = "contact" if file_name.casefold().endswith(".vcf") else "media"
     caption = caption.strip()
     is_title = caption != "" and caption in (
         file_name,
         file_name.rpartition(".")[0],
     )  # Android repeats the name of a document
-    return reason, "" if is_title else caption
+    return Attachment(reason, "" if is_title else caption, file_name)
 
 
 def is_shared_location(body: str) -> bool:

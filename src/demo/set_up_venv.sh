@@ -23,6 +23,10 @@ is_complete() {
 }
 
 if is_complete "$@"; then exit 0; fi
+if [ -e .venv ] && ! [ -w .venv ] || ! [ -e .venv ] && ! [ -w . ]; then
+    echo "set_up_venv: $PWD: permission denied to make .venv; copy the project to a folder of your own" >&2
+    exit 1
+fi
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "set_up_venv: $python: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3" >&2

@@ -19,13 +19,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.outside_files import read_json
 from common.script import flush_folder, replacing
 
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
 BROKEN_ENDING = ".broken"
 # Facts that earlier versions recorded, with the values of their runs that can be resumed by this one.
-FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1, "template_day": None}
+FORMER_FACTS = {"name": "default", "padded_rows_per_batch": None, "padded_batches_per_step": 1, "template_day": None,
+                "corrections_sha256": None, "correction_weight": None}  # fmt: skip
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 NUM_KEPT = 2  # the newest, besides the best: one may be damaged by a power cut
 
@@ -135,7 +137,7 @@ def find_problem(checkpoint_dir: Path) -> str | None:
 
 
 def _read_manifest(checkpoint_dir: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((checkpoint_dir / MANIFEST_NAME).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = read_json(checkpoint_dir / MANIFEST_NAME)
     return manifest
 
 

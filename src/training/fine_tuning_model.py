@@ -1,6 +1,7 @@
 """Stage 2: training conversations -> a LoRA adapter with which the base model writes like the imitated person.
 
-Reads   formatted_data.jsonl of stage 1, and a base model: a folder, or a hub id (downloaded once)
+Reads   formatted_data.jsonl of stage 1, and a base model: a folder, or a hub id (downloaded once); with --corrections
+        also the corrections.jsonl of the chat
 Writes  the folder saved_model: adapter, tokenizer and chat template, generation_config.json, training_report.json,
         training_log.jsonl, loss_curve.png, held_out_conversations.json, and last training_settings.json;
         checkpoints/ while training
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from checkpoints import step_of
+from corrected_replies import read_corrections
 from output_folder import check_output_folder, finish_folder, hold_output_folder, is_disk_full, write_json
 from processes import check_launch, is_first_process, say, warn, world_size
 from training_options import how_to_resume, next_command, parse_options
@@ -38,11 +40,11 @@ from common.base_model_files import (
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
-from common.outside_files import is_memory_full
 from common.script import (
     ScriptError,
     check_blocks,
     did_you_mean,
+    is_memory_full,
     read_description,
     run_script,
     shown_path,
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show_check(options)
         return 0
     data = read_data(options)
+    corrections = read_corrections(options.corrections, options.skip_bad_lines)
     check_output_folder(options)
     base = get_base(options, data)
     with hold_output_folder(options) as start_writing:
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from prepared_run import find_checkpoint, prepare_run, with_optimizer
         from training_progress import begin_peak_of_training
 
-        run = prepare_run(options, data, base)
+        run = prepare_run(options, data, base, corrections)
         with failures_explained(options.model_dir):
             checkpoint = find_checkpoint(run) if options.resume else None
             gradient_checkpointing, optimizer = choose_by_memory(run, checkpoint)
@@ -125,6 +128,7 @@ def show_check(options: argparse.Namespace) -> None:
 
     is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
     data = read_data(options) if is_wanted else None
+    read_corrections(options.corrections, options.skip_bad_lines)
     for line in check_options(options, data):
         say(line)
 

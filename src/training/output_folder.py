@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -32,10 +33,12 @@ from common.model_folder import (
     SETTINGS_NAME,
     Sampling,
 )
+from common.outside_files import read_json
 from common.script import (
     ScriptError,
     exclusive_use,
     flush_folder,
+    is_temporary,
     remove_abandoned_files,
     replacing,
     shown_path,
@@ -76,7 +79,8 @@ def hold_output_folder(options: argparse.Namespace) -> Iterator[Callable[[Run], 
         def start_writing(run: Run) -> None:
             if is_taken:
                 say(f"The previous contents of {shown_path(folder)} are now in {shown_path(move_aside(folder))}")
-                stack.enter_context(exclusive_use(folder, "training"))
+                stack.enter_context(exclusive_use(folder.resolve(), "training"))  # of a link, what it leads to
+            remove_abandoned_files(folder)
             facts = {"data_sha256": run.data.sha256, "num_conversations": len(run.data.conversations)}
             write_json(folder / HELD_OUT_NAME, facts | dataclasses.asdict(run.held_out))
 
@@ -84,13 +88,18 @@ def hold_output_folder(options: argparse.Namespace) -> Iterator[Callable[[Run], 
 
 
 def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
-    """Return whether its contents must be moved aside; raise ScriptError if the folder cannot be used."""
+    """Return whether its contents must be moved aside; raise ScriptError if the folder cannot be used.
+
+    A finished model loses what a kill left of its training; the temporary files of killed runs count as nothing.
+    """
     if folder.is_symlink() and not folder.exists():
         raise ScriptError(f"{shown_path(folder)}: is a broken link; choose another folder")
     if folder.exists() and not folder.is_dir():
         raise ScriptError(f"{shown_path(folder)}: is a file, but a folder is needed; choose another path")
     is_finished = (folder / SETTINGS_NAME).is_file()
     is_begun = (folder / HELD_OUT_NAME).is_file() or (folder / CHECKPOINTS_NAME).is_dir()
+    if is_finished:
+        remove_leftovers(folder)
     if resume and is_finished:
         raise ScriptError(
             f"{shown_path(folder)}: this model is finished, there is nothing to resume; --overwrite trains again"
@@ -108,7 +117,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
         raise ScriptError(
             f"{shown_path(folder)}: a training was interrupted here; pass --resume to continue it, or --overwrite to start again"
         )
-    is_foreign = not is_finished and not is_begun and any(folder.iterdir())
+    is_foreign = not is_finished and not is_begun and not all(map(is_temporary, folder.iterdir()))
     if is_foreign:
         raise ScriptError(
             f"{shown_path(folder)}: has files that this script did not write; choose another --saved-model-path"
@@ -116,10 +125,32 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
     return is_finished or is_begun
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a kill in the last phase left beside a finished model: checkpoints and temporary files."""
+    checkpoints_dir = folder / CHECKPOINTS_NAME
+    if checkpoints_dir.is_dir() and not checkpoints_dir.is_symlink():
+        shutil.rmtree(checkpoints_dir)
+    remove_abandoned_files(folder)
+
+
 def move_aside(folder: Path) -> Path:
-    """Rename `folder` to `<name>.old-<time>` and return that path."""
-    aside = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
-    folder.rename(aside)
+    """Rename `folder` to `<name>.old-<time>`, with a number behind it where that is taken, and return that path.
+
+    A linked folder is renamed where it lies: the link then leads to the new one.
+    """
+    folder = folder.resolve()
+    wanted = folder.with_name(f"{folder.name}.old-{time.strftime('%Y%m%d-%H%M%S')}")
+    names = (wanted.name if number == 1 else f"{wanted.name}-{number}" for number in itertools.count(1))
+    aside = next(path for path in map(wanted.with_name, names) if not path.exists() and not path.is_symlink())
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        raise ScriptError(  # a mount, or a layer of a container's disk
+            f"{shown_path(folder)}: cannot be moved aside, it is a disk of its own; move its contents yourself, or choose "
+            "another --saved-model-path"
+        ) from None
     return aside
 
 
@@ -147,10 +178,9 @@ def finish_folder(
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(path, folder / path.name)
-    remove_abandoned_files(folder)
     flush_folder(folder)
     write_json(folder / SETTINGS_NAME, settings)
-    shutil.rmtree(folder / CHECKPOINTS_NAME)
+    remove_leftovers(folder)
     return (folder / ADAPTER_NAME).stat().st_size
 
 
@@ -233,6 +263,13 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
         "base_fingerprint": run.facts["base_fingerprint"],
         "path_to_data": str(run.options.data_path),
         "data_sha256": run.data.sha256,
+        "corrections": None
+        if run.corrections is None
+        else {
+            "num_corrections": len(run.corrections.conversations),
+            "weight": run.facts["correction_weight"],
+            "sha256": run.corrections.sha256,
+        },
         "max_length": recipe.max_length,
         "quantization": NF4 if run.device.is_quantized else {},
         "lora": {
@@ -254,7 +291,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
 def find_person(data_path: Path) -> str | None:
     """Return the (first) name of the imitated person from stage 1's report beside the data, or None."""
     try:
-        names = json.loads((data_path.parent / "preprocessing_report.json").read_text(encoding="utf-8"))["person"]
+        names = read_json(data_path.parent / "preprocessing_report.json")["person"]
         return str(names[0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None

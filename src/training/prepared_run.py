@@ -32,7 +32,15 @@ from held_out_sets import HeldOut, hold_out, overlapping_lines
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
-from recipes import FUSED_OPTIMIZER, Recipe, choose_epochs, choose_step_tokens, shorten_to_context, split_step
+from recipes import (
+    CORRECTION_WEIGHT,
+    FUSED_OPTIMIZER,
+    Recipe,
+    choose_epochs,
+    choose_step_tokens,
+    shorten_to_context,
+    split_step,
+)
 from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
@@ -93,6 +101,7 @@ class Run:
     material: Material
     device: Device
     facts: dict[str, Any]  # what decides the result of the training
+    corrections: TrainingData | None = None  # replies that the user put right in the chat
 
     @property
     def optimizer(self) -> str:
@@ -106,8 +115,10 @@ class Run:
         return [talk.messages for talk in self.data.conversations if talk.line_number in lines]
 
 
-def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel) -> Run:
-    """Choose the device and the held-out conversations; encode and pack the others."""
+def prepare_run(
+    options: argparse.Namespace, data: TrainingData, base: BaseModel, corrections: TrainingData | None = None
+) -> Run:
+    """Choose the device and the held-out conversations; encode and pack the others, and the `corrections`."""
     use_threads(options.threads)
     device = choose_training_device(options.device)
     assert base.folder is not None
@@ -118,12 +129,15 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
     num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     recipe = shorten_to_context(options.recipe, num_positions)
     held_out = choose_held_out(data)
-    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed)
+    corrected = [] if corrections is None else corrections.conversations
+    material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed, corrected)
     facts = dataclasses.asdict(recipe)
     del facts["finds_learning_rate"]  # the rate that is found decides the result
     facts |= {
         "base_fingerprint": base_fingerprint(base.folder),
         "data_sha256": data.sha256,
+        "corrections_sha256": None if corrections is None else corrections.sha256,
+        "correction_weight": None if corrections is None else CORRECTION_WEIGHT,
         "template_sha256": _sha256(tokenizer.chat_template),
         "template_day": day.isoformat() if asks_for_date(tokenizer.chat_template) else None,
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
@@ -133,7 +147,7 @@ def prepare_run(options: argparse.Namespace, data: TrainingData, base: BaseModel
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
-    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts)
+    return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts, corrections)
 
 
 def with_found_rate(run: Run, found: Mapping[str, Any]) -> Run:
@@ -252,8 +266,12 @@ def prepare_material(
     recipe: Recipe,
     num_processes: int,
     seed: int,
+    corrections: Iterable[Conversation] = (),
 ) -> Material:
-    """Encode, cut and pack the conversations; the result is the same in every process."""
+    """Encode, cut and pack the conversations; the result is the same in every process.
+
+    The last reply of each of the `corrections` is learnt as often as CORRECTION_WEIGHT replies; none is held out.
+    """
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
@@ -266,6 +284,8 @@ def prepare_material(
             validation += encoder.encode_held_out(conversation)
         elif conversation.line_number not in report_lines:
             training += encoder.encode_training(conversation)
+    for correction in corrections:
+        training += encoder.encode_correction(correction) * CORRECTION_WEIGHT
     lengths = [len(chunk.input_ids) for chunk in training]
     num_epochs = choose_epochs(recipe, num_replies)
     step_tokens = choose_step_tokens(recipe, sum(lengths), num_epochs)
@@ -296,6 +316,19 @@ class _Encoder:
         encode = self._encode_person if self._recipe.train_on == "person" else self._encode_everyone
         return cut_into_chunks(encode, conversation.messages, self._recipe.max_length, self._count_cut)
 
+    def encode_correction(self, correction: Conversation) -> list[Chunk]:
+        """Return the chunks, with the last reply alone supervised: the others are the model's own.
+
+        What does not fit is left out as in the chat: the oldest messages, up to one of the user.
+        """
+        messages = correction.messages
+        while len(self._encode_person(messages).input_ids) > self._recipe.max_length:
+            starts = [number for number, message in enumerate(messages) if number and message["role"] == "user"]
+            if not starts:
+                break
+            messages = messages[starts[0] :]
+        return cut_into_chunks(self._encode_last_reply, messages, self._recipe.max_length, self._count_cut)
+
     def _count_cut(self) -> None:
         self.num_cut += 1
 
@@ -308,6 +341,12 @@ class _Encoder:
                     "the chat template leaves the end of a reply out of the loss; choose another base model"
                 )
         return encoded
+
+    def _encode_last_reply(self, messages: list[dict[str, str]]) -> EncodedConversation:
+        encoded = self._encode_person(messages)
+        start = encoded.turn_ends[-2] if len(messages) > 1 else 0
+        is_supervised = [place >= start and wanted for place, wanted in enumerate(encoded.is_supervised)]
+        return dataclasses.replace(encoded, is_supervised=is_supervised)
 
     def _encode_everyone(self, messages: list[dict[str, str]]) -> EncodedConversation:
         encoded = self._encode_person(messages)

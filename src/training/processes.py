@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from common.script import ScriptError
+from common.script import ScriptError, printable_lines
 
 # Launchers other than torchrun announce the number of processes under their own names.
 WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -34,15 +34,15 @@ def is_first_process() -> bool:
 
 
 def say(text: str = "") -> None:
-    """Print `text` from the first process only."""
+    """Print `text` from the first process only; what acts on a terminal is escaped."""
     if is_first_process():
-        print(text, flush=True)
+        print(printable_lines(text), flush=True)
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr, from the first process only."""
+    """Print a warning on stderr, from the first process only; what acts on a terminal is escaped."""
     if is_first_process():
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
 def check_launch() -> None:

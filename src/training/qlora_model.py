@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from common.base_model_files import BaseModel
 from common.compute_device import Device, choose_4bit_layout, load_causal_model, make_quantization_config
 from common.outside_files import loading
-from common.script import ScriptError
+from common.script import ScriptError, printable
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
@@ -70,7 +70,9 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
         elif module in text_modules and any(part.isdigit() for part in path.split(".")[:-1]):
             targets.add(name if is_text_only else path)
     if not targets:
-        raise ScriptError(f"{model.config.model_type}: has no linear layers for LoRA; choose another base model")
+        raise ScriptError(
+            f"{printable(model.config.model_type)}: has no linear layers for LoRA; choose another base model"
+        )
     return sorted(targets)
 
 

@@ -34,6 +34,10 @@ EPOCHS_BY_REPLIES = ((2_000, 8), (5_000, 6))
 USUAL_EPOCHS = 3
 
 
+# A reply that the user put right counts as so many replies of the data.
+CORRECTION_WEIGHT = 3
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train."""

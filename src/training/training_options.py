@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from processes import local_world_size, world_size
-from recipes import DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_EPOCHS, Recipe
+from recipes import CORRECTION_WEIGHT, DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_EPOCHS, Recipe
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
+from common.conversation_data import CORRECTIONS_PATH
 from common.script import PROJECT_ROOT, printable, shown_path, shown_python
 
 MIN_ROW_TOKENS = 64  # the least that hold a message and its reply
@@ -120,6 +121,15 @@ def parse_options(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,
         help="number type of the adapter: bfloat16 needs less memory and learns slightly less (float32)",
     )  # fmt: skip
+    training.add_argument(
+        "--corrections",
+        nargs="?",
+        type=typed_path,
+        const=PROJECT_ROOT / CORRECTIONS_PATH,
+        metavar="FILE",
+        help="also learn the replies put right with /better in the chat, each as often as "
+        f"{CORRECTION_WEIGHT} replies (without FILE: {CORRECTIONS_PATH})",
+    )
     options = parser.parse_args(arguments)
     options.recipe = _apply_flags(options)
     _fill_in_block(options, block)

@@ -41,6 +41,9 @@ class ProgressBar:
             ascii=".#",
             bar_format="[{bar:10}] step {n_fmt}/{total_fmt}, {remaining} left{postfix}",
         )
+        # The library's clock may be set: after a jump, the bar would show days, or nothing.
+        self._bar._time = time.monotonic  # noqa: SLF001 - it has no other way
+        self._bar.start_t = self._bar.last_print_t = time.monotonic()
         self._step_start = time.monotonic()
         self._smooth_loss: float | None = None
         self._num_tokens = 0

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from scipy.stats import binomtest
 
+from common.outside_files import read_json
 from common.script import ScriptError, replacing, shown_path
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import render_page
@@ -89,7 +90,7 @@ def read_key(folder: Path) -> str:
     """Return the letters of the real replies; raise ScriptError when the key is missing or damaged."""
     path = folder / KEY_NAME
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["real"])
+        return str(read_json(path)["real"])
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(path)}: not found; make a blind test with --quiz first") from None
     except (KeyError, TypeError, ValueError):

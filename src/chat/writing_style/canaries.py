@@ -15,6 +15,7 @@ from pathlib import Path
 
 from turns import Messages
 
+from common.outside_files import open_regular, read_json
 from common.script import ScriptError, replacing, shown_path
 
 # Invented words, so that no real sentence affects the ranks. None begins another, so no made-up word does either.
@@ -127,7 +128,8 @@ def plant_into_file(source: Path, target: Path, seed: int) -> int:
     if target.exists():
         raise ScriptError(f"{shown_path(target)}: already exists; choose another name")
     try:
-        records = [json.loads(line) for line in source.read_text(encoding="utf-8").split("\n") if line.strip()]
+        with open_regular(source) as file:
+            records = [json.loads(line) for line in file.read().decode("utf-8").split("\n") if line.strip()]
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(source)}: not found; run preprocess_start.sh first") from None
     except ValueError:
@@ -149,7 +151,7 @@ def read_canaries(data_path: Path) -> list[Canary]:
     """Return the secrets planted into `data_path`, none for ordinary data."""
     path = canaries_path_of(data_path)
     try:
-        return [Canary(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
+        return [Canary(**record) for record in read_json(path)]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError):

@@ -17,6 +17,7 @@ from turns import Messages, with_roles_swapped
 
 from common.conversation_data import Conversation, TrainingDataError, read_training_data
 from common.model_folder import HELD_OUT_NAME
+from common.outside_files import NotReadableError, read_limited
 from common.script import ScriptError, shown_path
 from writing_style.member_names import find_members, without_names
 from writing_style.style_verdict import is_enough
@@ -83,7 +84,9 @@ def read_held_out_data(saved_dir: Path, data_path: Path) -> HeldOutData:
     split_path = saved_dir / HELD_OUT_NAME
     cure = "train again with src/training/fine_tuning_model.py"
     try:
-        split_bytes = split_path.read_bytes()
+        split_bytes = read_limited(split_path)
+    except NotReadableError:
+        raise ScriptError(f"{shown_path(split_path)}: is damaged; {cure}") from None
     except FileNotFoundError:
         raise ScriptError(
             f"{shown_path(split_path)}: not found, so there are no held-out conversations; {cure}"

@@ -16,6 +16,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 
 from common.script import counted
 from writing_style.held_out_replies import Exchange, take_evenly
+from writing_style.style_verdict import MIN_REPLIES
 
 PAGE = """\
 <!doctype html>
@@ -138,6 +139,11 @@ REPORT = """\
 {{ table(set.excess, ["share of", "the owner", "tuned model", "difference"]) }}
 <h2>Distance from the owner by habit (95 % intervals)</h2>
 {{ table(set.distances, set.distances_header) }}
+<h2>Openers: the owner's first messages in conversations that the owner begins</h2>
+<p>{{ set.openers_sentence }}</p>
+{% if set.openers %}
+{{ table(set.openers, set.openers_header) }}
+{% endif %}
 <h2>Bits per character</h2>
 {{ table(set.bits) }}
 {% endif %}
@@ -286,17 +292,29 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
     described["excess"] = [
         [row["label"], *(_interval(row[name]) for name in ("owner", "tuned", "excess"))] for row in measured["excess"]
     ]
-    described["distances"] = [
-        [row["label"], *(_interval(row[key]) if key in row else "" for key in names), _closer(row)]
-        for row in measured["habits"]
-    ]
-    described["distances_header"] = [
-        "",
-        *("the owner, second half" if key == "owner" else WRITERS[key] for key in names),
-        "what this says of the tuned model",
-    ]
+    described["distances"] = _distances(measured["habits"], names)
+    described["distances_header"] = _distances_header(names)
+    openers = measured["openers"]
+    models = [name for name in names if name != "other"]
+    described["openers"], described["openers_header"] = _distances(openers["habits"], models), _distances_header(models)
+    described["openers_sentence"] = counted(openers["num_openers"], "opener") + (
+        " compared. Nothing is heard before them, so they count in no other number and not in the verdict."
+        if openers["habits"]
+        else f" held out; at least {MIN_REPLIES} are needed to compare them."
+    )
     described["bits"] = [[key.replace("_", " "), _interval(value)] for key, value in measured["bits"].items()]
     return described
+
+
+def _distances(rows: Sequence[Mapping[str, Any]], writers: Sequence[str]) -> list[list[str]]:
+    return [
+        [row["label"], *(_interval(row[key]) if key in row else "" for key in writers), _closer(row)] for row in rows
+    ]
+
+
+def _distances_header(writers: Sequence[str]) -> list[str]:
+    shown = ["the owner, second half" if name == "owner" else WRITERS[name] for name in writers]
+    return ["", *shown, "what this says of the tuned model"]
 
 
 def _describe_leaks(leaks: Mapping[str, Any]) -> dict[str, Any]:
