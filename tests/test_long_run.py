@@ -133,7 +133,7 @@ class TestBeforeTheDownload:
         lines = str(refusal.value).splitlines()
         assert "after a download of 15.0 GB" in lines[0]
         assert lines[-1].startswith("  it does not fit either: training takes ") and lines[-1].endswith(
-            "2.00 GiB are free"
+            "1.21 GiB are free"
         )
         assert any("SmolLM2-135M" in line for line in lines)
         assert not any("Qwen3-4B" in line or "--device cpu" in line for line in lines)

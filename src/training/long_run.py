@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from disk_space import shown_download
 from known_bases import find_config, known_bases
-from memory_estimate import count_weights, estimate_memory, shown_gib
+from memory_estimate import CPU_LIBRARIES_BYTES, count_weights, estimate_memory, shown_gib
 from memory_plan import available_bytes, fits_into_memory, load_of, plan_memory, refuse_what_does_not_fit
 from model_shape import Load, read_context
 from processes import say, warn, world_size
@@ -44,6 +44,8 @@ def announce_before_download(options: argparse.Namespace, data: TrainingData, ba
     config, device = find_config(base), choose_training_device(options.device)
     recipe = shorten_to_context(options.recipe, read_context(config))
     work, available = count_work(data.conversations, recipe, base), available_bytes(device)
+    if device.kind != "cuda":
+        available -= CPU_LIBRARIES_BYTES  # loaded after the download, when the memory is compared again
     load, _count, training, _chat = plan_memory(
         config, device, load_of(recipe, work, device), available, options.activation_checkpointing
     )
