@@ -55,7 +55,7 @@ class Recipe:
     dropout: float = 0.0  # .07 took 18 % more time and cost .01 of the loss
     lr_scheduler: str = "cosine"
     warmup_share: float = 0.03
-    context: str = NO_CONTEXT  # what the header line of a conversation tells: with whom it is, and when
+    context: str = NO_CONTEXT  # what the header tells: with whom and when; measured on a small base alone (RESULTS.md)
     train_on: str = "person"  # the imitated person's replies; on everyone's words the loss was .04 worse
     max_length: int = 2048  # tokens of a row, and of the longest context; memory grows with it
     step_tokens: int | None = None  # None: chosen by the amount of data

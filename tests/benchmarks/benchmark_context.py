@@ -247,7 +247,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=NUM_REPLIES, help="replies to train on")
     parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
-    parser.add_argument("--rate", default="1e-3", help="learning rate (%(default)s)")
+    parser.add_argument(
+        "--rate", default="3e-3", help="learning rate (%(default)s): with 1e-3 this base learns no header"
+    )
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     options = parser.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
