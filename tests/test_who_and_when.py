@@ -179,7 +179,9 @@ def test_the_log_says_with_whom_and_a_conversation_goes_on_so(make_conversation,
     conversation = make_conversation()
     sit(conversation, "/with family", "/as Boaz", "one")
     log = sit.logs[0]
-    assert "with family, as Boaz" in log.path.read_text(encoding="utf-8")
+    shown = log.path.read_text(encoding="utf-8")
+    assert "with family, as Boaz" in shown
+    assert "Boaz · " in shown and "you · " not in shown
     record = read_header_record(log.jsonl_path)
     assert {name: record[name] for name in ("event", "with", "as", "began_at")} == {
         "event": "header", "with": "family", "as": "Boaz", "began_at": "2024-12-13T09:30:00",
@@ -227,3 +229,11 @@ def test_a_name_is_found_in_any_letter_case_and_part_of_it_is_near():
     assert who_and_when.header == "Ruth Levi"
     with pytest.raises(UnknownName, match="the nearest: Ruth Levi"):
         who_and_when.choose("ruth")
+
+
+def test_a_correction_says_with_whom_and_when(make_conversation, sit):
+    sit(make_conversation(), "one", "/better two")
+    (line,) = (sit.logs[0].path.parent / "corrections.jsonl").read_text(encoding="utf-8").splitlines()
+    correction = json.loads(line)
+    assert (correction["chat"], correction["started_at"]) == ("Ruth", "2024-12-13T09:30:00")
+    assert correction["messages"][-1] == {"role": "assistant", "content": "two"}

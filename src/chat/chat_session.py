@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import ConversationLog, read_conversation_and_models, read_header_record, save_conversation
+from conversation_log import YOU, ConversationLog, read_conversation_and_models, read_header_record, save_conversation
 from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
@@ -35,7 +35,7 @@ from who_and_when import NO_HEADER, UnknownName
 from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
 from common.conversation_data import CORRECTIONS_PATH
-from common.script import ScriptError, counted, shown_path
+from common.script import ScriptError, counted, printable, shown_path
 from common.text_safety import remove_unsafe_characters
 
 MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing megabytes
@@ -101,6 +101,7 @@ class ChatSession:
 
     def _log_header(self) -> None:
         who_and_when = self._conversation.who_and_when
+        self._log.names["user"] = printable(who_and_when.member) if who_and_when.member else YOU
         if who_and_when.shown():
             self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 

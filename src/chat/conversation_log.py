@@ -28,6 +28,7 @@ from common.text_safety import remove_unsafe_characters
 # Resuming reads only the end of the JSONL log: more than any model's context, and a log of gigabytes opens at once.
 RESUME_BYTES = 4 * 1024 * 1024
 MAX_MODEL_CHARS = 200  # of a model's name in a log
+YOU = "you"  # who types, in captions; in a group the member as whom they write
 
 # Events other than messages, by their name in the JSONL log: the note in conversation.txt.
 NOTES = {
@@ -56,7 +57,7 @@ class ConversationLog:
         self._has_warned = False
         self.path, self._text_file = _open_unshared(path, warn)
         self.jsonl_path = self.path.with_suffix(".jsonl")
-        self.names = {"user": "you", "assistant": "the model"}  # as captions show the two roles
+        self.names = {"user": YOU, "assistant": "the model"}  # as captions show the two roles
         self._last_role: str | None = None  # of the turn that goes on
         self._day = _now().date()  # of the last date line
         self._jsonl_file = _AppendedFile(self.jsonl_path)
