@@ -68,6 +68,17 @@ def test_the_last_reply_alone_is_learnt_as_often_as_its_weight(prepare_rows, tok
     assert "what the model wrote" in tokenizer.decode(found[0][0]["input_ids"])
 
 
+def test_a_correction_is_learnt_after_the_header_of_its_conversation(tokenizer, sample_conversations):
+    recipe = dataclasses.replace(DEFAULT_RECIPE, context="who,when")
+    talks = [Conversation(number, messages, "", "Ruth") for number, messages in enumerate(sample_conversations[:10])]
+    correction = Conversation(0, CORRECTED, "2024-12-13T09:30:00", "Ruth")
+    rows = [prepare_material(tokenizer, talks, NONE_HELD_OUT, recipe, 1, 0, given) for given in ([], [correction])]
+    found = added(*rows)
+    assert len(found) == CORRECTION_WEIGHT
+    assert tokenizer.decode(found[0][0]["input_ids"]).startswith("<s><person2>Ruth · Friday, morning\n")
+    assert tokenizer.decode(found[0][1]) == "yes\non my way</s>"
+
+
 def test_an_opener_is_learnt_too(prepare_rows, tokenizer):
     found = added(prepare_rows(), prepare_rows(CORRECTED[3:]))
     assert [tokenizer.decode(learnt) for _, learnt in found] == ["yes\non my way</s>"] * CORRECTION_WEIGHT
