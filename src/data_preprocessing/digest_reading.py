@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from conversations import KeptMessage
 from message_dates import DatedPhrase, find_dates
-from message_filters import filter_text
+from message_filters import KeptMessage, filter_text
 from open_questions import OpenQuestion, OpenQuestions
 from participants import readable_name
 from period_figures import MAX_LISTED, PeriodFigures
@@ -25,6 +24,7 @@ from promises import Promise, Promises
 from question_words import is_answer, is_question, is_short_question, is_withdrawal
 from text_facts import TextFacts
 from whatsapp_export import Message
+from wording import Wording, wording_of
 
 ME = "me"
 # Messages without words that say something all the same: a picture may be the answer, a deleted message tells nothing.
@@ -122,7 +122,7 @@ def digest_chat(
         if words is None:
             reader.take_without_words(person, message, reason or "")
         else:
-            reader.take(person, message, words)
+            reader.take(person, message)
     return reader.finish()
 
 
@@ -153,21 +153,24 @@ class _Reader:
         if self._questions.is_waiting() and reason in ANSWERING_KINDS:
             self._questions.add(person, message, is_question=False, is_answer=True)
 
-    def take(self, person: str, message: KeptMessage, words: str) -> None:
-        """Take a message with its words."""
+    def take(self, person: str, message: KeptMessage) -> None:
+        """Take a message with words."""
+        wording = wording_of(message[2])
         promised = self._promises.open_acts(person)
         if promised:
-            acts = acts_done(words, promised)
+            acts = acts_done(wording, promised)
             if acts:
                 self._promises.keep(person, message, acts, is_said=True)
-        if "?" in words and MARKS_ALONE_RE.fullmatch(words):
+        if "?" in wording.text and MARKS_ALONE_RE.fullmatch(wording.text):
             self._take_marks_alone(person)
             return
-        self._take_question_or_answer(person, message, words)
-        act = find_promise(words)
+        asks = is_question(wording)
+        if asks or self._questions.is_waiting():
+            self._take_question_or_answer(person, message, wording, asks)
+        act = find_promise(wording)
         if act is not None:
             self._promises.add(person, message, act)
-        for phrase in find_dates(words, message[0], self._is_day_first):
+        for phrase in find_dates(wording, message[0], self._is_day_first):
             self._add_plan(Plan(message, phrase))
         self._previous = person, message
 
@@ -179,23 +182,23 @@ class _Reader:
         if asker == person and "?" not in message.text:
             self._questions.add(person, message, is_question=True, is_answer=False)
 
-    def _take_question_or_answer(self, person: str, message: KeptMessage, words: str) -> None:
+    def _take_question_or_answer(self, person: str, message: KeptMessage, wording: Wording, asks: bool) -> None:
         questions = self._questions
-        if questions.has_asked(person) and is_withdrawal(words):
+        if questions.has_asked(person) and is_withdrawal(wording):
             questions.withdraw(person)
-        asks = is_question(words) and self._is_to_me_or_mine(person, words)
+        asks = asks and self._is_to_me_or_mine(person, wording.text)
         if questions.is_waiting():
-            if asks and is_short_question(words):
+            if asks and is_short_question(wording.text):
                 asks = False  # it asks back, or asks once more
-            questions.add(person, message, asks, is_answer=questions.may_answer(person) and is_answer(words))
+            questions.add(person, message, asks, is_answer=questions.may_answer(person) and is_answer(wording))
         elif asks:
             questions.add(person, message, is_question=True, is_answer=False)
 
-    def _is_to_me_or_mine(self, person: str, words: str) -> bool:
+    def _is_to_me_or_mine(self, person: str, text: str) -> bool:
         """Tell whether a question is mine, or not put to another member of the group alone; a name alone is none."""
-        if words.strip("?! ").casefold() in self._first_names:
+        if text.strip("?! ").casefold() in self._first_names:
             return False
-        return person == ME or self._addresses_other_re is None or self._addresses_other_re.match(words) is None
+        return person == ME or self._addresses_other_re is None or self._addresses_other_re.match(text) is None
 
     def _add_plan(self, plan: Plan) -> None:
         if plan.phrase.day is None:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from conversations import KeptMessage
+from message_filters import KeptMessage
 from promise_words import ANY
 
 KEEPING_PERIOD = timedelta(days=21)  # later, "sent" is said of something else
