@@ -98,3 +98,12 @@ def test_a_chat_of_promises_alone_takes_linear_time():
         digest(*[item for one in said for item in (one, (one[0], "Noam", "I bought milk"))])
 
     assert_linear(promise, 1_000)
+
+
+@pytest.mark.parametrize("hours", [24 * 4, -24])
+def test_promises_too_old_or_too_new_for_a_picture_take_linear_time(hours):
+    def promise(length):
+        said = [(number / 10_000, "Noam", "I'll send it") for number in range(length)]
+        digest(*said, *[(hours + number / 10_000, "Noam", "<Media omitted>") for number in range(length)])
+
+    assert_linear(promise, 1_000)
