@@ -8,7 +8,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 TABLE = (TESTS / "FAULTS.md").read_text(encoding="utf-8")
 ROW_RE = re.compile(r"^\| ([PDTCX]\d+) \| .+ \| (.+) \|$", re.MULTILINE)
-NUM_ROWS = {"P": 47, "D": 8, "T": 31, "C": 25, "X": 4}
+NUM_ROWS = {"P": 47, "D": 11, "T": 31, "C": 25, "X": 4}
 
 
 @functools.cache

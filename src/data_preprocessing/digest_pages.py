@@ -106,7 +106,7 @@ def _figure_lines(figures: Mapping[str, Any], has_chats: bool, shown: Callable[[
         start, end = map(datetime.fromisoformat, figures["longest_silence"])
         yield f"Longest silence: {_length(end - start)}, from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
     if figures["without_words"]:
-        kinds = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in figures["without_words"].items())
+        kinds = ", ".join(f"{kind.replace('_', ' ')} {number:,}" for kind, number in figures["without_words"].items())
         yield f"Without words: {kinds}"
     for what, key in (("Links", "links"), ("Files", "files")):
         items = figures[key]
