@@ -1,11 +1,16 @@
 """Draw the README's figures. Every number in them is computed from the shape of the default base model.
 
-Writes pipeline.png, lora.png and four_bit.png beside this script.
+Writes pipeline.png, lora.png and four_bit.png beside this script, and where Chromium is installed also chat_digest.png: the
+page of the digest, of the demo's made-up chat (Debian: chromium, fonts-noto-core, fonts-noto-color-emoji).
 Run:    .venv/bin/python images/draw_images.py
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,8 +200,31 @@ def draw_four_bit(shape: BaseShape) -> Figure:
     return figure
 
 
+def draw_chat_digest(chromium: str, path: Path) -> None:
+    """Write a picture of the digest's page to `path`: ten days of the demo's made-up chat."""
+    source_dir = IMAGES_DIR.parent / "src"
+    with tempfile.TemporaryDirectory() as folder:
+        chat, page = f"{folder}/WhatsappChat.txt", f"{folder}/digest.html"
+        digest = [sys.executable, source_dir / "data_preprocessing/chat_digest.py", chat, "--me", "Noam"]
+        for command in (
+            [sys.executable, source_dir / "demo/make_sample_chat.py", "--output", chat],
+            [*digest, "--since", "10d", "--html", page],
+            # --no-sandbox: root in a container has none; the page is our own and runs nothing
+            [
+                chromium,
+                "--headless",
+                "--no-sandbox",
+                "--hide-scrollbars",
+                "--window-size=720,1258",
+                f"--screenshot={path}",
+                page,
+            ],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+
+
 def main() -> None:
-    """Draw the three figures."""
+    """Draw the figures."""
     shape = BaseShape()
     for name, figure in (
         ("pipeline", draw_pipeline()),
@@ -206,6 +234,13 @@ def main() -> None:
         path = IMAGES_DIR / f"{name}.png"
         figure.savefig(path, dpi=110, metadata={"Software": None})
         print(f"written: {path.name}, {path.stat().st_size // 1024} KiB")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        print("chat_digest.png: left as it is, no Chromium found")
+        return
+    path = IMAGES_DIR / "chat_digest.png"
+    draw_chat_digest(chromium, path)
+    print(f"written: {path.name}, {path.stat().st_size // 1024} KiB")
 
 
 if __name__ == "__main__":

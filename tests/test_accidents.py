@@ -19,6 +19,7 @@ STAGE_1, STAGE_2, STAGE_3 = (
     ROOT / "src" / name
     for name in ("data_preprocessing/load_whatsapp.py", "training/fine_tuning_model.py", "chat/chat_bot.py")
 )
+DIGEST = ROOT / "src/data_preprocessing/chat_digest.py"
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
 CONVERSATION = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
@@ -98,6 +99,14 @@ def test_stage_1_refuses_a_read_only_folder_and_an_unreadable_export(run_unprivi
     (shared_dir / "out").chmod(0o777)
     finished = run_unprivileged(shared_dir, STAGE_1, "chat.txt", *IMITATE)
     assert_refused(finished, "chat.txt: cannot be read", "permissions")
+
+
+def test_the_digest_refuses_a_read_only_folder(run_unprivileged, shared_dir):
+    put(shared_dir / "chat.txt", sample_export(5, seed=1))
+    (shared_dir / "locked").mkdir(mode=0o555)
+    finished = run_unprivileged(shared_dir, DIGEST, "chat.txt", "--me", "Noam", "--html", "locked/digest.html")
+    assert_refused(finished, "locked: permission denied")
+    assert finished.stdout == ""  # before the work
 
 
 @pytest.mark.slow

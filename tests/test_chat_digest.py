@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import stat
 import subprocess
@@ -202,6 +203,36 @@ def test_words_of_the_chat_are_only_text_on_the_html_page(chat_dir):
     assert 'class="quote" dir="auto"' in page
 
 
+def test_names_and_titles_cannot_add_to_the_calendar_or_the_page(chat_dir):
+    inject = "a\r\nATTACH:x; END:VEVENT <img src=x>"
+    said = [(0, "Ruth\rATTACH:x\u2028, <b>", "see you on 24.12\rEND:VEVENT"), (1, "Noam", "on friday\x85BEGIN:VEVENT")]
+    for name in (f"{inject}.txt", "other.txt"):  # the title is shown where there are several chats
+        (chat_dir / name).write_text(export([*said, (2, name[0], "hi")]), encoding="utf-8", newline="")
+    done = call(chat_dir, f"{inject}.txt", "other.txt", "--me", "Noam", "--ics", "plans.ics", "--html", "digest.html")
+    assert done.returncode == 0, done.stderr
+    content = (chat_dir / "plans.ics").read_bytes()
+    assert b"\r" not in content.replace(b"\r\n", b"")
+    unfolded = content.decode("utf-8").replace("\r\n ", "").split("\r\n")
+    allowed = (
+        "BEGIN:|END:|VERSION:|PRODID:|SUMMARY:|DTSTART[:;]|DTEND[:;]|DTSTAMP:|UID:|DESCRIPTION:|ACTION:|TRIGGER:|$"
+    )
+    assert all(re.match(allowed, line) for line in unfolded)
+    assert unfolded.count("BEGIN:VEVENT") == len(Calendar.from_ical(content).walk("VEVENT")) == 4
+    page = (chat_dir / "digest.html").read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert "<b>" not in page
+
+
+def test_a_calendar_reads_back_every_character(chat_dir):
+    text = 'ביום שישי: יין; גבינה, \\n ו"פיצה" 👨\u200d👩\u200d👧\u200d👦 ' * 5 + "\nline two"
+    (chat_dir / "chat.txt").write_text(export([(0, "Ruth; Levi, \\n", text), (1, "Noam", "ok")]), encoding="utf-8")
+    call(chat_dir, "chat.txt", "--me", "Noam", "--ics", "plans.ics", "--json")
+    content = (chat_dir / "plans.ics").read_bytes()
+    assert all(len(line) <= 75 for line in content.split(b"\r\n"))
+    (event,) = Calendar.from_ical(content).walk("VEVENT")
+    assert event["description"] == f"Ruth; Levi, \\n, 2024-12-17 09:30, chat:\n{text}"
+
+
 def test_words_and_names_cannot_act_on_the_terminal(chat_dir):
     said = [(0, "Ruth\x1b[31m", "I'll send it\x1b[2J \u202enow\nand\nthen"), (1, "Noam", "ok")]
     (chat_dir / "chat.txt").write_text(export(said), encoding="utf-8")
@@ -247,7 +278,41 @@ def test_the_export_is_never_its_own_output(chat_dir):
     assert (chat_dir / "chat.txt").read_text(encoding="utf-8") == export()
 
 
+def test_two_outputs_need_two_files(chat_dir):
+    (chat_dir / "folder").mkdir()
+    for ics in ("digest", "folder/../digest"):
+        error = error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--html", "digest", "--ics", ics))
+        assert "digest: is named twice, by --html and by --ics" in error
+    assert not (chat_dir / "digest").exists()
+
+
+def test_a_link_is_replaced_and_what_it_points_to_stays(chat_dir):
+    (chat_dir / "notes").write_text("mine", encoding="utf-8")
+    (chat_dir / "digest.html").symlink_to("notes")
+    assert call(chat_dir, "chat.txt", "--me", "Noam", "--html", "digest.html").returncode == 0
+    assert (chat_dir / "notes").read_text(encoding="utf-8") == "mine"
+    assert not (chat_dir / "digest.html").is_symlink()
+
+
+def test_the_next_run_removes_what_a_killed_one_left(chat_dir):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (chat_dir / f".unfinished-{ended.pid}-0123456789ab").write_text("half a page", encoding="utf-8")
+    call(chat_dir, "chat.txt", "--me", "Noam", "--html", "digest.html")
+    assert sorted(path.name for path in chat_dir.iterdir()) == ["chat.txt", "digest.html"]
+
+
+def test_a_message_of_millions_of_characters_is_quoted_in_part(chat_dir):
+    said = [(0, "Ruth", "I'll send it tomorrow " * 100_000), (1, "Noam", "ok")]
+    (chat_dir / "chat.txt").write_text(export(said), encoding="utf-8")
+    shown = call(chat_dir, "chat.txt", "--me", "Noam").stdout
+    assert "What you were promised: 1" in shown
+    assert max(map(len, shown.split("\n"))) < 300
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_reading(chat_dir):
+    os.mkfifo(chat_dir / "pipe")
+    assert "not a regular file" in error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--html", "pipe"))
     assert "no such folder" in error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--html", "missing/digest.html"))
     (chat_dir / "folder").mkdir()
     assert "not a regular file" in error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--ics", "folder"))
@@ -281,4 +346,4 @@ def test_standard_output_carries_the_json_alone(chat_dir):
     )  # fmt: skip
     assert json.loads(done.stdout)["me"] == ["Noam"]
     assert "Read chat.txt: 9 messages" in done.stderr
-    assert "Wrote plans.ics: 2 days ahead" in done.stderr
+    assert "Wrote plans.ics: 2 days ahead. It is private" in done.stderr

@@ -23,6 +23,7 @@ from message_dates import find_dates
 from promise_words import ANY, acts_done, acts_shown, find_promise
 from text_facts import NO_FACTS
 from whatsapp_export import Message
+from wording import wording_of
 
 CASES_DIR = Path(__file__).with_name("cases") / "digest"
 SETS = {"planted": CASES_DIR, "held back": CASES_DIR / "held_back", "held back, second": CASES_DIR / "held_back_second"}
@@ -74,7 +75,7 @@ def measure_dates(folder: Path, of_headings: str = "") -> Measured:
             wanted, _, text = line.partition(" | ")
             found = {
                 f"{phrase.day}" + (f" {phrase.at:%H:%M}" if phrase.at else "")
-                for phrase in find_dates(text, sent_at)
+                for phrase in find_dates(wording_of(text), sent_at)
                 if phrase.day
             }
             if wanted[0].isdigit():
@@ -94,7 +95,7 @@ def measure_promises(folder: Path) -> Measured:
     for heading, lines in parts_of(folder / "promises.txt"):
         for line in lines if heading != "Kept" else ():
             is_wanted, text = line[0] == "+", line[2:]
-            count(measured, text, is_wanted, find_promise(text) is not None)
+            count(measured, text, is_wanted, find_promise(wording_of(text)) is not None)
     return measured
 
 
@@ -116,8 +117,8 @@ def measure_kept(folder: Path) -> Measured:
         for line in lines if heading == "Kept" else ():
             mark, _, both = line.partition(" | ")
             promise, _, later = both.partition(" => ")
-            acts = acts_shown(STANDS_FOR[later][1]) if later in STANDS_FOR else acts_done(later)
-            count(measured, both, mark == "kept", find_promise(promise) in acts or ANY in acts)
+            acts = acts_shown(STANDS_FOR[later][1]) if later in STANDS_FOR else acts_done(wording_of(later))
+            count(measured, both, mark == "kept", find_promise(wording_of(promise)) in acts or ANY in acts)
     return measured
 
 

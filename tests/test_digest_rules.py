@@ -9,6 +9,7 @@ from promise_words import acts_done, find_promise
 from question_words import is_answer, is_question, is_withdrawal
 from text_facts import NO_FACTS
 from whatsapp_export import Message
+from wording import wording_of
 
 START = datetime(2024, 12, 10, 9, 30)
 PAIR = Circle(me=["Noam"], others=["Ruth"])
@@ -81,7 +82,7 @@ def test_figures_name_links_files_and_what_was_answered_most():
 )
 def test_a_text_that_repeats_itself_takes_linear_time(text):
     for rule in (is_question, is_answer, is_withdrawal, find_promise, acts_done):
-        assert_linear(lambda length, rule=rule: rule((text * length)[: 8 * length] + "א"), 4_000)
+        assert_linear(lambda length, rule=rule: rule(wording_of((text * length)[: 8 * length] + "א")), 4_000)
 
 
 def test_a_chat_of_questions_alone_takes_linear_time():
@@ -95,5 +96,14 @@ def test_a_chat_of_promises_alone_takes_linear_time():
     def promise(length):
         said = [(number / 100, "Noam", "I'll call you") for number in range(length)]
         digest(*[item for one in said for item in (one, (one[0], "Noam", "I bought milk"))])
+
+    assert_linear(promise, 2_000)
+
+
+@pytest.mark.parametrize("hours", [24 * 4, -24])
+def test_promises_too_old_or_too_new_for_a_picture_take_linear_time(hours):
+    def promise(length):
+        said = [(number / 10_000, "Noam", "I'll send it") for number in range(length)]
+        digest(*said, *[(hours + number / 10_000, "Noam", "<Media omitted>") for number in range(length)])
 
     assert_linear(promise, 2_000)

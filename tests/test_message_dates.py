@@ -4,9 +4,15 @@ from datetime import date, datetime, time, timedelta
 
 import pytest
 from linear_time import assert_linear
-from message_dates import DatedPhrase, find_dates
+from message_dates import DatedPhrase
+from message_dates import find_dates as find_dates_of
+from wording import wording_of
 
 TUESDAY = datetime(2024, 12, 10, 9, 30)
+
+
+def find_dates(text, *arguments, **options):
+    return find_dates_of(wording_of(text), *arguments, **options)
 
 
 @pytest.mark.parametrize(("is_day_first", "day"), [(True, date(2025, 4, 3)), (False, date(2025, 3, 4))])

@@ -95,7 +95,7 @@ def test_counts_in_the_readme_are_computed(draw_images):
 
 def test_every_figure_is_drawn_used_and_small(draw_images):
     figures = {path.name for path in (ROOT / "images").glob("*.png")}
-    assert figures == {"pipeline.png", "lora.png", "four_bit.png"}
+    assert figures == {"pipeline.png", "lora.png", "four_bit.png", "chat_digest.png"}
     for name in figures:
         assert f"(images/{name})" in README
         assert (ROOT / "images" / name).stat().st_size < 200_000

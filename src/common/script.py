@@ -133,12 +133,13 @@ def shown_python() -> str:
 def counted(number: int, noun: str) -> str:
     """Return `number` with `noun`, given in the singular.
 
-    >>> counted(1, "reply"), counted(1_200, "reply"), counted(0, "message")
-    ('1 reply', '1,200 replies', '0 messages')
+    >>> counted(1, "reply"), counted(1_200, "reply"), counted(3, "day")
+    ('1 reply', '1,200 replies', '3 days')
     """
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+    ends_in_ies = noun.endswith("y") and not noun.endswith("ay")
+    return f"{number:,} {noun.removesuffix('y')}ies" if ends_in_ies else f"{number:,} {noun}s"
 
 
 def shown_command(own_script: Path) -> str:

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import re
 import sys
 from datetime import date, datetime, time, timedelta
@@ -27,6 +28,7 @@ from preprocessing_options import add_exports
 from common.command_line import check_folder_of, make_parser, typed_path, whole_number
 from common.script import (
     ScriptError,
+    counted,
     printable,
     read_description,
     remove_abandoned_files,
@@ -60,9 +62,7 @@ def main(typed: list[str] | None = None) -> None:
     arguments = parse_arguments(read_description(OWN_PATH), typed)
     check_packages(PACKAGES | (HTML_PACKAGES if arguments.html else {}) | (CALENDAR_PACKAGES if arguments.ics else {}))
     export_paths = find_export_paths(arguments.exports, OWN_PATH)
-    for path in (arguments.html, arguments.ics):
-        if path is not None:
-            check_output(path, export_paths)
+    check_outputs([path for path in (arguments.html, arguments.ics) if path is not None], export_paths)
     # Standard output carries the digest alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         surveys = survey_exports(export_paths, arguments)
@@ -127,15 +127,20 @@ def period(text: str) -> date | timedelta:
         ) from None
 
 
-def check_output(path: Path, export_paths: list[Path]) -> None:
-    """Raise ScriptError unless `path` can be written without harm to an export."""
-    check_folder_of(path)
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise ScriptError(f"{shown_path(path)}: is not a regular file; choose another place")
-    if any(path.samefile(export_path) for export_path in export_paths):
-        raise ScriptError(f"{shown_path(path)}: would overwrite the export itself; choose another place")
+def check_outputs(paths: list[Path], export_paths: list[Path]) -> None:
+    """Raise ScriptError unless each of `paths` can be written without harm to an export or to another of them."""
+    for path in paths:
+        check_folder_of(path)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise ScriptError(f"{shown_path(path.parent)}: permission denied; choose another place, or change its mode")
+        if not path.exists():
+            continue
+        if not path.is_file():
+            raise ScriptError(f"{shown_path(path)}: is not a regular file; choose another place")
+        if any(path.samefile(export_path) for export_path in export_paths):
+            raise ScriptError(f"{shown_path(path)}: would overwrite the export itself; choose another place")
+    if len({path.parent.resolve() / path.name for path in paths}) < len(paths):
+        raise ScriptError(f"{shown_path(paths[0])}: is named twice, by --html and by --ics; give two files")
 
 
 def find_me(surveys: list[ExportSurvey], names: list[str] | None) -> set[str]:
@@ -210,7 +215,7 @@ def write_calendar(path: Path | None, report: dict[str, Any], is_quiet: bool) ->
         from plan_calendar import make_calendar
 
         write_file(path, make_calendar(plans))
-        said = f"Wrote {shown_path(path)}: {len(plans):,} days ahead."
+        said = f"Wrote {shown_path(path)}: {counted(len(plans), 'day')} ahead. It is private: it quotes the chat."
     print(said, file=sys.stderr if is_quiet else sys.stdout)
 
 

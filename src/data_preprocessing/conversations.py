@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from json.encoder import encode_basestring
-from typing import IO, NamedTuple
+from typing import IO
 
 from merged_exports import merge_exports
-from message_filters import filter_text
+from message_filters import KeptMessage, filter_text
 from preprocessing_report import (
     AFTER_LAST_REPLY,
     DUPLICATE,
@@ -29,14 +29,6 @@ from whatsapp_export import Message
 
 USER = "user"
 ASSISTANT = "assistant"  # the imitated person
-
-
-class KeptMessage(NamedTuple):
-    """A message whose text is clean: without media, links and notices."""
-
-    sent_at: datetime
-    sender: str
-    text: str
 
 
 def split_at_silence(messages: Iterable[KeptMessage], gap_seconds: float) -> Iterator[list[KeptMessage]]:

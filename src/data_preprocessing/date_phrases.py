@@ -1,6 +1,7 @@
 """The words with which Hebrew and English messages name a day or an hour, as patterns.
 
-What they mean is left to `message_dates`. All patterns are for text that `normalised` returns. Other languages are read only where they write dates in digits.
+What they mean is left to `message_dates`. All patterns are for normalised text (`wording`). Other languages are read only where
+they write dates in digits.
 """
 
 from __future__ import annotations
@@ -9,17 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-# Other spellings of the same marks, one character each: a place in the normalised text is the same place in the text.
-NORMALISED = str.maketrans(
-    {"׳": "'", "’": "'", "`": "'", "״": '"', "“": '"', "”": '"', "־": "-", "–": "-", "\xa0": " "}
-)
-
 
 def _words(*lines: str) -> frozenset[str]:
     return frozenset(word for line in lines for word in line.split())
 
-
-OTHER_SPELLING_RE = re.compile("[A-Z׳’`״“”־–\\xa0]")
 
 WEEKDAYS = {  # 0 is Monday, as in `date.weekday`
     name: day
@@ -238,8 +232,6 @@ KINDS_OF_WORD = {
 KINDS_IN_DIGITS = [kind for kind, words in DAY_WORDS.items() if words is None]
 DATE_WORDS = CLOCK_WORDS | KINDS_OF_WORD.keys()
 INSIDE = "/.:-_"  # or a letter or a digit
-DIGIT_RE = re.compile("[0-9]")
-WORD_RE = re.compile(r"[^\W_]+(?:['\"][^\W_]+)*")
 
 
 def _with_and(words: frozenset[str]) -> frozenset[str]:
@@ -337,28 +329,3 @@ def day_matches(plain: str, kind: str, words: Iterable[str]) -> Iterator[re.Matc
 @lru_cache
 def _whole_word(word: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(word)}(?!\w)")
-
-
-@lru_cache(maxsize=4)  # each rule of the digest asks about the same message
-def normalised(text: str) -> str:
-    """Return `text` in lower case with one spelling of quotes and hyphens, every character in its place.
-
-    >>> normalised("Moצ״ש")
-    'moצ"ש'
-    """
-    if OTHER_SPELLING_RE.search(text) is None:
-        return text
-    lowered = text.lower()
-    return (lowered if len(lowered) == len(text) else text).translate(NORMALISED)
-
-
-@lru_cache(maxsize=4)
-def words_of(plain: str) -> frozenset[str]:
-    """Return the words of a normalised text, those with marks around them also without.
-
-    >>> sorted(words_of('see you במוצ"ש, 5pm'))
-    ['5pm', 'see', 'you', 'במוצ"ש', 'במוצ"ש,']
-    """
-    parts = plain.split()
-    with_marks = [part for part in parts if not part.isalnum()]  # few; the expression takes most of the time
-    return frozenset(parts).union(WORD_RE.findall(" ".join(with_marks))) if with_marks else frozenset(parts)

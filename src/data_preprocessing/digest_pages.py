@@ -106,7 +106,7 @@ def _figure_lines(figures: Mapping[str, Any], has_chats: bool, shown: Callable[[
         start, end = map(datetime.fromisoformat, figures["longest_silence"])
         yield f"Longest silence: {_length(end - start)}, from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
     if figures["without_words"]:
-        kinds = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in figures["without_words"].items())
+        kinds = ", ".join(f"{kind.replace('_', ' ')} {number:,}" for kind, number in figures["without_words"].items())
         yield f"Without words: {kinds}"
     for what, key in (("Links", "links"), ("Files", "files")):
         items = figures[key]
@@ -136,14 +136,16 @@ PAGE = """\
 <meta name="viewport" content="width=device-width">
 <title>Digest (private)</title>
 <style>
-:root{color-scheme:light}
-body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1a1a1a}
-h1{font-size:1.5rem} h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid #ddd}
-ul{list-style:none;padding:0} li{margin:.6rem 0}
-.meta{color:#595959;font-size:.85rem} .kept{color:#00664a}
-.quote{display:block;white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;background:#e7f0fd;\
+:root{color-scheme:light dark;--page:#fff;--ink:#1a1a1a;--pale:#595959;--line:#ddd;--quote:#e7f0fd;--later:#f1f1f1;--kept:#00664a}
+@media (prefers-color-scheme:dark){
+:root{--page:#16191d;--ink:#e8e8e8;--pale:#a8adb3;--line:#3a3f45;--quote:#1f3350;--later:#2a2e33;--kept:#5fd3a8}}
+body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem;background:var(--page);color:var(--ink)}
+h1{font-size:1.5rem} h2{font-size:1.15rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
+ul{list-style:none;padding:0} li{margin:.6rem 0;overflow-wrap:anywhere}
+.meta{color:var(--pale);font-size:.85rem} .kept{color:var(--kept)}
+.quote{display:block;white-space:pre-wrap;unicode-bidi:isolate;background:var(--quote);\
 border-radius:.6rem;padding:.35rem .7rem;width:fit-content;max-width:100%;box-sizing:border-box}
-.later .quote{background:#f1f1f1;font-size:.92rem} .later{margin-inline-start:1.5rem}
+.later .quote{background:var(--later);font-size:.92rem} .later{margin-inline-start:1.5rem}
 .day{font-weight:600}
 </style></head>
 <body>
@@ -160,7 +162,7 @@ A mark or a date is a guess from the words; read the words.</p>
 <ul>
 {% for item in items %}
 <li>
-{% if "date" in item %}<span class="day">{{ day_of_plan(item) }}</span> <bdi dir="auto">{{ item.words }}</bdi>{% endif %}
+{% if "date" in item %}<div><span class="day">{{ day_of_plan(item) }}</span> <bdi dir="auto">{{ item.words }}</bdi></div>{% endif %}
 {{ said(item) }}
 {% if item.looks_kept_by %}<div class="later"><span class="kept">✓ looks kept</span> {{ said(item.looks_kept_by) }}</div>{% endif %}
 {% for later in item.since %}<div class="later">{{ said(later) }}</div>{% endfor %}

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from conversations import KeptMessage
 from digest_reading import ME, ChatDigest, Plan
+from message_filters import KeptMessage
 from open_questions import OpenQuestion
 from participants import readable_name
 from promises import Promise

@@ -18,7 +18,6 @@ from date_phrases import (
     ARRANGED_RE,
     CLOCK_WORDS,
     DATE_WORDS,
-    DIGIT_RE,
     ENGLISH_UNITS,
     HEBREW_UNITS,
     INSIDE,
@@ -32,13 +31,11 @@ from date_phrases import (
     PART_WORDS,
     RECURRING_BEFORE,
     WEEKDAYS,
-    WORD_RE,
     as_number,
     day_matches,
     is_past,
-    normalised,
-    words_of,
 )
+from wording import WORD_RE, Wording
 
 PART_BEGINS = {
     "morning": 6,
@@ -48,7 +45,6 @@ PART_BEGINS = {
     "night": 20,
 }  # hours; said later, it is no more ahead
 LAST_YEAR = 9_990  # of a phone whose clock is wrong; no date may lie after the year 9999
-MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
 SMALL_HOURS = 4  # until then, people call the day that is about to begin both today and tomorrow
 MAX_PAST_DAYS = 90  # a date without a year that lies so little back was rather meant as past than as next year's
 MAX_YEARS_AHEAD = 2
@@ -83,27 +79,26 @@ class _Day(NamedTuple):
     needs_hour: bool
 
 
-def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[DatedPhrase]:
-    """Return the days ahead that `text`, sent at `sent_at`, names; `is_day_first`: 3/4 is 3 April.
+def find_dates(wording: Wording, sent_at: datetime, is_day_first: bool = True) -> list[DatedPhrase]:
+    """Return the days ahead that a message, sent at `sent_at`, names; `is_day_first`: 3/4 is 3 April.
 
-    >>> find_dates("נפגשים מחר בשמונה בערב?", datetime(2024, 12, 10, 9, 30))
+    >>> from wording import wording_of
+    >>> find_dates(wording_of("נפגשים מחר בשמונה בערב?"), datetime(2024, 12, 10, 9, 30))
     [DatedPhrase(words='מחר בשמונה בערב', day=datetime.date(2024, 12, 11), at=datetime.time(20, 0))]
-    >>> find_dates("שני אנשים, בשבוע הבא", datetime(2024, 12, 10, 9, 30))
+    >>> find_dates(wording_of("שני אנשים, בשבוע הבא"), datetime(2024, 12, 10, 9, 30))
     [DatedPhrase(words='בשבוע הבא', day=None, at=None)]
     """
+    text, plain, words, has_digits = wording
+    if not has_digits and DATE_WORDS.isdisjoint(words):
+        return []
     if sent_at.year > LAST_YEAR:
         return []
-    plain = normalised(text[:MAX_READ_CHARS])
-    words = words_of(plain)
-    dated = words & DATE_WORDS
-    has_digits = DIGIT_RE.search(plain) is not None
-    if not dated and not has_digits:
-        return []
+    dated = DATE_WORDS.intersection(words)
     has_clock = has_digits or not dated.isdisjoint(CLOCK_WORDS)
-    kinds = {kind for word in dated for kind in KINDS_OF_WORD.get(word, ())}
+    kinds = {kind for word in dated if word in KINDS_OF_WORD for kind in KINDS_OF_WORD[word]}
     if has_digits:
         kinds.update(KINDS_IN_DIGITS)
-    has_part = not words.isdisjoint(PART_WORDS)
+    has_part = not PART_WORDS.isdisjoint(words)
     if not has_clock and not has_part:
         kinds.discard("today")  # names no day ahead without an hour
     days = _find_days(plain, kinds, dated, sent_at, is_day_first) if kinds else []
@@ -116,7 +111,7 @@ def find_dates(text: str, sent_at: datetime, is_day_first: bool = True) -> list[
     for number, day in enumerate(days):
         lowest = days[number - 1].end if number else 0
         highest = days[number + 1].start if number + 1 < len(days) else len(plain)
-        clock = _clock_of(plain, day, clocks, lowest, highest, is_first=not number)
+        clock = _clock_of(plain, day, clocks, lowest, highest, is_first=not number) if clocks else None
         phrase = _with_hour(text, plain, day, clock, has_part, sent_at)
         if phrase is not None and not (day.kind in MAY_BE_PAST and _is_past(plain, words, day)):
             found.append(phrase)
@@ -177,8 +172,10 @@ def _joined(plain: str, days: list[_Day]) -> list[_Day]:
 
 def _word_before(plain: str, start: int) -> str:
     """Return the word that stands directly before a place, "" when there is none."""
-    words = plain[max(0, start - BETWEEN_CHARS) : start].split()
-    return words[-1] if words and plain[start - 1 : start].isspace() else ""
+    if not start or not plain[start - 1].isspace():
+        return ""
+    words = plain[max(0, start - BETWEEN_CHARS) : start].rsplit(None, 1)
+    return words[-1] if words else ""
 
 
 def _is_past(plain: str, words: Collection[str], day: _Day) -> bool:

@@ -8,6 +8,8 @@ attachment. Private data stays in: `redaction` hides it. Reasons that depend on 
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from typing import NamedTuple
 
 from media_marks import MARKED_REASONS, change_typed_marks, make_mark
 from old_emoji import PRIVATE_USE, replace_old_emoji
@@ -59,6 +61,14 @@ UNCLEAN_RE = re.compile(f"[{INVISIBLE}{LINE_ENDS}]")
 # WhatsApp's own texts: that is most messages, and saves most of the filter's time.
 MARKUP_RE = re.compile(rf"[(){{}}\[\];=<>|\"$_\-&.:•{INVISIBLE}{LINE_ENDS}]")
 NOTHING_VISIBLE = " \t\n\xa0\xad\u034f\u115f\u1160\u180e\u200c\u200d\u3164\ufe0e\ufe0f"
+
+
+class KeptMessage(NamedTuple):
+    """A message whose text is clean: without media, links and notices."""
+
+    sent_at: datetime
+    sender: str
+    text: str
 
 
 def filter_text(

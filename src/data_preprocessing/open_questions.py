@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from conversations import KeptMessage
+from message_filters import KeptMessage
 
 NUM_SHOWN_SINCE = 3  # of the messages that followed
 

@@ -6,10 +6,8 @@ import heapq
 import re
 from collections import Counter, deque
 from datetime import datetime, timedelta
-from typing import Any
 
-from conversations import KeptMessage
-from message_filters import remove_invisible
+from message_filters import KeptMessage, remove_invisible
 from whatsapp_texts import FILE_THEN_WORD_RE, WORD_THEN_FILE_RE
 
 NUM_MOST_ANSWERED = 5
@@ -33,7 +31,9 @@ class PeriodFigures:
         self.files: deque[tuple[KeptMessage, str]] = deque(maxlen=MAX_LISTED)
         self._hours = [0] * (7 * 24)  # of the week, from Monday on
         self._answered: list[tuple[int, int, KeptMessage]] = []  # a heap of (answers, -number, message)
-        self._latest: dict[str, list[Any]] = {}  # by person: the last message, and how many messages answered it
+        self._latest: dict[str, tuple[KeptMessage, int]] = {}  # by person: the last message, and its number
+        self._num_messages = 0  # that may answer
+        self._earliest = datetime.max  # no later than the first message of `_latest`
         self._longest = timedelta()
         self._num_candidates = 0
 
@@ -79,18 +79,27 @@ class PeriodFigures:
 
     def _count_answer(self, person: str, message: KeptMessage) -> None:
         """Count the message as an answer to the last one of everybody else."""
-        earliest = message[0] - ANSWERING_PERIOD
-        over = []
-        for other, latest in self._latest.items():
-            if other == person or latest[0][0] < earliest:
-                over.append(other)
-            else:
-                latest[1] += 1
-        for other in over:
-            self._compete(*self._latest.pop(other))
-        self._latest[person] = [message, 0]
+        sent_at = message[0]
+        if sent_at - self._earliest > ANSWERING_PERIOD:
+            self._close_before(sent_at - ANSWERING_PERIOD, person)
+        elif person in self._latest:
+            self._close(person)
+        self._num_messages += 1
+        self._latest[person] = message, self._num_messages
+        if sent_at < self._earliest:
+            self._earliest = sent_at
 
-    def _compete(self, message: KeptMessage, num_answers: int) -> None:
+    def _close_before(self, earliest: datetime, person: str) -> None:
+        """Count no more answers to `person` and to whom wrote last before `earliest`."""
+        for other, (message, _) in list(self._latest.items()):
+            if other == person or message.sent_at < earliest:
+                self._close(other)
+        self._earliest = min((message.sent_at for message, _ in self._latest.values()), default=datetime.max)
+
+    def _close(self, person: str) -> None:
+        """Let the last message of `person` compete by its number of answers, which are all messages after it."""
+        message, number = self._latest.pop(person)
+        num_answers = self._num_messages - number
         if num_answers < MIN_ANSWERS:
             return
         self._num_candidates += 1
@@ -100,9 +109,8 @@ class PeriodFigures:
 
     def most_answered(self) -> list[tuple[KeptMessage, int]]:
         """Return the messages after which others wrote most within ten minutes, before their writer did again."""
-        for latest in self._latest.values():
-            self._compete(*latest)
-        self._latest = {}
+        for person in list(self._latest):
+            self._close(person)
         return [(message, num_answers) for num_answers, _, message in sorted(self._answered, reverse=True)]
 
 

@@ -34,12 +34,14 @@ def make_calendar(plans: Iterable[Mapping[str, Any]]) -> bytes:
 
 def _event(plan: Mapping[str, Any]) -> Event:
     summary = " ".join(plan["text"].split())
+    if len(summary) > MAX_SUMMARY_CHARS:
+        summary = summary[: MAX_SUMMARY_CHARS - 1] + "…"
     sent_at = datetime.fromisoformat(plan["sent_at"])
     event = Event()
     identity = "\0".join([plan["chat"], plan["sent_at"], plan["sender"], plan["words"], plan["date"]])
     event.add("uid", hashlib.sha256(identity.encode("utf-8")).hexdigest()[:32] + "@personalchatbot")
     event.add("dtstamp", sent_at.replace(tzinfo=UTC))
-    event.add("summary", summary if len(summary) <= MAX_SUMMARY_CHARS else summary[: MAX_SUMMARY_CHARS - 1] + "…")
+    event.add("summary", summary)
     event.add("description", f"{plan['sender']}, {sent_at:%Y-%m-%d %H:%M}, {plan['chat']}:\n{plan['text']}")
     day = date.fromisoformat(plan["date"])
     if plan["time"] is None:
@@ -51,7 +53,7 @@ def _event(plan: Mapping[str, Any]) -> Event:
         event.add("dtend", begins + EVENT_LENGTH)
     alarm = Alarm()
     alarm.add("action", "DISPLAY")
-    alarm.add("description", summary[:MAX_SUMMARY_CHARS])
+    alarm.add("description", summary)
     alarm.add("trigger", -ALARM_BEFORE)
     event.add_component(alarm)
     return event

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
-from date_phrases import normalised, words_of
+from wording import Wording
 
-MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
 FINAL_LETTERS = str.maketrans("כמנפצ", "ךםןףץ")
 ANY = "any"  # said of whatever was promised: "done"
 ANYTHING = "handle"  # what "I'm on it" promises
@@ -88,7 +88,12 @@ TAG_QUESTION_RE = re.compile(r"(?<!\w)(?:בסדר|טוב|אוקיי?|סבבה|ok
 SENTENCE_RE = re.compile(r"[^\n.!?;…]+[?]*")
 CLAUSE_RE = re.compile(r"[^\n,.!?;…]+(?:[.,;…](?=\d)[^\n,.!?;…]+)*[?]*")
 BUT_RE = re.compile(r" (?:אבל|but|ואז|because|כי|cause|cuz) ")
-DONE_RES = {name: _any_of(*act["done"], *act["done_english"]) for name, act in ACTS.items()} | {ANY: _any_of(ANY_DONE)}
+
+
+@cache
+def _done_re(act: str) -> re.Pattern[str]:
+    return _any_of(ANY_DONE) if act == ANY else _any_of(*ACTS[act]["done"], *ACTS[act]["done_english"])
+
 
 _FUTURE_TOKENS = {word for act in ACTS.values() for word in re.findall(r"(?<!\w)א[א-ת]{2,}", "|".join(act["future"]))}
 _PRESENT_TOKENS = {
@@ -129,14 +134,15 @@ ACTS_OF_WORDS = _find_acts_of_words()
 DONE_WORDS = frozenset(ACTS_OF_WORDS)
 
 
-def find_promise(text: str) -> str | None:
+def find_promise(wording: Wording) -> str | None:
     """Return the act that a message promises (a key of ACTS), None when it promises nothing.
 
-    >>> find_promise("אשלח לך מחר"), find_promise("maybe I'll call"), find_promise("ok, I'll call you tonight")
-    ('send', None, 'call')
+    >>> from wording import wording_of
+    >>> [find_promise(wording_of(text)) for text in ("אשלח לך מחר", "maybe I'll call", "ok, I'll call you tonight")]
+    ['send', None, 'call']
     """
-    plain = normalised(text[:MAX_READ_CHARS])
-    if PROMISE_TOKENS.isdisjoint(words_of(plain)) and "על זה" not in plain and "on it" not in plain:
+    plain, words = wording.plain, wording.words
+    if PROMISE_TOKENS.isdisjoint(words) and "על זה" not in plain and "on it" not in plain:
         return None
     for sentence in SENTENCE_RE.findall(plain):
         if CONDITION_RE.search(sentence):
@@ -163,23 +169,25 @@ def _act_of(clause: str) -> str | None:
     return None
 
 
-def acts_done(text: str, promised: Collection[str] = frozenset(ACTS)) -> set[str]:
+def acts_done(wording: Wording, promised: Collection[str] = frozenset(ACTS)) -> set[str]:
     """Return which of the `promised` acts a message says to be done; ANY when it does not say which.
 
-    >>> acts_done("שלחתי לך עכשיו"), acts_done("עוד לא שלחתי"), acts_done("done!")
-    ({'send'}, set(), {'any'})
+    >>> from wording import wording_of
+    >>> [acts_done(wording_of(text)) for text in ("שלחתי לך עכשיו", "עוד לא שלחתי", "done!")]
+    [{'send'}, set(), {'any'}]
     """
-    plain = normalised(text[:MAX_READ_CHARS])
-    words = words_of(plain) & DONE_WORDS
+    words = wording.words
     found: set[str] = set()
-    if not words:
+    if DONE_WORDS.isdisjoint(words):
         return found
-    may_be_done = {act for word in words for act in ACTS_OF_WORDS[word] if act in promised or act == ANY}
-    for clause in CLAUSE_RE.findall(plain):
+    may_be_done = {
+        act for word in DONE_WORDS.intersection(words) for act in ACTS_OF_WORDS[word] if act in promised or act == ANY
+    }
+    for clause in CLAUSE_RE.findall(wording.plain):
         if clause.endswith("?"):
             continue
         for act in may_be_done:
-            for match in DONE_RES[act].finditer(clause):
+            for match in _done_re(act).finditer(clause):
                 before = max(0, match.start() - NOT_DONE_CHARS)
                 if NOT_DONE_RE.search(clause, before, match.start()) is None:
                     found.add(act)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from conversations import KeptMessage
+from message_filters import KeptMessage
 from promise_words import ANY
 
 KEEPING_PERIOD = timedelta(days=21)  # later, "sent" is said of something else
@@ -54,21 +54,14 @@ class Promises:
     def keep(self, person: str, message: KeptMessage, acts: set[str], is_said: bool) -> None:
         """Take a message that looks like keeping the promises of `acts`; `is_said`: by its words."""
         of_person = self._open[person]
-        if ANY in acts:
-            acts = set(of_person)
-        for act in acts & of_person.keys():
-            period = KEEPING_PERIOD if is_said and ANY not in acts else SHOWING_PERIOD
-            for promise in of_person[act]:
-                if timedelta() <= message.sent_at - promise.message.sent_at <= period:
-                    promise.kept_by = message
-            left = [
-                promise
-                for promise in of_person[act]
-                if promise.kept_by is None and message.sent_at - promise.message.sent_at <= KEEPING_PERIOD
-            ]
-            if left:
-                of_person[act] = left
-            else:
+        says_which = is_said and ANY not in acts
+        period = KEEPING_PERIOD if says_which else SHOWING_PERIOD
+        for act in [act for act in of_person if act in acts or ANY in acts]:
+            promises = of_person[act]
+            # From the latest back to the first that is too old: a chat of promises alone takes linear time.
+            while promises and message.sent_at - promises[-1].message.sent_at <= period:
+                promises.pop().kept_by = message
+            if not promises:
                 del of_person[act]
         if not of_person:
             del self._open[person]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 
-from date_phrases import normalised
+from wording import Wording
 
-MAX_READ_CHARS = 2_000  # of a message; longer ones are pasted texts
 MAX_SHORT_WORDS = 3  # of a question back; a longer one says something as well
 MAX_DEFERRING_WORDS = 9  # "I'll check and tell you" is short; what is longer answers something, too
 
@@ -122,13 +121,14 @@ ASKING_WORDS = _words(
 FIRST_OF_OPENERS = {opener.split()[0] for opener in OPENERS}
 
 
-def is_question(text: str) -> bool:
+def is_question(wording: Wording) -> bool:
     """Tell whether a message asks something that waits for an answer.
 
-    >>> is_question("איפה המפתחות?"), is_question("מה נשמע?"), is_question("nice, right?"), is_question("where are you")
-    (True, False, False, True)
+    >>> from wording import wording_of
+    >>> [is_question(wording_of(text)) for text in ("איפה המפתחות?", "מה נשמע?", "nice, right?", "where are you")]
+    [True, False, False, True]
     """
-    plain = normalised(text[:MAX_READ_CHARS]).strip()
+    plain = wording.plain.strip()
     if "?" not in plain and "؟" not in plain:
         first = plain.partition(" ")[0].strip(",.!")
         if first in FIRST_OF_OPENERS:
@@ -146,13 +146,14 @@ def is_question(text: str) -> bool:
     )
 
 
-def is_answer(text: str) -> bool:
+def is_answer(wording: Wording) -> bool:
     """Tell whether a message after a question may be its answer.
 
-    >>> is_answer("כן"), is_answer("😂😂"), is_answer("רגע אבדוק"), is_answer("which one?")
-    (True, False, False, False)
+    >>> from wording import wording_of
+    >>> [is_answer(wording_of(text)) for text in ("כן", "😂😂", "רגע אבדוק", "which one?")]
+    [True, False, False, False]
     """
-    plain = normalised(text[:MAX_READ_CHARS]).strip()
+    plain = wording.plain.strip()
     if LAUGHTER_RE.fullmatch(plain):
         return False
     if len(plain.split()) > MAX_DEFERRING_WORDS:
@@ -174,13 +175,14 @@ def is_short_question(text: str) -> bool:
     return "?" in text[-3:] and len(text.split()) <= MAX_SHORT_WORDS
 
 
-def is_withdrawal(text: str) -> bool:
+def is_withdrawal(wording: Wording) -> bool:
     """Tell whether the asker says that the question is settled.
 
-    >>> is_withdrawal("עזוב, מצאתי"), is_withdrawal("I left it there")
+    >>> from wording import wording_of
+    >>> is_withdrawal(wording_of("עזוב, מצאתי")), is_withdrawal(wording_of("I left it there"))
     (True, False)
     """
-    return WITHDRAWALS_RE.search(normalised(text[:MAX_READ_CHARS])) is not None
+    return WITHDRAWALS_RE.search(wording.plain) is not None
 
 
 def _is_no_question(sentence: str) -> bool:
