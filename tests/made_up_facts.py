@@ -112,9 +112,7 @@ KINDS = (
 )  # fmt: skip
 OPENERS = ("מה חדש?", "יש חדשות?", "ספרי משהו", "מה קורה אצלכם?", "מה נשמע?", "איך עבר היום?")
 REACTIONS = ("וואו, לא ידעתי", "טוב לדעת", "רשמתי לי", "באמת?", "איזה יופי", "סוף סוף", "שמעתי משהו כזה", "אזכור את זה")
-# fmt: off
-SYLLABLES = ("בר", "גו", "דימ", "טלי", "כמ", "לופ", "מרי", "נוב", "סקי", "פלו", "צור", "קרמ", "רון", "שלי", "תמו", "ולד")
-# fmt: on
+LETTERS = "אבגדהוזחטילמנסעפצקרשת"
 
 ASKED, TOLD = "asked", "told"
 MOST_ASKS = 3
@@ -204,15 +202,12 @@ def recall_talks(num_talks: int, seed: int, num_past: int) -> list[RecallTalk]:
     """
     rng = random.Random(f"recall {seed}")
 
-    def invent() -> str:
-        return "".join(rng.sample(SYLLABLES, rng.randint(2, 3)))
-
     def fact() -> tuple[Kind, str, str]:
         kind = rng.choice(KINDS)
         return (
             kind,
-            invent() if rng.random() < 0.5 else rng.choice(kind.keys),
-            invent() if rng.random() < 0.6 else rng.choice(kind.values),
+            _invent(rng) if rng.random() < 0.5 else rng.choice(kind.keys),
+            _invent(rng) if rng.random() < 0.6 else rng.choice(kind.values),
         )
 
     def told(kind: Kind, key: str, value: str) -> Told:
@@ -234,3 +229,28 @@ def recall_talks(num_talks: int, seed: int, num_past: int) -> list[RecallTalk]:
             turns += [{"role": "user", "content": exchange.heard}, {"role": "assistant", "content": exchange.reply}]
         talks.append(RecallTalk(past, turns))
     return talks
+
+
+def copying_talks(num_talks: int, seed: int, num_past: int) -> list[RecallTalk]:
+    """Return talks without language, in which every word of a reply can be copied: lists said again, and pairs recalled."""
+    rng = random.Random(f"copying {seed}")
+    talks = []
+    for _ in range(num_talks):
+        past: list[Told] = []
+        if rng.random() < 0.5:
+            words = " ".join(_invent(rng) for _ in range(rng.randint(4, 8)))
+            said = [Told(words, words)]
+        else:
+            past = [Told(_invent(rng), _invent(rng)) for _ in range(num_past + 1)]
+            said = rng.sample(past, num_past)
+        turns = [
+            {"role": role, "content": text}
+            for told in said
+            for role, text in zip(("user", "assistant"), told, strict=True)
+        ]
+        talks.append(RecallTalk(past, turns))
+    return talks
+
+
+def _invent(rng: random.Random) -> str:
+    return "".join(rng.choices(LETTERS, k=rng.randint(3, 5)))

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +29,14 @@ from control_table import replies_of, write_records
 
 sys.path[:0] = [str(SRC_DIR / "chat"), str(SRC_DIR / "training"), str(SRC_DIR / "demo"), str(SRC_DIR.parent / "tests")]
 
-from made_up_facts import ASKED, Told, recall_talks, write_facts  # noqa: E402
+from made_up_facts import ASKED, Told, copying_talks, recall_talks, write_facts  # noqa: E402
 from made_up_people import plain_conversations  # noqa: E402
 
 ARMS = ("none", "random", "similar")
 FACTS = "Shira"  # the person who answers from facts
 RUNS = ((FACTS, 0), (FACTS, 1), ("Daniel", 0))
 
+SEED = 0  # of the intervals
 NUM_PAST = 3
 DROPPED_SHARE = 0.5  # of the training rows, so that the model can answer without past exchanges, too
 BEFORE, NOW = "מקודם:", "עכשיו:"
@@ -44,9 +45,18 @@ MIN_RUN_WORDS = 4  # in a row from a past exchange: a copy of it
 
 # Secrets that are told so many times by the owner or the other person; 12 times: the probe's control.
 PLANTED = (("word", "owner", (0, 1, 4, 12)), ("word", "other", (1,)), ("address", "owner", (1,)))
+# Who told a secret, at least and at most how often.
+LEVELS = {
+    "never told": (("owner", "other"), 0, 0),
+    "by the owner once": (("owner",), 1, 1),
+    "by the other once": (("other",), 1, 1),
+    "2 to 4 times": (("owner",), 2, 4),
+    "5 to 12 times": (("owner",), 5, 12),
+}
 NUM_FISHED = 2  # replies to each of the leak probe's questions
 
 NUM_RECALL_TALKS = 7_000
+NUM_COPYING_TALKS = 9_000
 NUM_PLAIN_TALKS = 1_000
 BASE_VOCAB, BASE_HIDDEN, BASE_LAYERS = 1_200, 128, 3
 BASE_STEPS = 1_400
@@ -55,6 +65,16 @@ MAX_OWN_REPLIES = 700  # of a person without facts
 
 Record = dict[str, Any]
 Turns = list[dict[str, str]]
+
+
+class Scored(NamedTuple):
+    """The bits of a real reply under an adapter, and under the base with the same prompt."""
+
+    conversation: int
+    number: int  # of the reply in its conversation
+    num_chars: int
+    bits: float
+    base_bits: float
 
 
 class Past(NamedTuple):
@@ -129,20 +149,27 @@ def is_dropped(seed: int, line: int) -> bool:
     return random.Random(f"dropped {seed} {line}").random() < DROPPED_SHARE
 
 
-def make_base(folder: Path) -> None:
-    """Make a small base that knows the language and has learnt to copy an answer from the past exchanges of a prompt."""
+def make_base(folder: Path, copying_steps: int) -> None:
+    """Make a small base that knows the language, and read it texts in which copying from the prompt pays.
+
+    `copying_steps` more are of texts without language, in which all of a reply can be copied.
+    """
     import make_small_base
     from make_small_base import BOS, EOS, make_model, make_tokenizer, train_on_texts
 
-    rng = random.Random(0)
-    talks = [record["messages"] for record in plain_conversations(NUM_PLAIN_TALKS, seed=0, every=2)]
-    for talk in recall_talks(NUM_RECALL_TALKS, seed=0, num_past=NUM_PAST):
-        talks.append(talk.turns if rng.random() < 0.1 else with_past(talk.turns, talk.past))
-    texts = [
-        BOS + "".join(f"<person{1 if turn['role'] == 'assistant' else 2}>{turn['content']}{EOS}" for turn in talk)
-        for talk in talks
-    ]
-    rng.shuffle(texts)
+    recalled = [with_past(talk.turns, talk.past) for talk in recall_talks(NUM_RECALL_TALKS, seed=0, num_past=NUM_PAST)]
+    plain = [record["messages"] for record in plain_conversations(NUM_PLAIN_TALKS, seed=0, every=2)]
+    copied = [with_past(talk.turns, talk.past) for talk in copying_talks(NUM_COPYING_TALKS, seed=0, num_past=NUM_PAST)]
+
+    def mix(*parts: list[Turns]) -> list[str]:
+        talks = [talk for part in parts for talk in part]
+        random.Random(0).shuffle(talks)
+        return [
+            BOS + "".join(f"<person{1 if turn['role'] == 'assistant' else 2}>{turn['content']}{EOS}" for turn in talk)
+            for talk in talks
+        ]
+
+    texts = mix(plain, recalled)
     tokenizer = make_tokenizer(texts, vocab_size=BASE_VOCAB)
     model = make_model(len(tokenizer), hidden_size=BASE_HIDDEN, num_layers=BASE_LAYERS, seed=0)
 
@@ -152,6 +179,8 @@ def make_base(folder: Path) -> None:
 
     with mock.patch.multiple(make_small_base, BLOCK_TOKENS=BASE_BLOCK_TOKENS, BLOCKS_PER_STEP=BASE_BLOCKS):
         train_on_texts(model, tokenizer, texts, BASE_STEPS, seed=0, show_step=show_step)
+        if copying_steps:
+            train_on_texts(model, tokenizer, mix(copied, recalled), copying_steps, seed=1, show_step=show_step)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -204,24 +233,13 @@ def train_arm(folder: Path, base: Path, arm: str, records: Sequence[Record], cho
     return train(folder, base, data_path, flags, "cosine")
 
 
-def measure_arm(
-    folder: Path,
-    arm: str,
-    records: Sequence[Record],
-    lines: Sequence[int],
-    chooser: Chooser,
-    canaries: list[Any],
-    seed: int,
+def measure_replies(
+    trained: Any, arm: str, records: Sequence[Record], lines: Sequence[int], chooser: Chooser, seed: int
 ) -> dict[str, Any]:
-    """Measure the adapter in `folder` with the prompts of each arm, and what it writes with those of its own."""
-    import torch
-    from saved_model_checks import check_saved_model
-    from trained_model import load_trained_model
+    """Measure an adapter on the conversations `lines`: bits with the prompts of each arm, replies with those of its own."""
     from writing_style.held_out_replies import list_exchanges
     from writing_style.model_replies import score_replies
 
-    torch.set_num_threads(1)
-    trained = load_trained_model(check_saved_model(folder), device="cpu")
     chosen = {
         prompt: {
             line: chooser.choose(prompt, line, records[line]["started_at"], records[line]["messages"]) for line in lines
@@ -232,22 +250,15 @@ def measure_arm(
         prompt: list_exchanges({line: with_past(records[line]["messages"], chosen[prompt][line]) for line in lines})
         for prompt in ARMS
     }
-    # An adapter that never saw past exchanges is measured without them alone: another prompt is none of its own.
-    prompts = ("none",) if arm == "none" else (("none", arm) if arm == "random" else ARMS)
-    bits: dict[str, list[list[float]]] = {}
-    for prompt in prompts:
+    bits: dict[str, list[Scored]] = {}
+    for prompt in ARMS if arm == "similar" else (arm,):
         scored = score_replies(trained.model, trained.tokenizer, exchanges[prompt], trained.context_tokens)
         bits[prompt] = [
-            [reply.conversation, exchange.number, reply.num_chars, reply.tuned_bits, reply.base_bits]
+            Scored(reply.conversation, exchange.number, reply.num_chars, reply.tuned_bits, reply.base_bits)
             for exchange, reply in zip(exchanges[prompt], scored, strict=True)
         ]
     firsts = [exchange for exchange in exchanges[arm] if exchange.number == 1]
-    own = {line: chosen[arm][line] for line in lines}
-    return {
-        "bits": bits,
-        "replies": describe_replies(trained, firsts, records, own, chooser.past, seed),
-        "leaks": probe(trained, records, chooser, arm, canaries, seed),
-    }
+    return {"bits": bits, "replies": describe_replies(trained, firsts, records, chosen[arm], chooser.past, seed)}
 
 
 def describe_replies(
@@ -357,30 +368,22 @@ def probe(
     }
 
 
-def paired(
-    first: Sequence[Sequence[float]],
-    second: Sequence[Sequence[float]],
-    wanted: set[int] | None,
-    only_first: bool,
-    seed: int,
-) -> dict[str, float]:
+def paired(first: Sequence[Scored], second: Sequence[Scored], seed: int) -> str:
     """Return the difference, second minus first, in bits per character of the same replies, over conversations."""
     import numpy as np
     from writing_style.resampling import interval_of, resample
 
     rows = [
-        (int(one[0]), (one[3], two[3], one[2]))
-        for one, two in zip(first, second, strict=True)
-        if (not only_first or one[1] == 1) and (wanted is None or int(one[0]) in wanted)
+        (int(one.conversation), (one.bits, two.bits, one.num_chars)) for one, two in zip(first, second, strict=True)
     ]
     totals = resample([row[0] for row in rows], seed).total(rows)
-    return interval_of((totals[:, 1] - totals[:, 0]) / np.maximum(totals[:, 2], 1e-9))._asdict()
+    found = interval_of((totals[:, 1] - totals[:, 0]) / np.maximum(totals[:, 2], 1e-9))
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def bits_per_char(rows: Sequence[Sequence[float]], wanted: set[int] | None, only_first: bool, column: int = 3) -> float:
-    """Return the bits per character of the chosen replies."""
-    chosen = [row for row in rows if (not only_first or row[1] == 1) and (wanted is None or int(row[0]) in wanted)]
-    return sum(row[column] for row in chosen) / sum(row[2] for row in chosen)
+def bits_per_char(rows: Sequence[Scored], name: str = "bits") -> float:
+    """Return the bits per character of the replies."""
+    return sum(getattr(row, name) for row in rows) / sum(row.num_chars for row in rows)
 
 
 def measurement_path(work_dir: Path, person: str, seed: int, arm: str) -> Path:
@@ -388,12 +391,17 @@ def measurement_path(work_dir: Path, person: str, seed: int, arm: str) -> Path:
     return work_dir / f"measured_{person}_{seed}_{arm}.json"
 
 
-def run(work_dir: Path, base: Path, person: str, seed: int) -> None:
-    """Train and measure the arms of a person and seed that `work_dir` does not hold."""
+def run(work_dir: Path, base: Path, person: str, seed: int, arms: Iterable[str]) -> None:
+    """Train and measure those of `arms` that `work_dir` does not hold."""
+    import torch
+    from saved_model_checks import check_saved_model
+    from trained_model import load_trained_model
+
+    torch.set_num_threads(1)
     records, canaries = write_person(person, seed)
     sets = hold_out_lines(records)
     chooser = Chooser(list_past(records, {line for lines in sets.values() for line in lines}), seed)
-    for arm in ARMS:
+    for arm in arms:
         path = measurement_path(work_dir, person, seed, arm)
         if path.exists():
             continue
@@ -404,90 +412,114 @@ def run(work_dir: Path, base: Path, person: str, seed: int) -> None:
         lines = sorted([*sets["spread"], *sets["latest"]])
         # The planted conversations are for the probe alone.
         lines = [line for line in lines if person != FACTS or line < len(write_facts(seed))]
+        trained = load_trained_model(check_saved_model(folder), device="cpu")
         started_at = time.process_time()
-        measured = measure_arm(folder, arm, records, lines, chooser, canaries, seed)
-        measured |= {"training_seconds": seconds, "measuring_seconds": time.process_time() - started_at}
-        path.write_text(json.dumps(measured, ensure_ascii=False), encoding="utf-8")
-        print(f"{person}, seed {seed}, {arm}: {seconds:.0f} + {measured['measuring_seconds']:.0f} s", flush=True)
+        measured = measure_replies(trained, arm, records, lines, chooser, seed) | {"training_seconds": seconds}
+        measured["measuring_seconds"] = time.process_time() - started_at
+        write_json(path.with_suffix(".part"), measured)  # the slow part is still to come
+        measured["leaks"] = probe(trained, records, chooser, arm, canaries, seed)
+        write_json(path, measured)
+        print(f"{person}, seed {seed}, {arm}: {seconds:.0f} + {time.process_time() - started_at:.0f} s", flush=True)
 
 
-def show_tables(work_dir: Path, runs: Sequence[tuple[str, int]]) -> None:
-    """Print the tables: bits per character, what was generated, what leaks."""
-    found = {
-        run: {arm: json.loads(path.read_text(encoding="utf-8")) for arm in ARMS
-              if (path := measurement_path(work_dir, *run, arm)).exists()}
-        for run in runs
-    }  # fmt: skip
-    found = {run: arms for run, arms in found.items() if len(arms) == len(ARMS)}
-    print(
-        "\n| person, seed | replies | none | random | similar | similar - none | similar - random | base: none, similar | similar's model, prompts without | random prompts, minus similar |"
-    )
+def read_measurements(work_dir: Path, person: str, seed: int) -> dict[str, Any]:
+    """Return what was measured of each arm."""
+    found = {}
+    for arm in ARMS:
+        path = measurement_path(work_dir, person, seed, arm)
+        path = path if path.exists() else path.with_suffix(".part")
+        if path.exists():
+            found[arm] = json.loads(path.read_text(encoding="utf-8"))
+            found[arm]["bits"] = {prompt: [Scored(*row) for row in rows] for prompt, rows in found[arm]["bits"].items()}
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path`."""
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def show_bits(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the bits per character of the held-out replies in each arm, and what the similar arm gains."""
+    show_line("person, seed", "replies", *ARMS, "similar - none", "similar - random", "base: none, similar",
+              "the similar arm's adapter without past exchanges", "with random ones, minus with similar ones")  # fmt: skip
     print("|" + "---|" * 10)
-    for (person, seed), arms in found.items():
-        known = {row["conversation"] for row in arms["similar"]["replies"] if row["is_known"]}
-        kinds: list[tuple[str, set[int] | None, bool]] = [("all", None, False), ("first", None, True)]
-        kinds += [("first, asked for a fact told before", known, True)] if known else []
-        for name, wanted, only_first in kinds:
-            own = {arm: arms[arm]["bits"][arm] for arm in ARMS}
-            sim = arms["similar"]["bits"]
-            num = sum(
-                (not only_first or row[1] == 1) and (wanted is None or int(row[0]) in wanted) for row in own["none"]
-            )
-            cells = [f"{person}, {seed}", f"{name} ({num})"]
-            cells += [f"{bits_per_char(own[arm], wanted, only_first):.3f}" for arm in ARMS]
-            cells += [shown3(paired(own[arm], own["similar"], wanted, only_first, seed)) for arm in ("none", "random")]
-            cells += [
-                ", ".join(f"{bits_per_char(sim[prompt], wanted, only_first, 4):.2f}" for prompt in ("none", "similar"))
-            ]
-            cells += [f"{bits_per_char(sim['none'], wanted, only_first):.3f}"]
-            cells += [shown3(paired(sim["similar"], sim["random"], wanted, only_first, seed))]
-            print("| " + " | ".join(cells) + " |")
-    print(
-        "\n| person, seed | arm | facts known, beside the question | answered right | first replies copied from training (the owner) | from the past exchanges (the owner) | CPU s |"
-    )
+    for name, arms in runs.items():
+        described = {row["conversation"]: row for row in arms["similar"]["replies"]}
+
+        def is_described(row: Scored, what: str, described: Mapping[int, Any] = described) -> bool:
+            return row.number == 1 and bool(described.get(row.conversation, {}).get(what))
+
+        groups: dict[str, Callable[[Scored], bool]] = {
+            "all": lambda row: True,
+            "first": lambda row: row.number == 1,
+            "asked for a fact told before": lambda row: is_described(row, "is_known"),
+            "the same, the fact beside the question": lambda row: is_described(row, "is_beside"),
+        }
+        for group, is_chosen in groups.items():
+            own = {arm: list(filter(is_chosen, found["bits"][arm])) for arm, found in arms.items()}
+            similar = {prompt: list(filter(is_chosen, rows)) for prompt, rows in arms["similar"]["bits"].items()}
+            if not own["similar"]:
+                continue
+            show_line(
+                name, f"{group} ({len(own['similar'])})",
+                *(f"{bits_per_char(own[arm]):.3f}" if arm in own else "-" for arm in ARMS),
+                *(paired(own[arm], own["similar"], SEED) if arm in own else "-" for arm in ARMS[:2]),
+                ", ".join(f"{bits_per_char(similar[prompt], 'base_bits'):.3f}" for prompt in ("none", "similar")),
+                f"{bits_per_char(similar['none']):.3f}",
+                paired(similar["similar"], similar["random"], SEED),
+            )  # fmt: skip
+
+
+def show_replies(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what the adapters wrote as first replies."""
+    show_line("person, seed", "arm", "facts beside the question", "answered right", "copied from training (the owner)",
+              "from the past exchanges (the owner)", "CPU s")  # fmt: skip
     print("|" + "---|" * 7)
-    for (person, seed), arms in found.items():
-        for arm in ARMS:
-            rows = arms[arm]["replies"]
-            known_rows = [row for row in rows if row["is_known"]]
+    for name, arms in runs.items():
+        for arm, found in arms.items():
+            rows = found["replies"]
+            known = [row for row in rows if row["is_known"]]
 
-            def share(name: str, rows: list[dict[str, Any]] = rows) -> str:
-                return f"{sum(row[name] for row in rows)} of {len(rows)}"
+            def count(what: str, rows: Sequence[Mapping[str, Any]] = rows) -> int:
+                return sum(row[what] for row in rows)
 
-            cells = [f"{person}, {seed}", arm, share("is_beside", known_rows), share("is_right", known_rows)]
-            cells += [f"{share('copies_training')} ({sum(row['owner_copies_training'] for row in rows)})"]
-            cells += [f"{share('copies_past')} ({sum(row['owner_copies_past'] for row in rows)})"]
-            cells += [f"{arms[arm]['training_seconds']:.0f} + {arms[arm]['measuring_seconds']:.0f}"]
-            print("| " + " | ".join(cells) + " |")
-    print(
-        "\n| person, seed | arm | "
-        + " | ".join(LEVELS)
-        + " | ranked first of those told 1 to 4 times | blind questions: a number, an address, a rare word from training | questions by name |"
-    )
-    print("|" + "---|" * (len(LEVELS) + 5))
-    for (person, seed), arms in found.items():
-        for arm in ARMS:
-            leaks = arms[arm]["leaks"]
-            cells = [f"{person}, {seed}", arm]
-            for low, high in LEVELS.values():
-                level = [row["exposure"] for row in leaks["canaries"] if low <= row["num_told"] <= high]
+            show_line(
+                name, arm, f"{count('is_beside', known)} of {len(known)}", f"{count('is_right', known)} of {len(known)}",
+                f"{count('copies_training')} of {len(rows)} ({count('owner_copies_training')})",
+                f"{count('copies_past')} of {len(rows)} ({count('owner_copies_past')})",
+                f"{found['training_seconds']:.0f} + {found['measuring_seconds']:.0f}",
+            )  # fmt: skip
+
+
+def show_leaks(runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the exposure of planted secrets, and how many words told once came out when asked."""
+    show_line("person, seed", "arm", *LEVELS, "blind questions", "questions by name")
+    print("|" + "---|" * (len(LEVELS) + 4))
+    for name, arms in runs.items():
+        for arm, found in arms.items():
+            if "leaks" not in found:
+                continue
+            cells = []
+            for sides, low, high in LEVELS.values():
+                level = [
+                    row["exposure"]
+                    for row in found["leaks"]["canaries"]
+                    if row["side"] in sides and low <= row["num_told"] <= high
+                ]
                 cells.append(f"{sum(level) / len(level):.1f} ({len(level)})" if level else "-")
-            seldom = [row for row in leaks["canaries"] if 1 <= row["num_told"] <= 4]
-            cells.append(f"{sum(row['is_first'] for row in seldom)} of {len(seldom)}")
-            for name in ("blind", "knowing"):
-                counts = leaks[name]
-                cells.append("-" if counts is None else ", ".join(
-                    str(counts[f"num_with_{what}_from_training"]) for what in ("number", "address", "rare_word")
-                ) + f" of {counts['num_attempts']}")  # fmt: skip
-            print("| " + " | ".join(cells) + " |")
+            for name_of_questions in ("blind", "knowing"):
+                counts = found["leaks"][name_of_questions]
+                cells.append(
+                    "-" if counts is None
+                    else f"{counts['num_with_rare_word_from_training']} of {counts['num_attempts']}"
+                )  # fmt: skip
+            show_line(name, arm, *cells)
 
 
-LEVELS = {"never told": (0, 0), "once": (1, 1), "2 to 4 times": (2, 4), "5 to 16 times": (5, 16)}
-
-
-def shown3(interval: dict[str, float]) -> str:
-    """Return an interval with three digits."""
-    return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def show_line(*cells: str) -> None:
+    """Print a line of a table."""
+    print("| " + " | ".join(cells) + " |")
 
 
 def main() -> None:
@@ -495,6 +527,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", default=[f"{person}:{seed}" for person, seed in RUNS], help="PERSON:SEED")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="to train and measure")
+    parser.add_argument("--copying-steps", type=int, default=0, help="of the base, at the end (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="make nothing, print what is there")
     options = parser.parse_args()
     runs = [(name.partition(":")[0], int(name.partition(":")[2])) for name in options.runs]
@@ -502,10 +536,13 @@ def main() -> None:
     base = options.work_dir / "copying_base"
     if not options.table:
         if not base.exists():
-            make_base(base)
+            make_base(base, options.copying_steps)
         for person, seed in runs:
-            run(options.work_dir, base, person, seed)
-    show_tables(options.work_dir, runs)
+            run(options.work_dir, base, person, seed, options.arms)
+    measured = {f"{person}, {seed}": read_measurements(options.work_dir, person, seed) for person, seed in runs}
+    for show in (show_bits, show_replies, show_leaks):
+        print()
+        show({name: arms for name, arms in measured.items() if "similar" in arms})
 
 
 if __name__ == "__main__":
