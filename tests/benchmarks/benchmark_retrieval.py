@@ -5,7 +5,7 @@ Writes a person's conversations once for each arm, with past exchanges as text i
 of the real replies, copies, whether a fact comes out right, and what a stranger can extract. A past exchange is always
 from an earlier conversation that is neither held out nor the same one. Nothing of this is in `src/`.
 Run:    python3 tests/benchmarks/benchmark_retrieval.py --work-dir DIR
-Takes:  about half an hour of one processor core; what DIR already holds is not made again.
+Takes:  about ten minutes of one processor core; what DIR already holds is not made again.
 """
 
 from __future__ import annotations
