@@ -19,7 +19,7 @@ SCRIPTS = sorted(
 )
 # What the README names and the scripts make: never in a clone.
 MADE_BY_RUNNING = re.compile(
-    r"(src/data_preprocessing/(final_outputs|WhatsappChatOriginal)|saved_model|src/chat/conversation|\.demo|\.venv"
+    r"(src/data_preprocessing/(final_outputs|WhatsappChatOriginal)|saved_model|src/chat/conversation|src/chat/corrections|\.demo|\.venv"
     r"|path/to|exported_model)"
 )
 

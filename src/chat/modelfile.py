@@ -61,10 +61,12 @@ def write_modelfile(
     else:
         lines.append("# The base has a chat template of its own: Ollama finds it in the GGUF file.")
     if header and has_system_turn(tokenizer):
-        shown = header.replace('"', "'")  # three of them would end the value
+        shown = printable(header).replace('"', "'")  # three of them would end the value
         lines += ["# Who writes, and when: write it anew for another person or day.", f'SYSTEM """{shown}"""']
     elif header:
-        lines.append(f"# Trained with a line that says who writes, and when. Begin each conversation with it: {header}")
+        lines.append(
+            f"# Trained with a line that says who writes, and when. Begin each conversation with it: {printable(header)}"
+        )
     sampling = Sampling.from_generation_config(generation)  # numbers, whatever the file has them written as
     lines += [
         f"PARAMETER {ollama_name} {getattr(sampling, name)}"
