@@ -4,10 +4,11 @@ import json
 
 import known_bases
 import pytest
-from known_bases import BASE_MODELS_PATH, find_config, make_base_table
+from known_bases import BASE_MODELS_PATH, bases_for, find_config, make_base_table
 from memory_estimate import count_weights
 
 from common.base_model_files import BaseModel, BaseModelError
+from common.conversation_data import Conversation
 from common.script import PROJECT_ROOT
 
 NUM_COMPUTED_ROWS = 2  # of the smallest bases, 40 s; all of them take minutes
@@ -33,6 +34,23 @@ def test_its_smallest_bases_have_the_numbers_that_are_computed_now(readme_table,
     short_path.write_text(json.dumps(shipped | {"bases": shipped["bases"][:NUM_COMPUTED_ROWS]}), encoding="utf-8")
     monkeypatch.setattr(known_bases, "BASE_MODELS_PATH", short_path)
     assert make_base_table().splitlines() == readme_table[: 2 + NUM_COMPUTED_ROWS]
+
+
+@pytest.mark.parametrize(
+    ("words", "knows_english_alone"),
+    [
+        ("מה נשמע? see you", False),
+        ("Привет", False),
+        ("¿Qué tal, mañana?", True),
+        ("see you at 8 😂", True),
+        ("", True),
+    ],
+)
+def test_no_base_of_english_alone_is_named_for_another_script(words, knows_english_alone):
+    talk = Conversation(0, [{"role": "user", "content": words}, {"role": "assistant", "content": words}], "")
+    named = bases_for([talk])
+    assert any(known.languages == "English" for known in named) is knows_english_alone
+    assert len(named) >= 7
 
 
 def test_shipped_shapes_have_the_published_sizes():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from common.base_model_files import BaseModel, fetch_config, read_json_object
+from common.conversation_data import Conversation
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
 # Nominal sizes of cards; 5 % of each is taken by the driver and the screen.
 CARD_GIB = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80)
 USABLE_SHARE = 0.95
+
+LAST_LATIN = "\u024f"  # of the letters that languages of Europe write
+FOREIGN_SHARE = 0.2  # of the letters in other scripts, from which on a base of English alone is not named
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,18 @@ def known_bases() -> list[KnownBase]:
         KnownBase(entry["id"], entry["languages"], entry["license"], entry["source"], entry["config"])
         for entry in entries
     ]
+
+
+def bases_for(conversations: Iterable[Conversation]) -> list[KnownBase]:
+    """Return the bases that may know the language of these conversations, smallest first.
+
+    Where much is in other scripts than the Latin one, those of English alone are left out.
+    """
+    words = "".join(message["content"] for talk in conversations for message in talk.messages)
+    letters = [character for character in words if character.isalpha()]
+    num_foreign = sum(letter > LAST_LATIN for letter in letters)
+    is_foreign = num_foreign > FOREIGN_SHARE * len(letters)
+    return [known for known in known_bases() if not (is_foreign and known.languages == "English")]
 
 
 def find_config(base: BaseModel) -> Mapping[str, Any]:

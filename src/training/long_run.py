@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from disk_space import shown_download
-from known_bases import find_config, known_bases
+from known_bases import KnownBase, bases_for, find_config
 from memory_estimate import CPU_LIBRARIES_BYTES, count_weights, estimate_memory, shown_gib
 from memory_plan import available_bytes, fits_into_memory, load_of, plan_memory, refuse_what_does_not_fit
 from model_shape import Load, read_context
@@ -52,7 +52,8 @@ def announce_before_download(options: argparse.Namespace, data: TrainingData, ba
     problem = None
     if not fits_into_memory(training, available):
         problem = f"it does not fit either: training takes {shown_gib(training.total)}, {shown_gib(available)} are free"
-    announce_time(options, base, config, device, work, load.gradient_checkpointing, shown_download(num_bytes), problem)
+    bases, download = bases_for(data.conversations), shown_download(num_bytes)
+    announce_time(options, base, config, device, work, load.gradient_checkpointing, bases, download, problem)
     refuse_what_does_not_fit(base, config, device, load, training, available)
 
 
@@ -62,7 +63,8 @@ def announce_run(run: Run, gradient_checkpointing: bool) -> None:
     if notice:
         warn(notice)
     work = measure_work(run.material)
-    announce_time(run.options, run.base, find_config(run.base), run.device, work, gradient_checkpointing)
+    bases = bases_for(run.data.conversations)
+    announce_time(run.options, run.base, find_config(run.base), run.device, work, gradient_checkpointing, bases)
 
 
 def announce_time(
@@ -72,10 +74,14 @@ def announce_time(
     device: Device,
     work: Work,
     gradient_checkpointing: bool,
+    bases: Sequence[KnownBase],
     download: str | None = None,
     problem: str | None = None,
 ) -> None:
-    """Print the time; ask about a long run on a processor, unless there is a `problem` because of which it is refused."""
+    """Print the time; ask about a long run on a processor, unless there is a `problem` because of which it is refused.
+
+    `bases`: those that may be named instead.
+    """
     speed = measure_speed(device, count_weights(config))
     seconds = training_seconds(config, device, work, speed, gradient_checkpointing)
     if is_to_confirm(device, options.device, seconds):
@@ -85,7 +91,7 @@ def announce_time(
             f"{base.name}: training would take about {shown_duration(seconds)} on this processor{after_download}; there is no "
             "usable GPU",
             *([f"  {notice}"] if notice else []),
-            *describe_roads(seconds, work, speed),
+            *describe_roads(seconds, work, speed, bases),
         ]
         if problem:
             raise ScriptError("\n".join([*lines, f"  {problem}"]))
@@ -101,12 +107,12 @@ def is_to_confirm(device: Device, wanted_device: str, seconds: float) -> bool:
     return device.kind == "cpu" and wanted_device == "auto" and seconds > MAX_CPU_SECONDS
 
 
-def describe_roads(seconds: float, work: Work, speed: Speed) -> list[str]:
-    """Return the lines about what to do instead of a run of so many `seconds` on a processor: bases that take less, a card."""
+def describe_roads(seconds: float, work: Work, speed: Speed, bases: Sequence[KnownBase]) -> list[str]:
+    """Return the lines about what to do instead of a run of so many `seconds` on a processor: a base that takes less, a card."""
     processor = choose_training_device("cpu")
     available = available_bytes(processor)
     faster = []
-    for known in known_bases():
+    for known in bases:
         known_seconds = training_seconds(known.config, processor, work, speed)
         fits = estimate_memory(known.config, processor, Load(row_tokens=work.row_tokens))[1].total <= available
         if known_seconds < seconds and fits:

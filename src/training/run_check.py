@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from disk_space import describe_disk, find_disk_problem
-from known_bases import find_config
+from known_bases import bases_for, find_config
 from long_run import describe_roads, is_to_confirm
 from memory_estimate import GIB, MemoryEstimate, count_weights, shown_gib
 from memory_plan import advise_on_memory, available_bytes, load_of, plan_memory, shown_keeping
@@ -19,7 +19,7 @@ from training_work import Work, count_work, work_of_replies
 
 from common.base_model_files import BaseModel, check_base_folder, find_base
 from common.compute_device import Device, choose_training_device, unused_gpu_notice
-from common.conversation_data import TrainingData
+from common.conversation_data import Conversation, TrainingData
 
 EXAMPLE_REPLIES = (1_000, 5_000, 20_000)
 
@@ -31,9 +31,18 @@ def check_options(options: argparse.Namespace, data: TrainingData | None) -> lis
     if base.folder is not None:
         check_base_folder(base.folder)
     recipe = shorten_to_context(options.recipe, read_context(find_config(base)))
-    work = None if data is None else count_work(data.conversations, recipe, base)
+    conversations = [] if data is None else data.conversations
+    work = None if data is None else count_work(conversations, recipe, base)
     return check_run(
-        base, device, recipe, work, options.model_dir, options.activation_checkpointing, options.resume, options.device
+        base,
+        device,
+        recipe,
+        work,
+        options.model_dir,
+        options.activation_checkpointing,
+        options.resume,
+        options.device,
+        conversations,
     )
 
 
@@ -46,8 +55,12 @@ def check_run(
     checkpointing: str = "auto",
     resumes: bool = False,
     wanted_device: str = "auto",
+    conversations: Sequence[Conversation] = (),
 ) -> list[str]:
-    """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError."""
+    """Return the lines of `--check`: what the run needs, and what the machine has. Raises BaseModelError.
+
+    `conversations`: whose language the bases know that are named instead of one that takes long.
+    """
     config = find_config(base)
     available = available_bytes(device)
     load, count, training, chat = plan_memory(config, device, load_of(recipe, work, device), available, checkpointing)
@@ -79,7 +92,7 @@ def check_run(
             f"  It takes long{data}: about {shown_duration(seconds)} on this processor; there is no usable GPU. You will be "
             "asked before training begins."
         )
-        lines += describe_roads(seconds, judged, speed)
+        lines += describe_roads(seconds, judged, speed, bases_for(conversations))
     elif not problems:
         lines.append("  It fits.")
     return lines
