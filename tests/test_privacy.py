@@ -172,7 +172,7 @@ PRIVATE_NAMES = [
     "src/data_preprocessing/final_outputs/preprocessing_report.json", "data/formatted_data.jsonl",
     "data/dropped_messages.jsonl", "data/preprocessing_report.json", "data/.unfinished-123-abc",
     "saved_model/adapter_model.safetensors", "saved_model/style_report.html", "saved_model/training_log.jsonl",
-    "saved_model/checkpoints/checkpoint-10/optimizer.pt", "saved_model.old-20261124-080000/adapter_config.json",
+    "saved_model/checkpoints/checkpoint-10/optimizer.pt", "saved_model.old-20261124-080000/adapter_config.json", "saved_model.tgz",
     "models/noam/adapter_model.safetensors", "models/noam/checkpoints/checkpoint-10/optimizer.pt",
     "models/noam/checkpoints/checkpoint-10/rng_state.pth", "models/noam/training_log.jsonl",
     "models/noam/training_settings.json", "models/noam/style_quiz.html", "models/noam/style_quiz_key.json",

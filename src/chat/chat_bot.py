@@ -1,7 +1,7 @@
 """Stage 3: chat with the trained model in the terminal, with a log of the conversation.
 
 Reads   the folder saved_model (written by stage 2) and the base model it was trained on; without an NVIDIA card, the GGUF
-        file in saved_model/gguf instead of both models (written by export_model.py; then no base is needed)
+        file in saved_model/gguf where there is one (written by export_model.py); then no base model is needed
 Writes  conversation.txt (bubbles, to read) and conversation.jsonl (the JSONL log, to continue from); append-only
 Run     python3 src/chat/chat_bot.py            input may be piped; stdout then carries only the replies
 Takes   some seconds to load a small base, a minute for a 7B; a 7B needs 6 GB of GPU memory, or, as q4_0, 5 GB without
@@ -96,12 +96,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help=f"the log; the JSONL log lies beside it (default: {DEFAULT_LOG_PATH})",
     )
-    parser.add_argument("-p", "--prompt", metavar="TEXT", help="send TEXT, print the reply, leave")
+    parser.add_argument("-p", "--prompt", metavar="TEXT", help="send TEXT, print the reply, exit")
     parser.add_argument(
         "--with",
         dest="partner",
         metavar="NAME",
-        help="who writes: a person or group of the chats (default: who wrote most)",
+        help="who you are to the bot: a person or group of its chats (default: the one who wrote most)",
     )
     parser.add_argument("--resume", action="store_true", help="continue the last conversation of the log")
     parser.add_argument("--no-history", action="store_true", help="keep no file of typed lines")

@@ -38,20 +38,20 @@ REMARKS = {"interrupted": "interrupted", "limit": "cut short", "loop": "stopped:
 
 # Each command with its argument and what it does, in the order in which /help lists them.
 COMMANDS = {
-    "help": ("", "this list"),
+    "help": ("", "show this list"),
     "begin": ("", "let the imitated person write first, in a new conversation"),
     "undo": ("", "take back your last message and the reply to it"),
     "regenerate": ("", "another reply to your last message"),
-    "better": ("TEXT", r"replace the last reply and keep it for the next training; \n begins another message"),
+    "better": ("TEXT", r"replace the last reply with TEXT, kept for the next training; \n begins another message"),
     "reset": ("", "begin a new conversation"),
-    "swap": ("", "swap roles: your messages become the imitated person's, the replies yours"),
+    "swap": ("", "swap roles: your messages become the imitated person's, the bot's yours"),
     "with": ("[NAME]", "begin a new conversation with NAME; alone, list the known names"),
     "as": ("NAME", "in a group, write as its member NAME"),
-    "set": ("NAME VALUE", "change a value of /params"),
-    "params": ("", "the sampling values, seed and device"),
-    "stats": ("", "what the last reply cost"),
+    "set": ("NAME VALUE", "change one of the values of /params"),
+    "params": ("", "show the sampling values, the seed and the device"),
+    "stats": ("", "show the time and tokens of the last reply"),
     "save": ("FILE", "write this conversation to FILE"),
-    "load": ("FILE", "continue a saved conversation (or another chat's .jsonl)"),
+    "load": ("FILE", "continue a conversation saved with /save, or the last one of a .jsonl log"),
     "exit": ("", "leave; exit and Ctrl-D do the same"),
 }
 

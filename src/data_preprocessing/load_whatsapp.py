@@ -1,4 +1,4 @@
-"""Stage 1: WhatsApp exports -> training conversations, with a ledger that says where every message went.
+"""Stage 1: WhatsApp exports -> training conversations, with a report that says where every message went.
 
 Reads   src/data_preprocessing/WhatsappChatOriginal.txt (or .zip), or the exports given: .txt, .zip, folders of them
 Writes  formatted_data.jsonl, and beside it preprocessing_report.json and dropped_messages.jsonl

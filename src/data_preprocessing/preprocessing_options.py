@@ -42,7 +42,7 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
         "--turn-gap-seconds",
         **number,
         default=TURN_GAP_SECONDS,
-        help="in a group, a name is repeated after a longer pause; default: %(default)s",
+        help="in a group, a sender's name is written again after a longer pause; default: %(default)s",
     )
     making.add_argument(
         "--conversation-gap-seconds",
@@ -74,10 +74,10 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     )
 
     parser.add_argument(
-        "--show-dropped", metavar="REASON", help="print dropped messages of this reason; all: one of each"
+        "--show-dropped", metavar="REASON", help="print the messages dropped for this reason; all: one for each reason"
     )
-    parser.add_argument("--base-model-id", metavar="ID", help="only passed on to the next command")
-    parser.add_argument("--saved-model-path", metavar="DIR", help="only passed on to the next command")
+    parser.add_argument("--base-model-id", metavar="ID", help="only shown in the next command")
+    parser.add_argument("--saved-model-path", metavar="DIR", help="only shown in the next command")
     return parser.parse_args(typed)
 
 

@@ -6,7 +6,7 @@ Writes  the folder saved_model: adapter, tokenizer and chat template, generation
         training_log.jsonl, loss_curve.png, held_out_conversations.json, and last training_settings.json;
         checkpoints/ while training
 Run     python3 src/training/fine_tuning_model.py
-Takes   minutes for a small base on any computer; hours for 7B on an NVIDIA GPU with 8 GB of memory or more
+Takes   minutes for the small base of the demo on any computer, hours for a 7B on an NVIDIA GPU of 8 GB or more: see --check
 """
 
 # Fill in (the same three lines stand in load_whatsapp.py, fine_tuning_model.py and chat_bot.py):

@@ -24,7 +24,7 @@ MAX_SEED = 2**32 - 1  # numpy takes no other
 EXAMPLES = """examples:
   python3 src/training/fine_tuning_model.py
   python3 src/training/fine_tuning_model.py --check
-      show memory, tokens, steps and time; loads and downloads nothing
+      show what the run needs and how long it takes; loads and downloads nothing
   python3 src/training/fine_tuning_model.py --base-model-id models/my-base --learning-rate 1e-3
   python3 src/training/fine_tuning_model.py --resume
       continue after Ctrl-C, a crash or a power cut, from the last complete checkpoint
@@ -54,14 +54,19 @@ def parse_options(
         files.add_argument(flag, metavar=metavar, help=f"{text} (default: {default})")
 
     run = parser.add_argument_group("the run")
-    run.add_argument("--check", action="store_true", help="show what the run needs, then exit; loads nothing")
+    run.add_argument(
+        "--check", action="store_true", help="show memory, time and steps of the run, then exit; loads nothing"
+    )
     what_is_there = run.add_mutually_exclusive_group()
     what_is_there.add_argument("--resume", action="store_true", help="continue from the newest complete checkpoint")
     what_is_there.add_argument(
         "--overwrite", action="store_true", help="train again; an existing model is moved aside, not deleted"
     )
     run.add_argument(
-        "--device", choices=["auto", "cpu"], default="auto", help="cpu: also if it takes days (default: auto)"
+        "--device",
+        choices=["auto", "cpu"],
+        default="auto",
+        help="cpu: train on the processor without asking (default: auto)",
     )
     run.add_argument("--threads", type=whole_number(1), metavar="N", help="processor threads (default: one per core)")
     run.add_argument(
@@ -75,7 +80,7 @@ def parse_options(
 
     run.add_argument(
         "--activation-checkpointing", choices=["auto", "on", "off"], default="auto",
-        help="gradient checkpointing, less memory for more time; auto: if memory is short (default: auto)",
+        help="gradient checkpointing: less memory, more time; auto: where memory is short (default: auto)",
     )  # fmt: skip
 
     training = parser.add_argument_group("the training")
@@ -96,8 +101,8 @@ def parse_options(
         type=_rate_or_auto,
         metavar="N",
         default=argparse.SUPPRESS,
-        help="a small base takes more, 1e-3; auto: the best of three short trainings, which read up to a tenth of the "
-        f"tokens of the run ({DEFAULT_RECIPE.learning_rate:g})",
+        help="a base of a few million parameters needs more, 1e-3; auto: the best of three short trainings, which read up to a "
+        f"tenth of the tokens of the run ({DEFAULT_RECIPE.learning_rate:g})",
     )
     training.add_argument(
         "--epochs",
@@ -119,9 +124,9 @@ def parse_options(
         help="whose messages to learn: the imitated person's or all (person)",
     )  # fmt: skip
     training.add_argument(
-        "--context", choices=CONTEXTS, default=argparse.SUPPRESS,
-        help="what a line before each conversation tells the model: with whom it is, and on which day and part of the day; "
-        f"the chat then tells it the same ({DEFAULT_RECIPE.context})",
+        "--context", choices=CONTEXTS, default=argparse.SUPPRESS, metavar="WHAT",
+        help=f"{', '.join(CONTEXTS[:-1])} or {CONTEXTS[-1]}: a line before each conversation tells the model with whom it is, or also on "
+        f"which day of the week and part of the day it began; the chat then writes the same line ({DEFAULT_RECIPE.context})",
     )  # fmt: skip
     training.add_argument(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,
