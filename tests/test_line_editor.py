@@ -222,6 +222,26 @@ class TestTerminal:
         assert terminal.read_until("half").endswith(f"{PROMPT}half")
         assert said(terminal, f"{FAMILY}\x7f") == ascii("half")
 
+    def test_killed_while_it_is_stopped_it_ends(self, tmp_path):
+        (tmp_path / "chat.py").write_text(CHAT, encoding="utf-8")
+        shell = Terminal("bash", "--norc", "--noprofile", "-i")
+        shell.type(shlex.join([sys.executable, str(tmp_path / "chat.py"), str(tmp_path)]) + "\r")
+        shell.read_until(PROMPT)
+        shell.type("half")
+        shell.read_until("half")
+        shell.type("\x1a")
+        shell.read_until("Stopped")
+        shell.type("kill %1\r")
+        told = ""
+        for _ in range(100):
+            shell.type("sleep 0.1; jobs; echo ask''ed\r")
+            told += shell.read_until("asked")
+            if "Exit 143" in told:
+                break
+        assert "Exit 143" in told
+        shell.type("exit\r")
+        shell.wait()
+
     def test_a_closed_window_ends_it(self, terminal):
         os.close(terminal.master)
         assert terminal.process.wait(timeout=20) in (0, 129)
