@@ -136,6 +136,7 @@ class TestTerminal:
         assert said(terminal, f"{FLAG}{HAND}x\x1b[D\x1b[D\x7f") == ascii(f"{HAND}x")
         assert said(terminal, f"{POINTED}{HEART}\x1b[D\x1b[3~!") == ascii(f"{POINTED}!")
         assert said(terminal, "\x1b[A\x7f?") == ascii(f"{POINTED}?")
+        assert said(terminal, "ac\x1b\x1b[Db") == ascii("abc")  # Esc, then an arrow
 
     def test_keys_typed_during_a_reply_come_at_the_next_prompt(self, terminal, tmp_path):
         terminal.type("slow\r")
@@ -219,6 +220,7 @@ class TestTerminal:
         terminal.process.send_signal(signal.SIGSTOP)
         subprocess.run(["stty", "sane"], stdin=terminal.master, check=True)  # as a shell does
         terminal.process.send_signal(signal.SIGCONT)
+        terminal.read_until("\x1b[?2004h")  # a paste is one line again
         assert terminal.read_until("half").endswith(f"{PROMPT}half")
         assert said(terminal, f"{FAMILY}\x7f") == ascii("half")
 
