@@ -105,6 +105,13 @@ def test_scaled_positions_and_special_tokens_are_named_for_transformers_4_too(tm
     assert settings == {"tokenizer_class": "Qwen2Tokenizer", "additional_special_tokens": ["<a>"]}
 
 
+def test_a_base_without_rotary_positions_needs_no_name_for_them(tmp_path):
+    (tmp_path / "config.json").write_text('{"rope_parameters": null}')
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    add_names_of_transformers_4(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"rope_parameters": None}
+
+
 def test_rendered_prompts_encode_as_the_chat_encodes_them(saved_dir, exported_dir):
     trained = load_trained_model(check_saved_model(saved_dir), device="cpu", dtype="float32")
     exported = AutoTokenizer.from_pretrained(exported_dir)
