@@ -26,8 +26,8 @@ PASTE_ON, PASTE_OFF = "\x1b[?2004h", "\x1b[?2004l"  # a paste then arrives betwe
 PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 HIDE_CURSOR, SHOW_CURSOR, CLEAR_BELOW, CLEAR_SCREEN = "\x1b[?25l", "\x1b[?25h", "\x1b[J", "\x1b[2J\x1b[H"
 
-# One key: text, an escape sequence as terminals send them (`\x1b[1;5D`, `\x1bOA`, `\x1bb`), or a control character. Esc before
-# another sequence is a key of its own, which does nothing.
+# One key: text, an escape sequence as terminals send them (`\x1b[1;5D`, `\x1bOA`, `\x1bb`), or a control character.
+# Esc before another sequence is a key of its own, which does nothing.
 KEY_RE = re.compile(
     r"[^\x00-\x1f\x7f]+ | \x1b\[[0-?]*[ -/]*[@-~] | \x1bO. | \x1b[^\[O\x1b] | \x1b(?=\x1b) | [^\x1b]",
     re.VERBOSE | re.DOTALL,
