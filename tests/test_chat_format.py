@@ -370,7 +370,7 @@ def test_a_system_message_is_used_only_where_it_stays_at_the_beginning(tiny_toke
     assert has_system_turn(tokenizer) == has_one
     row = encode_conversation(tokenizer, MESSAGES[first:], header=HEADER)
     assert tokenizer.decode(row.input_ids).count(HEADER) == 1
-    for number in range(1 + first, 4 - first, 2):
+    for number in range(1 - first, 4 - first, 2):
         prompt = encode_conversation(
             tokenizer, MESSAGES[first : first + number], add_generation_prompt=True, header=HEADER
         ).input_ids

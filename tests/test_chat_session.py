@@ -237,11 +237,14 @@ def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
     refusal = "{% if not (messages[0].role == 'user' and messages[0].content) %}{{ raise_exception('no') }}{% endif %}"
     tokenizer.chat_template = refusal + PERSON_TEMPLATE
     conversation = Conversation(replace(tiny_model, tokenizer=tokenizer), seed=0)
-    ChatSession(conversation, log, PipedScreen()).run(Lines("/begin"))
+    session = ChatSession(conversation, log, PipedScreen())
+    session.run(Lines("/begin"))
     shown, told = capsys.readouterr()
     assert "with this base the imitated person cannot write first: the chat template refuses" in told
     assert shown == ""
     assert conversation.messages == []
+    assert session.run(Lines("hello", "/reset", "/stats")) == 0
+    assert "context: 0 of " in capsys.readouterr().err
 
 
 # ---- Corrections -----------------------------------------------------------------------------------------------------

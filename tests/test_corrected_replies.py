@@ -123,6 +123,27 @@ def test_the_last_of_several_corrections_of_one_place_counts(tmp_path, capsys):
     )
 
 
+def test_the_same_words_in_two_chats_and_two_openers_are_different_places(tmp_path):
+    opener = CORRECTED[3:]
+    known = [
+        {"messages": CORRECTED[:2], "chat": "Ruth", "started_at": "2024-12-13T09:30:00"},
+        {"messages": CORRECTED[:2], "chat": "Koby", "started_at": "2024-12-13T09:30:00"},
+        {"messages": CORRECTED[:2], "chat": "Koby", "started_at": "2024-12-14T09:30:00"},
+        {"messages": opener, "started_at": "2024-12-13T09:30:00"},
+        {"messages": opener, "started_at": "2024-12-13T09:30:00"},
+        {"messages": opener, "started_at": "2024-12-13T21:30:00"},
+    ]
+    path = tmp_path / "corrections.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in known), encoding="utf-8")
+    found = read_corrections(path, skip_bad_lines=False).conversations
+    assert [(talk.chat, talk.started_at) for talk in found] == [
+        ("Ruth", "2024-12-13T09:30:00"),
+        ("Koby", "2024-12-14T09:30:00"),
+        ("", "2024-12-13T09:30:00"),
+        ("", "2024-12-13T21:30:00"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

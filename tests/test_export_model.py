@@ -15,6 +15,7 @@ import pytest
 import torch
 from export_model import check_disk, check_gguf_name, check_place
 from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
+from modelfile import OWN_LINE
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
 from trained_model import load_trained_model
@@ -102,6 +103,13 @@ def test_scaled_positions_and_special_tokens_are_named_for_transformers_4_too(tm
     assert AutoConfig.from_pretrained(tmp_path).rope_parameters == before
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert settings == {"tokenizer_class": "Qwen2Tokenizer", "additional_special_tokens": ["<a>"]}
+
+
+def test_a_base_without_rotary_positions_needs_no_name_for_them(tmp_path):
+    (tmp_path / "config.json").write_text('{"rope_parameters": null}')
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    add_names_of_transformers_4(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"rope_parameters": None}
 
 
 def test_rendered_prompts_encode_as_the_chat_encodes_them(saved_dir, exported_dir):
@@ -258,11 +266,18 @@ def test_a_disk_that_is_too_small_is_said_before_writing(tmp_path):
 @pytest.mark.slow
 def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_dir):
     own_dir = shutil.copytree(saved_dir, tmp_path / "saved")
+    modelfile_path = own_dir / "gguf/Modelfile"
+    modelfile_path.parent.mkdir(mode=0o700)
+    modelfile_path.write_text("FROM llama3\n")  # the user's own, left alone until it is replaced below
     printed = {}
     for flags in (["--base-only"], ["--adapter-only"], [], ["--check-only"]):
         done = export("--saved-model-path", own_dir, "--gguf", "f32", *flags)
         assert (done.returncode, done.stderr) == (0, "")
         printed[" ".join(flags)] = done.stdout
+        if flags == ["--adapter-only"]:
+            assert modelfile_path.read_text() == "FROM llama3\n"
+            modelfile_path.write_text(f"{OWN_LINE}\n")
+    assert "Not written" in printed["--adapter-only"] and "Next, " in printed["--adapter-only"]
     assert printed[""].endswith(f"chat_bot.py --saved-model-path {own_dir}\n")
     assert "Next, " not in printed["--base-only"]
     assert {path.name for path in (own_dir / "gguf").iterdir()} == {

@@ -3,12 +3,14 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
+import base_families
 import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_check import check_gguf
+from gguf_check import check_gguf, read_conversations
 from gguf_families import KINDS, write_trained_folder
 from gguf_file import GgufExport
 from gguf_header import ADAPTER_KEY, FORMAT_KEY, check_header, find_base_beside, hash_file
@@ -123,6 +125,21 @@ def check_bytes(tmp_path, tiny_saved):
         return check_gguf(tiny_saved, "model", path, path, "the command", "f32")
 
     return check
+
+
+@pytest.mark.parametrize("context", ["none", "who"])
+def test_conversations_with_an_opener_are_compared_without_it(tmp_path, context):
+    """Mistral's template, rendered by llama.cpp and transformers, lets only the user begin."""
+    user, reply = {"role": "user", "content": "ok?"}, {"role": "assistant", "content": "yes"}
+    data_path = tmp_path / "data.jsonl"
+    talks = [[user, reply], [reply], [reply, user, reply]]
+    data_path.write_text("".join(json.dumps({"messages": talk, "with": ["Ruth"]}) + "\n" for talk in talks))
+    settings = {"path_to_data": str(data_path), "data_sha256": hash_file(data_path), "context": context}
+    tokenizer = base_families.make_tokenizer("mistral", ["ok? yes Ruth"])
+    read = read_conversations(SimpleNamespace(settings=settings), tokenizer)
+    prompts = [tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) for messages in read]
+    assert [prompt.count("ok?") for prompt in prompts] == [1, 1]
+    assert [prompt.count("Ruth") for prompt in prompts] == [1 if context == "who" else 0] * 2
 
 
 def test_a_wrong_rule_for_spaces_is_found_out(tmp_path, sample_conversations):

@@ -136,6 +136,7 @@ class TestTerminal:
         assert said(terminal, f"{FLAG}{HAND}x\x1b[D\x1b[D\x7f") == ascii(f"{HAND}x")
         assert said(terminal, f"{POINTED}{HEART}\x1b[D\x1b[3~!") == ascii(f"{POINTED}!")
         assert said(terminal, "\x1b[A\x7f?") == ascii(f"{POINTED}?")
+        assert said(terminal, "ac\x1b\x1b[Db") == ascii("abc")  # Esc, then an arrow
 
     def test_keys_typed_during_a_reply_come_at_the_next_prompt(self, terminal, tmp_path):
         terminal.type("slow\r")
@@ -219,8 +220,29 @@ class TestTerminal:
         terminal.process.send_signal(signal.SIGSTOP)
         subprocess.run(["stty", "sane"], stdin=terminal.master, check=True)  # as a shell does
         terminal.process.send_signal(signal.SIGCONT)
+        terminal.read_until("\x1b[?2004h")  # a paste is one line again
         assert terminal.read_until("half").endswith(f"{PROMPT}half")
         assert said(terminal, f"{FAMILY}\x7f") == ascii("half")
+
+    def test_killed_while_it_is_stopped_it_ends(self, tmp_path):
+        (tmp_path / "chat.py").write_text(CHAT, encoding="utf-8")
+        shell = Terminal("bash", "--norc", "--noprofile", "-i")
+        shell.type(shlex.join([sys.executable, str(tmp_path / "chat.py"), str(tmp_path)]) + "\r")
+        shell.read_until(PROMPT)
+        shell.type("half")
+        shell.read_until("half")
+        shell.type("\x1a")
+        shell.read_until("Stopped")
+        shell.type("kill %1\r")
+        told = ""
+        for _ in range(100):
+            shell.type("sleep 0.1; jobs; echo ask''ed\r")
+            told += shell.read_until("asked")
+            if "Exit 143" in told:
+                break
+        assert "Exit 143" in told
+        shell.type("exit\r")
+        shell.wait()
 
     def test_a_closed_window_ends_it(self, terminal):
         os.close(terminal.master)

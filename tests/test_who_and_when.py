@@ -151,6 +151,9 @@ def test_in_a_group_the_user_writes_as_a_member(make_conversation, sit):
     said = [message["content"] for message in conversation.messages if message["role"] == "user"]
     assert said == ["Adi: one", "Boaz: two"]
     assert read_conversation(sit.logs[0].jsonl_path)[0] == {"role": "user", "content": "Adi: one"}
+    shown = sit.logs[0].path.read_text(encoding="utf-8").splitlines()
+    note = next(number for number, line in enumerate(shown) if "with family, as Boaz" in line)
+    assert shown[note - 1] == "" and shown[note - 2]  # apart from the reply above
 
 
 def test_a_burst_of_one_member_has_one_name():
@@ -206,6 +209,16 @@ def test_a_saved_conversation_keeps_with_whom_it_was(make_conversation, sit, tmp
     sit(other, "two", f"/load {path}")
     assert other.who_and_when.header == "Koby · Friday, morning"
     assert json.loads(path.read_text(encoding="utf-8").splitlines()[1])["with"] == "Koby"
+
+
+def test_a_conversation_that_does_not_say_when_it_began_has_the_same_header_from_then_on(make_conversation, sit, clock):
+    conversation = make_conversation()
+    conversation.messages = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    sit(conversation, "three")
+    clock.now = EVENING
+    resumed = make_conversation()
+    resumed.who_and_when.restore(read_header_record(sit.logs[0].jsonl_path))
+    assert resumed.who_and_when.header == conversation.who_and_when.header == IN_THE_MORNING
 
 
 def test_a_log_of_another_model_tells_nothing_wrong(make_conversation):

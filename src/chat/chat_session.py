@@ -102,6 +102,8 @@ class ChatSession:
     def _log_header(self) -> None:
         who_and_when = self._conversation.who_and_when
         self._log.names["user"] = printable(who_and_when.member) if who_and_when.member else YOU
+        if who_and_when.began_at is None:  # of a conversation that continues and does not say when it began
+            who_and_when.begin()
         if who_and_when.shown():
             self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 

@@ -103,7 +103,8 @@ class ConversationLog:
 
     def add_header(self, shown: str, record: Mapping[str, Any]) -> None:
         """Record with whom a conversation is and when it began: `shown` to read, `record` to continue from."""
-        self._append(render_note(shown), [{"event": HEADER_EVENT, **record}])
+        gap = "\n" if self._last_role else ""  # a bubble stands above
+        self._append(gap + render_note(shown), [{"event": HEADER_EVENT, **record}])
 
     @property
     def has_unwritten(self) -> bool:

@@ -36,8 +36,8 @@ def append_correction(
 ) -> None:
     """Append the messages `before` the reply and the `better` reply to `path`, private (0600) and flushed to disk.
 
-    `known`: with whom the conversation is and since when, in the keys of the training data. Several chats may write at the same time. Raises OSError, or ScriptError when `path` is no ordinary file; nothing of the
-    line is left then.
+    `known`: with whom the conversation is and since when, in the keys of the training data. Several chats may write at the
+    same time. Raises OSError, or ScriptError when `path` is no ordinary file; nothing of the line is left then.
     """
     messages = [
         *({"role": message["role"], "content": message["content"]} for message in before),

@@ -170,14 +170,14 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     had_modelfile = modelfile_path.exists()
     if had_modelfile and not is_own_modelfile(modelfile_path):
         print(f"Not written: {shown_path(modelfile_path)}, for Ollama; there is one that this script did not write.")
-        return
-    adapter_name = path.name if export.content == "adapter" else None
-    header = header_of_today(saved)
-    write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name, header=header)
-    print(
-        f"Written: {shown_path(modelfile_path)}, for Ollama"
-        + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")
-    )
+    else:
+        adapter_name = path.name if export.content == "adapter" else None
+        header = header_of_today(saved)
+        write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name, header=header)
+        print(
+            f"Written: {shown_path(modelfile_path)}, for Ollama"
+            + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")
+        )
     if options.export_path is None:  # where the chat looks for it
         print(f"Next, here or where {shown_path(saved.folder)} is copied to:\n  {chat_command(saved)}")
 

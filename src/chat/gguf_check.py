@@ -103,7 +103,10 @@ def _differs(final_path: Path, what: str) -> ScriptError:
 
 
 def read_conversations(saved: SavedModel, tokenizer: Any) -> list[list[dict[str, str]]]:
-    """Return up to 100 conversations of the training, each with its header, up to its last message of the other person."""
+    """Return up to 100 conversations of the training, each with its header, up to its last message of the other person.
+
+    An opener is left out: many templates, rendered by other programs, demand that the user begins.
+    """
     path = PROJECT_ROOT / str(saved.settings.get("path_to_data", ""))
     try:
         data = read_training_data(path, skip_bad_lines=True)
@@ -114,11 +117,13 @@ def read_conversations(saved: SavedModel, tokenizer: Any) -> list[list[dict[str,
     step = max(1, len(data.conversations) // NUM_CONVERSATIONS)
     chosen = data.conversations[::step][:NUM_CONVERSATIONS]
     headers = headers_by_line(data.conversations, context_from_settings(saved.settings))
-    return [
-        with_header(tokenizer, conversation.messages[:-1], headers[conversation.line_number])
-        for conversation in chosen
-        if len(conversation.messages) > 1
-    ]
+    read = []
+    for conversation in chosen:
+        first = 0 if conversation.messages[0]["role"] == "user" else 1
+        messages = conversation.messages[first:-1]
+        if messages:
+            read.append(with_header(tokenizer, messages, headers[conversation.line_number]))
+    return read
 
 
 def _compare_log_probabilities(

@@ -50,5 +50,8 @@ def holding_keys() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGCONT, previous_handler)
-        with suppress(termios.error):  # the window is closed
-            termios.tcsetattr(terminal, termios.TCSANOW, before)
+        is_failing = sys.exc_info()[0] is not None  # ended by a signal, for instance
+        with suppress(OSError, termios.error):  # the window is closed
+            # In the background, the system would stop a job here that is to end, and the mode is the shell's.
+            if not is_failing or os.tcgetpgrp(terminal) == os.getpgrp():
+                termios.tcsetattr(terminal, termios.TCSANOW, before)

@@ -27,8 +27,10 @@ PASTE_BEGIN, PASTE_END = "\x1b[200~", "\x1b[201~"
 HIDE_CURSOR, SHOW_CURSOR, CLEAR_BELOW, CLEAR_SCREEN = "\x1b[?25l", "\x1b[?25h", "\x1b[J", "\x1b[2J\x1b[H"
 
 # One key: text, an escape sequence as terminals send them (`\x1b[1;5D`, `\x1bOA`, `\x1bb`), or a control character.
+# Esc before another sequence is a key of its own, which does nothing.
 KEY_RE = re.compile(
-    r"[^\x00-\x1f\x7f]+ | \x1b\[[0-?]*[ -/]*[@-~] | \x1bO. | \x1b[^\[O] | [^\x1b]", re.VERBOSE | re.DOTALL
+    r"[^\x00-\x1f\x7f]+ | \x1b\[[0-?]*[ -/]*[@-~] | \x1bO. | \x1b[^\[O\x1b] | \x1b(?=\x1b) | [^\x1b]",
+    re.VERBOSE | re.DOTALL,
 )
 KEY_SEQUENCE_RE = re.compile(r"\x1b[\[O]")
 NEXT_WORD_RE = re.compile(r"\s*\S+|\s+")
@@ -206,8 +208,10 @@ class LineEditor:
             terminal = sys.stdin.fileno()
             ready, _, _ = select.select([terminal, wakeup], [], [])
             signals = os.read(wakeup, 4096) if wakeup in ready else b""
-            if signal.SIGCONT in signals:  # other programs have written to the screen since
-                drawing.begin_at("\r")
+            if (
+                signal.SIGCONT in signals
+            ):  # other programs have written to the screen since, and a shell takes pastes otherwise
+                drawing.begin_at(f"{PASTE_ON}\r")
             elif signal.SIGWINCH in signals:
                 drawing.redraw(self._line)
             if terminal in ready:

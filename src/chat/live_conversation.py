@@ -149,8 +149,8 @@ class Conversation:
 
     @property
     def num_prompt_tokens(self) -> int:
-        """The length of the prompt for the next reply, without dropped turns."""
-        return len(self._encode_visible()[0])
+        """The length of the prompt for the next reply, without dropped turns; 0 before the first message."""
+        return len(self._encode_visible()[0]) if self.messages else 0  # some templates let nobody but the user begin
 
     def _fit_prompt(self) -> list[int]:
         """Return the prompt; drop whole old turns when it leaves no room for the reply."""

@@ -100,10 +100,9 @@ def add_names_of_transformers_4(folder: Path) -> None:
     Both versions know the names written here; 5 reads the same values from them.
     """
     config = read_json_object(folder / "config.json")
-    rope = config.get("rope_parameters", {})
-    if isinstance(
-        rope.get("rope_theta"), (int, float)
-    ):  # not one for each kind of layer, which 4.57 has under other names
+    rope = config.get("rope_parameters") or {}  # null for a base without rotary positions
+    # Not where each kind of layer has its own, which 4.57 has under other names.
+    if isinstance(rope.get("rope_theta"), (int, float)):
         config["rope_theta"] = rope["rope_theta"]
         if rope.get("rope_type", "default") != "default":
             config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}

@@ -1,7 +1,8 @@
 """What a person sent instead of words, as one word in square brackets: `[voice]`, `[photo]`; for `--keep-media-marks`.
 
 The name of an attached file tells its kind, else the words of the placeholder (data: media_words.json); Android's exports
-without the files name none. A mark is a whole message, or the line before a caption. Recognising placeholders and attachments is left to `whatsapp_texts`, what becomes of them to `message_filters`.
+without the files name none. A mark is a whole message, or the line before a caption. Recognising placeholders and
+attachments is left to `whatsapp_texts`, what becomes of them to `message_filters`.
 """
 
 from __future__ import annotations

@@ -76,10 +76,9 @@ def filter_text(
 ) -> tuple[str | None, str | None]:
     """Return the words of a message and None, or None and the reason (a key of DROP_REASONS) why it is left out.
 
-    With `keeps_media`, a mark stands for media, a contact or a location, on a line of its own before a caption.
-
-    `text` is as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E. `facts` tell
-    what the whole export tells; without them the text is judged by its form alone.
+    With `keeps_media`, a mark stands for media, a contact or a location, on a line of its own before a caption. `text` is
+    as the parser returns it, with direction marks: iPhones begin WhatsApp's own texts with U+200E. `facts` tell what the
+    whole export tells; without them the text is judged by its form alone.
 
     >>> filter_text("look https://example.com/a at this", "Rut")
     ('look at this', None)

@@ -19,7 +19,8 @@ from common.script import ScriptError, counted, shown_path
 def read_corrections(path: Path | None, skip_bad_lines: bool) -> TrainingData | None:
     """Return the corrections in `path`, and print how many; None without a path. Raises ScriptError.
 
-    When a reply to the same messages was put right several times, only the last one counts.
+    When a reply to the same messages of a chat was put right several times, only the last one counts. Openers answer no
+    message: of those that begin the same conversation, the last one counts.
     """
     if path is None:
         return None
@@ -38,7 +39,9 @@ def read_corrections(path: Path | None, skip_bad_lines: bool) -> TrainingData | 
         warn(
             f"{len(corrections.bad_lines):,} bad lines of the corrections skipped, the first: {corrections.bad_lines[0]}"
         )
-    by_place = {json.dumps(talk.messages[:-1]): talk for talk in corrections.conversations}
+    by_place = {
+        json.dumps([talk.chat, talk.messages[:-1] or talk.started_at]): talk for talk in corrections.conversations
+    }
     corrections = dataclasses.replace(corrections, conversations=list(by_place.values()))
     say(
         f"Corrections: {shown_path(path)}, {counted(len(by_place), 'reply')}, "

@@ -129,7 +129,7 @@ def describe_work(
 
 
 def _shown_time(config: Mapping[str, Any], device: Device, work: Work, speed: Speed, keeps: bool) -> str:
-    """Return the estimated time of training as messages show it: `about 2:10:00`."""
+    """Return the estimated time of training as messages show it: `about 2.1 hours`."""
     seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
     return f"about {shown_duration(seconds)}"
 

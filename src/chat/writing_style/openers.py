@@ -1,4 +1,4 @@
-"""Openers: the owner's first messages in the conversations that the owner begins. They answer nothing, so they are scored apart.
+"""Openers: the owner's first messages in the conversations that the owner begins. They answer nothing: scored apart.
 
 They are left out of all other numbers and of the verdict. Generating the models' openers is left to `model_replies`, the
 distances to `style_measuring`.

@@ -92,10 +92,10 @@ def measure_situations(
     """Return a row for each kind of situation that the data knows, and the mean of what the two models keep of them.
 
     `training` are the owner's replies of the training conversations, `writers` the held-out replies of "owner", "tuned"
-    and "base", all with their situations. `context` is what the header told the model. A row is measurable where the owner's replies show the situation. What is kept,
-    the share of it that a model's replies show, is 0 for a model deaf to the situation and 1 for the owner; the means,
-    `kept` of the tuned model and `base_kept`, are taken over what stands in a prompt, and are None where no such row is
-    measurable.
+    and "base", all with their situations. `context` is what the header told the model. A row is measurable where the
+    owner's replies show the situation. What is kept, the share of it that a model's replies show, is 0 for a model whose
+    replies do not depend on the situation and 1 for the owner; the means, `kept` of the tuned model and `base_kept`, are
+    taken over what stands in a prompt, and are None where no such row is measurable.
     """
     areas: dict[str, dict[str, FloatArray]] = {}
     matrix_of = _features(training, writers)

@@ -67,7 +67,8 @@ def measure_set(
     """Return the numbers of one set.
 
     `writers` has the replies of "owner", "tuned" and "base", and of "other" where there is another person; `endings`
-    says how each reply of "tuned" and "base" ended; `context` is what the header told the model. Without `training.answers` no situation is compared.
+    says how each reply of "tuned" and "base" ended; `context` is what the header told the model. Without
+    `training.answers` no situation is compared.
     """
     shown = ["owner", "tuned", "base", *(["other"] if writers.get("other") else [])]
     replies = {name: list(writers[name]) for name in shown}
