@@ -185,7 +185,7 @@ def _context_reasons(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             advice,
         )
     ]
-    # Where the base is deaf, too, there is no fit to keep: it is no closer, but farther neither.
+    # Where the base does not use the context either, there is no fit to keep: it is no closer, but farther neither.
     if kept is not None and (kept["low"] > 0 or base_kept["low"] > 0):
         labels = [
             row["label"] for row in measured["situations"]["rows"] if row["is_measurable"] and row["is_in_prompt"]
