@@ -1,5 +1,6 @@
 """Fixtures shared by the suite: a tokenizer, a random tiny base model, made-up conversations."""
 
+import json
 import os
 import random
 import shlex
@@ -67,6 +68,29 @@ def sample_conversations():
         if messages:
             conversations.append(messages)
     return conversations
+
+
+@pytest.fixture
+def small_base(tiny_base_dir):
+    """The tiny base as stage 2 names it."""
+    from common.base_model_files import BaseModel
+
+    return BaseModel("tiny", tiny_base_dir)
+
+
+@pytest.fixture
+def small_run(tmp_path, small_base, sample_conversations):
+    """A prepared run of the tiny base on this processor, into `tmp_path / "model"`."""
+    from prepared_run import prepare_run
+    from training_options import parse_options
+
+    from common.conversation_data import read_training_data
+
+    data_path = tmp_path / "data.jsonl"
+    data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
+    block = {"base_model_id": "", "path_to_data": "", "saved_model_path": str(tmp_path / "model")}
+    options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
+    return prepare_run(options, read_training_data(data_path), small_base)
 
 
 @pytest.fixture

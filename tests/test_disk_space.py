@@ -1,6 +1,5 @@
 """Room on the disk: for the checkpoints of a run, before its first step, and for the download of a base."""
 
-import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,14 +9,11 @@ import torch
 from disk_space import refuse_full_disk, refuse_large_download
 from fine_tuning_model import load_model
 from model_shape import ParameterCount
-from prepared_run import prepare_run
 from recipes import DEFAULT_RECIPE
 from run_check import check_run
-from training_options import parse_options
 
 from common.base_model_files import BaseModel, HubListing
 from common.compute_device import Device
-from common.conversation_data import read_training_data
 from common.script import ScriptError
 
 CPU = Device("cpu", torch.float32, is_quantized=True)
@@ -91,20 +87,10 @@ def test_check_judges_the_disk_by_the_same_rule(disk, tmp_path, tiny_base_dir, f
     assert lines[-1].startswith(verdict)
 
 
-@pytest.fixture
-def run(tmp_path, tiny_base_dir, sample_conversations):
-    """A prepared run of the tiny base on this processor."""
-    data_path = tmp_path / "data.jsonl"
-    data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
-    block = {"base_model_id": "", "path_to_data": "", "saved_model_path": str(tmp_path / "model")}
-    options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
-    return prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
-
-
-def test_the_run_is_refused_before_its_first_step(disk, tmp_path, run):
+def test_the_run_is_refused_before_its_first_step(disk, tmp_path, small_run):
     disk(tmp_path, 1_000_000)
     with pytest.raises(ScriptError, match="checkpoints need .* of disk space"):
-        load_model(run, gradient_checkpointing=False)
+        load_model(small_run, gradient_checkpointing=False)
     assert not (tmp_path / "model").exists()
 
 

@@ -12,24 +12,11 @@ import torch
 from known_bases import find_config, known_bases
 from long_run import announce_before_download, announce_time
 from recipes import DEFAULT_RECIPE
-from training_work import Work
+from small_runs import CPU, DEFAULT_BASE, WORK
 
 from common.base_model_files import BaseModel
-from common.compute_device import Device
 from common.conversation_data import Conversation, TrainingData
 from common.script import ScriptError
-
-CPU = Device("cpu", torch.float32, is_quantized=True)
-DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
-WORK = Work(
-    epoch_tokens=300_000,
-    epoch_supervised_tokens=100_000,
-    fill=0.97,
-    num_steps=110,
-    num_epochs=3,
-    row_tokens=2048,
-    supervised_share=0.5,
-)
 
 
 @pytest.fixture(autouse=True)

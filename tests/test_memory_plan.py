@@ -1,7 +1,6 @@
 """What is chosen by the free memory, and that a refusal of what does not fit names the cure."""
 
 import dataclasses
-import json
 from dataclasses import replace
 
 import pytest
@@ -11,42 +10,15 @@ from known_bases import find_config
 from memory_estimate import estimate_memory
 from memory_plan import advise_on_memory, choose_by_memory, load_of, plan_memory, refuse_what_does_not_fit
 from model_shape import Load
-from prepared_run import find_checkpoint, prepare_run, with_optimizer
+from prepared_run import find_checkpoint, with_optimizer
 from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER
-from training_options import parse_options
-from training_work import Work
+from small_runs import CPU, WORK
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
-from common.conversation_data import read_training_data
 from common.script import ScriptError
 
-CPU = Device("cpu", torch.float32, is_quantized=True)
 GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
-WORK = Work(
-    epoch_tokens=300_000,
-    epoch_supervised_tokens=100_000,
-    fill=0.97,
-    num_steps=110,
-    num_epochs=3,
-    row_tokens=2048,
-    supervised_share=0.5,
-)
-
-
-@pytest.fixture
-def run(tmp_path, tiny_base_dir, sample_conversations):
-    """A prepared run of the tiny base on this processor."""
-    data_path = tmp_path / "data.jsonl"
-    data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations[:8]))
-    block = {"base_model_id": "", "path_to_data": "", "saved_model_path": str(tmp_path / "model")}
-    options = parse_options("", block, 0, ["--device", "cpu", "--threads", "1"])
-    return prepare_run(options, read_training_data(data_path), BaseModel("tiny", tiny_base_dir))
-
-
-@pytest.fixture
-def small_base(tiny_base_dir):
-    return BaseModel("tiny", tiny_base_dir)
 
 
 def test_the_optimizer_is_paged_only_where_its_states_have_no_room():
@@ -64,14 +36,14 @@ def test_the_optimizer_is_paged_only_where_its_states_have_no_room():
 
 
 @pytest.mark.parametrize("optimizer", [PAGED_OPTIMIZER, None])
-def test_a_resumed_run_keeps_the_optimizer_of_its_checkpoint(tmp_path, run, optimizer):
+def test_a_resumed_run_keeps_the_optimizer_of_its_checkpoint(tmp_path, small_run, optimizer):
     """Checkpoints of earlier versions do not name it: those of a processor have the fused one."""
-    assert choose_by_memory(run, None)[1] == FUSED_OPTIMIZER
+    assert choose_by_memory(small_run, None)[1] == FUSED_OPTIMIZER
     checkpoint = tmp_path / "model/checkpoints/checkpoint-3"
     checkpoint.mkdir(parents=True)
-    complete_checkpoint(checkpoint, (with_optimizer(run, optimizer) if optimizer else run).facts, {})
-    assert find_checkpoint(run) == checkpoint
-    assert choose_by_memory(run, checkpoint)[1] == (optimizer or FUSED_OPTIMIZER)
+    complete_checkpoint(checkpoint, (with_optimizer(small_run, optimizer) if optimizer else small_run).facts, {})
+    assert find_checkpoint(small_run) == checkpoint
+    assert choose_by_memory(small_run, checkpoint)[1] == (optimizer or FUSED_OPTIMIZER)
 
 
 def test_says_what_to_change_when_it_does_not_fit(small_base):

@@ -3,33 +3,14 @@
 import dataclasses
 
 import pytest
-import torch
 from known_bases import find_config
 from memory_estimate import estimate_memory
 from model_shape import Load
 from recipes import DEFAULT_RECIPE
 from run_check import check_run
-from training_work import Work
+from small_runs import CPU, DEFAULT_BASE, WORK
 
 from common.base_model_files import BaseModel
-from common.compute_device import Device
-
-CPU = Device("cpu", torch.float32, is_quantized=True)
-DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
-WORK = Work(
-    epoch_tokens=300_000,
-    epoch_supervised_tokens=100_000,
-    fill=0.97,
-    num_steps=110,
-    num_epochs=3,
-    row_tokens=2048,
-    supervised_share=0.5,
-)
-
-
-@pytest.fixture
-def small_base(tiny_base_dir):
-    return BaseModel("tiny", tiny_base_dir)
 
 
 def test_says_what_is_not_known_without_data(small_base, tmp_path):
