@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 OWN_PATH = Path(__file__).resolve()
 NUM_SHOWN = 20  # entries of a list on the page of the terminal
+MAX_KEPT_BYTES = 36_000_000  # of messages between the two readings: 200,000 of 55 Hebrew letters
 PACKAGES = {"tqdm": "tqdm"}  # and the modules in them
 HTML_PACKAGES = {"Jinja2": "jinja2"}
 CALENDAR_PACKAGES = {"icalendar": "icalendar"}
@@ -65,7 +66,7 @@ def main(typed: list[str] | None = None) -> None:
     check_outputs([path for path in (arguments.html, arguments.ics) if path is not None], export_paths)
     # Standard output carries the digest alone where a program reads it.
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
-        surveys = survey_exports(export_paths, arguments)
+        surveys = survey_exports(export_paths, arguments, MAX_KEPT_BYTES)
     me = find_me(surveys, arguments.me)
     end = max(survey.last for survey in surveys)
     since = begin_of_period(arguments.since, end)
@@ -183,6 +184,8 @@ def digest_exports(surveys: list[ExportSurvey], me: set[str], since: datetime, e
         circle = Circle(me=chat.senders & me, others=chat.senders - me - facts.assistants)
         merged = merge_exports(messages, chat.is_exact)
         digests.append(digest_chat(chat.title, merged, circle, facts, is_day_first(chat.surveys[0]), since, end))
+        for survey in chat.surveys:
+            survey.packed = None  # the report needs the memory
     return digests
 
 

@@ -21,6 +21,7 @@ from message_filters import (
     remove_invisible,
 )
 from old_emoji import PRIVATE_USE_RE, num_unknown
+from packed_messages import PackedMessages
 from participants import Participant, readable_name
 from text_facts import TextCounts, TextFacts, mark_at_end
 from whatsapp_export import Export, Message, parse_export
@@ -114,9 +115,12 @@ class ExportSurvey:
     assistants: dict[str, Participant] = field(default_factory=dict)  # no people; in a chat of other people
     text_counts: TextCounts = field(default_factory=TextCounts)
     number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
+    packed: PackedMessages | None = None  # the messages, where they are kept for another reading
 
     def read(self) -> Iterator[Message]:
         """Yield the messages once more."""
+        if self.packed is not None:
+            return iter(self.packed)
         return self.file.read(self.export.again())
 
     @property

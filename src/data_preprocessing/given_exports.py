@@ -61,15 +61,26 @@ def check_packages(packages: Mapping[str, str]) -> None:
         )
 
 
-def survey_exports(export_paths: list[Path], arguments: argparse.Namespace) -> list[ExportSurvey]:
-    """Read each export once and print what was found."""
+def survey_exports(
+    export_paths: list[Path], arguments: argparse.Namespace, max_kept_bytes: int = 0
+) -> list[ExportSurvey]:
+    """Read each export once and print what was found.
+
+    The messages of the first exports are kept, as far as they take `max_kept_bytes` together: they need no second parsing.
+    """
     from export_survey import ExportFile, survey_export
+    from packed_messages import PackedMessages
 
     surveys = []
     for path in export_paths:
         file = ExportFile(path, arguments.day_first, arguments.encoding, arguments.chat)
         export = file.open()
-        survey = survey_export(file, with_progress(file.read(export), f"Reading {printable(path.name)}"), export)
+        messages = with_progress(file.read(export), f"Reading {printable(path.name)}")
+        packed = PackedMessages(max_kept_bytes)
+        survey = survey_export(file, packed.keep(messages) if max_kept_bytes else messages, export)
+        if packed.is_complete:
+            survey.packed = packed
+            max_kept_bytes -= packed.num_bytes
         order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
         print(
             f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
