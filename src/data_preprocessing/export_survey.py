@@ -154,7 +154,7 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
                 counts.placeholder_senders.setdefault(remove_invisible(text).strip(), Counter())[sender] += 1
             elif mark := mark_at_end(remove_invisible(text).strip()):
                 counts.marks[mark.casefold()] += 1
-        if PRIVATE_USE_RE.search(text) is not None:
+        if not text.isprintable() and PRIVATE_USE_RE.search(text) is not None:  # none of them is printable
             num_lost += num_unknown(text)
         if num_looked_at < NUM_SAMPLED_MESSAGES:
             num_looked_at += 1
