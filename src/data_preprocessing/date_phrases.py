@@ -185,8 +185,8 @@ def _prefixed(names: Iterable[str]) -> frozenset[str]:
 
 
 PREFIXES = ("", *"בלמהושכ", "וב", "ול", "שב", "של", "ומ", "שמ", "כש", "וה", "שה", "לה")
-# A message holds no words of a kind without one of these; None: without a digit.
-DAY_WORDS: dict[str, frozenset[str] | None] = {
+# A message holds no words of a kind without one of these.
+DAY_WORDS: dict[str, frozenset[str]] = {
     "after_tomorrow": _prefixed(["מחרתיים", "מחרתים"]) | {"after"},
     "tomorrow": _prefixed(["מחר"]) | {"tomorrow", "tommorow", "tommorrow", "tomorow", "tmrw", "tmr", "tmw", "2moro"},
     "today": _prefixed(["היום", "הערב", "הלילה"]) | {"today", "tonight", "tonite"},
@@ -197,9 +197,13 @@ DAY_WORDS: dict[str, frozenset[str] | None] = {
     "hebrew_later": _prefixed(["עוד"]),
     "english_later": frozenset(f"{unit}{ending}" for unit in ENGLISH_UNITS for ending in ("", "s")),
     "vague": _prefixed(["הבא", "סוף", 'סופ"ש', "סופש"]) | {"next", "weekend"},
-    "day_of_month": None,
-    "month_name": None,
-    "digits": None,
+}
+TODAY_WORDS = DAY_WORDS["today"]
+# Of the kinds with digits, it holds none without such a place; these patterns take a tenth of the time of those above.
+SIGNS_IN_DIGITS = {
+    "day_of_month": re.compile(r"\d(?:st|nd|rd|th| לחודש)"),
+    "month_name": re.compile("|".join(MONTHS)),
+    "digits": re.compile(r"\d[./-]\d"),
 }
 PART_WORDS = _prefixed(
     [
@@ -224,12 +228,10 @@ CLOCK_WORDS = (
     | frozenset([*_HOURS_IN_ENGLISH.split("|"), "noon", "midday", "half", "quarter"])
 )
 KINDS_OF_WORD = {
-    word: [kind for kind, its_words in DAY_WORDS.items() if its_words is not None and word in its_words]
+    word: [kind for kind, its_words in DAY_WORDS.items() if word in its_words]
     for words in DAY_WORDS.values()
-    if words is not None
     for word in words
 }
-KINDS_IN_DIGITS = [kind for kind, words in DAY_WORDS.items() if words is None]
 DATE_WORDS = CLOCK_WORDS | KINDS_OF_WORD.keys()
 INSIDE = "/.:-_"  # or a letter or a digit
 

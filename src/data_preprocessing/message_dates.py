@@ -21,7 +21,6 @@ from date_phrases import (
     ENGLISH_UNITS,
     HEBREW_UNITS,
     INSIDE,
-    KINDS_IN_DIGITS,
     KINDS_OF_WORD,
     MONTHS,
     NO_DAY_AFTER_RE,
@@ -30,6 +29,8 @@ from date_phrases import (
     PART_RE,
     PART_WORDS,
     RECURRING_BEFORE,
+    SIGNS_IN_DIGITS,
+    TODAY_WORDS,
     WEEKDAYS,
     as_number,
     day_matches,
@@ -95,12 +96,14 @@ def find_dates(wording: Wording, sent_at: datetime, is_day_first: bool = True) -
         return []
     dated = DATE_WORDS.intersection(words)
     has_clock = has_digits or not dated.isdisjoint(CLOCK_WORDS)
-    kinds = {kind for word in dated if word in KINDS_OF_WORD for kind in KINDS_OF_WORD[word]}
-    if has_digits:
-        kinds.update(KINDS_IN_DIGITS)
     has_part = not PART_WORDS.isdisjoint(words)
     if not has_clock and not has_part:
-        kinds.discard("today")  # names no day ahead without an hour
+        dated -= TODAY_WORDS  # they name no day ahead without an hour
+        if not dated:
+            return []
+    kinds = {kind for word in dated if word in KINDS_OF_WORD for kind in KINDS_OF_WORD[word]}
+    if has_digits:
+        kinds.update(kind for kind, sign_re in SIGNS_IN_DIGITS.items() if sign_re.search(plain))
     days = _find_days(plain, kinds, dated, sent_at, is_day_first) if kinds else []
     if not days and not has_clock:
         return []
