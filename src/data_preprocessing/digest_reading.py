@@ -37,6 +37,7 @@ NO_SILENCE = timedelta()
 MARKS_ALONE_RE = re.compile(r"[?؟!\s]+")
 
 SentText = tuple[datetime, str, str]  # when, by which sender, and the text as exported
+WordsSay = tuple[Wording, bool, str | None, list[DatedPhrase]]  # its words, whether it asks, what it promises, its days
 
 
 class Plan(NamedTuple):
@@ -111,57 +112,51 @@ def digest_chat(
     """
     reader = _Reader(ChatDigest(title), circle, end)
     people = circle.people()
-    of_people = (
-        (sent_at, sender, text)
-        for (sent_at, sender, text), is_duplicate in messages
-        if not is_duplicate and sender in people and sent_at >= since
-    )
     new = tuple.__new__  # takes half the time of KeptMessage(...)
     previous_at: datetime | None = None
-    for batch in _batches(of_people):
+    for batch in _batches(messages, people, since):
         filtered = [filter_text(text, sender, facts) for _, sender, text in batch]
         said = _read_words(batch, [words for words, _ in filtered], is_day_first)
-        for (sent_at, sender, text), (words, reason) in zip(batch, filtered, strict=True):
+        for (sent_at, sender, text), (words, reason), words_say in zip(batch, filtered, said, strict=True):
             person = people[sender]
             message = new(KeptMessage, (sent_at, sender, words if words is not None else text))
             silence = sent_at - previous_at if previous_at is not None else NO_SILENCE
             previous_at = sent_at
             reader.figures.add(person, message, text, words, reason, silence)
-            if not -GAP <= silence <= GAP:
+            if abs(silence) > GAP:
                 reader.begin_conversation(sent_at)
             if words is None:
                 reader.take_without_words(person, message, reason or "")
             else:
-                reader.take(person, message, *next(said))
+                reader.take(person, message, words_say)
     return reader.finish()
 
 
-def _batches(messages: Iterable[SentText]) -> Iterator[list[SentText]]:
+def _batches(
+    messages: Iterable[tuple[Message, bool]], people: Collection[str], since: datetime
+) -> Iterator[list[SentText]]:
+    """Yield the messages of `people` that are no duplicates, many in a row."""
     batch: list[SentText] = []
     num_chars = 0
-    for message in messages:
-        batch.append(message)
-        num_chars += len(message[2])
+    for (sent_at, sender, text), is_duplicate in messages:
+        if is_duplicate or sender is None or sender not in people or sent_at < since:
+            continue
+        batch.append((sent_at, sender, text))
+        num_chars += len(text)
         if len(batch) == BATCH_MESSAGES or num_chars > BATCH_CHARS:
             yield batch
             batch, num_chars = [], 0
     yield batch
 
 
-def _read_words(
-    batch: list[SentText], words_of_messages: list[str | None], is_day_first: bool
-) -> Iterator[tuple[Wording, bool, str | None, list[DatedPhrase]]]:
-    """Return what each message with words says, whatever was said before: whether it asks, the act it promises, its days."""
-    with_words = [
-        (sent_at, wording_of(words))
-        for (sent_at, _, _), words in zip(batch, words_of_messages, strict=True)
-        if words is not None
-    ]
+def _read_words(batch: list[SentText], words_of_messages: list[str | None], is_day_first: bool) -> Iterator[WordsSay]:
+    """Return what the words of each message say, whatever was said before; a message may have none."""
+    wordings = [wording_of(words or "") for words in words_of_messages]
     return zip(
-        [wording for _, wording in with_words],
-        [is_question(wording) for _, wording in with_words],
-        [find_promise(wording) for _, wording in with_words],
-        [find_dates(wording, sent_at, is_day_first) for sent_at, wording in with_words],
+        wordings,
+        [is_question(wording) for wording in wordings],
+        [find_promise(wording) for wording in wordings],
+        [find_dates(wording, sent_at, is_day_first) for wording, (sent_at, _, _) in zip(wordings, batch, strict=True)],
         strict=True,
     )
 
@@ -192,16 +187,9 @@ class _Reader:
         if self._questions.is_waiting() and reason in ANSWERING_KINDS:
             self._questions.add(person, message, is_question=False, is_answer=True)
 
-    def take(
-        self,
-        person: str,
-        message: KeptMessage,
-        wording: Wording,
-        asks: bool,
-        promised_act: str | None,
-        phrases: list[DatedPhrase],
-    ) -> None:
-        """Take a message with words, which say what `_read_words` returns."""
+    def take(self, person: str, message: KeptMessage, words_say: WordsSay) -> None:
+        """Take a message with words."""
+        wording, asks, promised_act, phrases = words_say
         promised = self._promises.open_acts(person)
         if promised:
             acts = acts_done(wording, promised)
