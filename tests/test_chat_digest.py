@@ -1,6 +1,7 @@
 """The digest as its users meet it: run as a program, on made-up exports, in a folder of its own."""
 
 import html
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import chat_digest
 import pytest
 from calls_of_stage1 import call_script
 from icalendar import Calendar
+from killing_disk import run_killed
 
 SCRIPT = Path(chat_digest.__file__)
 START = datetime(2024, 12, 17, 9, 30)  # a Tuesday
@@ -256,6 +258,16 @@ def test_a_name_that_is_not_in_the_chat_is_answered_with_the_nearest(chat_dir):
     assert 'nobody is called "Noan"; did you mean "Noam"?' in error
 
 
+def test_naming_everybody_as_oneself_is_refused(chat_dir):
+    error = error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--me", "Ruth"))
+    assert "chat.txt: --me names everybody who writes here; give your own names alone" in error
+
+
+def test_a_chat_in_which_only_i_write_has_a_digest(chat_dir):
+    (chat_dir / "chat.txt").write_text(export([(0, "Noam", "are you home?"), (1, "Noam", "ok")]), encoding="utf-8")
+    assert [question["text"] for question in report_of(chat_dir)["unanswered"]["of_mine"]] == ["are you home?"]
+
+
 def test_a_period_without_messages_says_so(chat_dir):
     error = error_of(call(chat_dir, "chat.txt", "--me", "Noam", "--since", "2025-01-01", "--html", "digest.html"))
     assert "no message since 2025-01-01; the last one is of 2024-12-19 09:48" in error
@@ -300,6 +312,25 @@ def test_the_next_run_removes_what_a_killed_one_left(chat_dir):
     (chat_dir / f".unfinished-{ended.pid}-0123456789ab").write_text("half a page", encoding="utf-8")
     call(chat_dir, "chat.txt", "--me", "Noam", "--html", "digest.html")
     assert sorted(path.name for path in chat_dir.iterdir()) == ["chat.txt", "digest.html"]
+
+
+def test_killed_anywhere_while_it_writes_each_file_is_the_old_or_the_new_one(chat_dir):
+    outputs = {name: chat_dir / name for name in ("digest.html", "plans.ics")}
+    arguments = ["chat.txt", "--me", "Noam", "--html", "digest.html", "--ics", "plans.ics"]
+    assert call(chat_dir, *arguments).returncode == 0
+    new = {name: path.read_bytes() for name, path in outputs.items()}
+    num_old = []
+    for number in itertools.count(1):
+        for path in outputs.values():
+            path.write_bytes(b"old")
+        if not run_killed(lambda: call(chat_dir, *arguments), number):
+            break
+        contents = {name: path.read_bytes() for name, path in outputs.items()}
+        assert all(content in (b"old", new[name]) for name, content in contents.items()), number
+        num_old.append(list(contents.values()).count(b"old"))
+    assert set(num_old) == {1, 2}  # the calendar is written first
+    assert {name: path.read_bytes() for name, path in outputs.items()} == new
+    assert {path.name for path in chat_dir.iterdir()} == {"chat.txt", *outputs}
 
 
 def test_a_message_of_millions_of_characters_is_quoted_in_part(chat_dir):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from given_exports import check_packages, find_export_paths, survey_exports, with_progress
-from participants import find_people, listed_participants, number_unsaved, shown_exports
+from participants import find_people, listed_participants, number_unsaved, readable_name, shown_exports
 from preprocessing_options import add_exports
 
 from common.command_line import check_folder_of, make_parser, typed_path, whole_number
@@ -145,7 +145,10 @@ def check_outputs(paths: list[Path], export_paths: list[Path]) -> None:
 
 
 def find_me(surveys: list[ExportSurvey], names: list[str] | None) -> set[str]:
-    """Return every sender name of the person who asks; raise ScriptError with the nearest names when there is none."""
+    """Return every sender name of the person who asks.
+
+    Raises ScriptError with the nearest names when there is none, and when everybody of a chat is named.
+    """
     exports = {survey.file.path: survey.participants for survey in surveys}
     placeholders = number_unsaved(exports)
     if not names:
@@ -153,7 +156,11 @@ def find_me(surveys: list[ExportSurvey], names: list[str] | None) -> set[str]:
             f"{shown_exports(exports)}: --me NAME is missing; name yourself, who are one of the participants"
             f"{listed_participants(exports, placeholders)}\n  as in: {shown_command(OWN_PATH)} ... --me NAME"
         )
-    return {sender for name in names for sender in find_people(exports, name, placeholders)}
+    me = {sender for name in names for sender in find_people(exports, name, placeholders)}
+    for path, participants in exports.items():
+        if participants.keys() <= me and len(set(map(readable_name, participants))) > 1:
+            raise ScriptError(f"{shown_path(path)}: --me names everybody who writes here; give your own names alone")
+    return me
 
 
 def begin_of_period(since: date | timedelta | None, end: datetime) -> datetime:
