@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 import torch
 from packed_attention import PLAIN_ATTENTION
 from packing import PackedRows, collate_row
+from recipes import MAX_SAMPLE_TOKENS, NUM_SAMPLES
 
 from common.chat_format import encode_conversation
 from common.script import printable
 
-NUM_SAMPLES = 2
 NUM_COMPARED = 3  # after training, beside what the person really wrote
-MAX_SAMPLE_TOKENS = 40
 MAX_SAMPLE_PROMPT_TOKENS = 400
 MAX_SAMPLE_CHARS = 100
 

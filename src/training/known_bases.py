@@ -18,6 +18,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from common.base_model_files import BaseModel, fetch_config, read_json_object
 from common.conversation_data import Conversation
+from common.script import run_script
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
@@ -121,4 +122,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -14,6 +14,8 @@ from common.conversation_header import NO_CONTEXT
 
 # At most. Little data overfits within an epoch or two; one evaluation per epoch would miss the best step.
 EVALUATIONS_PER_EPOCH = 4
+NUM_SAMPLES = 2  # held-out messages that are answered at each evaluation, for the user to look at
+MAX_SAMPLE_TOKENS = 40
 PATIENCE_EVALUATIONS = 3  # without a new best, then the run stops
 MAX_GRADIENT_NORM = 1.0
 

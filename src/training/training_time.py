@@ -17,7 +17,7 @@ import torch
 from memory_estimate import count_weights
 from model_shape import Weights
 from processes import world_size
-from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH
+from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH, MAX_SAMPLE_TOKENS, NUM_SAMPLES
 from training_work import Work
 
 from common.compute_device import Device
@@ -36,7 +36,6 @@ MEASURED_TOKENS = {"cuda": 2048, "mps": 512, "cpu": 128}
 MIN_WIDTH = 256  # of the products: with less, calling them takes longer than computing them
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
-SAMPLED_TOKENS = 2 * 40  # written at each evaluation, one after the other
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,8 @@ def estimate_training_seconds(
     rows = max(1.0, work.epoch_tokens / (work.fill * work.row_tokens))
     epoch = seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, num_forward, True)
     reading = HELD_OUT_SHARE * seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, 1, False)
-    writing = seconds_of(SAMPLED_TOKENS, SAMPLED_TOKENS, SAMPLED_TOKENS, 1, False)
+    sampled_tokens = NUM_SAMPLES * MAX_SAMPLE_TOKENS  # one after the other
+    writing = seconds_of(sampled_tokens, sampled_tokens, sampled_tokens, 1, False)
     num_evaluations = EVALUATIONS_PER_EPOCH * work.num_epochs + 1 if work.has_held_out else 0
     return work.num_epochs * epoch + num_evaluations * (reading + writing)
 
