@@ -151,6 +151,95 @@ def test_a_group_never_writes(tmp_path, notices):
     ]
 
 
+def test_notices_about_a_name_with_a_colon(tmp_path):
+    texts = [
+        "Dana: Work added Gil",
+        "Dana: Work: a",
+        "Gil: b",
+        "Your security code with Dana: Work changed. Tap to learn more.",
+    ]
+    texts += ["Dana: Work: c", "Dana: Work: d", "Gil: e", "Dana: Work left", "Gil: f"]
+    messages = parsed(write(tmp_path / "chat.txt", android(*texts)))
+    assert [message for message in messages if message[0]] == [
+        ("Dana: Work", "a"),
+        ("Gil", "b"),
+        ("Dana: Work", "c"),
+        ("Dana: Work", "d"),
+        ("Gil", "e"),
+        ("Gil", "f"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "+1-555-4444 added you to a group in the community: Chess club",
+        "Dana added you to a group in the community: Chess",
+        "You joined a group via invite in the community: Chess",
+        "Your security code with Dana: home changed. Tap to learn more.",
+    ],
+)  # lucasrodes/whatstk issue 147
+def test_notices_that_hold_a_colon_have_no_sender(tmp_path, notice):
+    lines = android("Dana: hi", notice, "Community: the name of a contact", "Gil: ok")
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [
+        ("Dana", "hi"),
+        (None, notice),
+        ("Community", "the name of a contact"),
+        ("Gil", "ok"),
+    ]
+
+
+def test_notices_about_people_who_are_no_contacts(tmp_path):  # lucasrodes/whatstk issues 135 and 139
+    lines = iphone(
+        "Trip: Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+        "~ Noa: ~ Noa created this group",
+        "+972 50-555: Dana  added +972 50-555",
+        "~\u202fOmer: ~\u202fNoa added ~\u202fOmer",
+        "~ Noa: hi",
+        "~\u202fOmer: Noa added salt",
+        "Dana: ~ Noa left",
+        "~ Noa: ~ Noa left",
+    )
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Noa", "hi"),
+        ("Omer", "Noa added salt"),
+        ("Dana", "~ Noa left"),
+    ]
+
+
+def test_a_group_whose_name_holds_a_colon_never_writes(tmp_path):
+    lines = iphone(
+        "Trip: Eilat: Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+        "Dana: Dana created group “Trip: Eilat”",
+        "Trip: Eilat: Dana added you",
+        "Dana: hi",
+        "Gil: Trip: when?",
+        "Omer: soon",
+    )
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Dana", "hi"),
+        ("Gil", "Trip: when?"),
+        ("Omer", "soon"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "Los mensajes y llamadas en este chat ahora están protegidos con cifrado de extremo a extremo.",
+        "Les messages envoyés dans cette discussion et les appels sont désormais protégés avec le chiffrement de bout en bout.",
+        "Nachrichten in diesem Chat sowie Anrufe sind jetzt mit Ende-zu-Ende-Verschlüsselung geschützt.",
+        "הודעות שיישלחו בצ'אט זה ושיחות מאובטחות כעת בהצפנה מקצה-לקצה.",
+        "Zprávy a hovory jsou zabezpečeny koncovým šifrováním.",
+        "Messages to this chat and calls are now secured with end-to-end encryption.",
+    ],
+)  # prabhakar267/WA-Reader issue 36, JBGruber/rwhatsapp issue 8: what chats of 2016 to 2020 begin with
+def test_the_contact_does_not_say_that_messages_are_encrypted(tmp_path, prepare, notice):
+    lines = iphone(f"Ana: {notice}", "Ana: hola", "Gil: ¿es de extremo a extremo?", f"Ana: {notice}", "Gil: sí")
+    turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
+    assert words(turns) == ["hola", "¿es de extremo a extremo?", "sí"]
+
+
 def test_the_contact_of_a_chat_of_two_is_no_group(tmp_path):
     lines = iphone("Dana: Messages and calls are end-to-end encrypted.", "Dana: hi", "Gil: hey", "Dana: Dana is here")
     assert parsed(write(tmp_path / "chat.txt", lines))[1:] == [
@@ -252,6 +341,30 @@ def test_captions_under_documents_in_other_languages(tmp_path, prepare, first_li
     lines = [*iphone("Dana: hi", f"Gil: {first_line}"), "my caption", *iphone("Gil: see • this")]
     turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
     assert words(turns) == ["hi", "my caption", "see • this"]
+
+
+def test_the_export_of_whatsapp_web(prepare):
+    turns, report, _ = prepare(CASES / "202-export-of-whatsapp-web/chat.txt", imitate="You")
+    assert turns == [
+        ("user", "hi"),
+        ("assistant", "our dog\nlook what they wrote"),
+        ("user", "look\nnice"),
+        ("assistant", "see (file attached) please\nok"),
+    ]
+    assert [person["name"] for person in report["exports"][0]["participants"]] == ["Dana", "You"]
+    assert report["messages"]["dropped"] == {
+        "notice": 4, "poll": 1, "location": 2, "media": 3, "contact": 1, "deleted": 1, "after_last_reply": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "option"), [("ANKIETA:", "OPCJA:"), ("アンケート:", "オプション:"), ("SONDAJ:", "OPȚIUNE:")]
+)
+def test_polls_have_a_form_in_every_language(tmp_path, prepare, question, option):
+    poll = f"Gil: {question}\nwhen?\n{option} Sunday (1 vote)\n{option} Monday (0 votes)"
+    lines = android("Gil: a", poll, "Dana: SHOPPING:\nMilk: 2 (3 l)\nBread: 1", "Gil: b")
+    turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
+    assert words(turns) == ["a", "SHOPPING:", "Milk: 2 (3 l)", "Bread: 1", "b"]
 
 
 # ---- Several formats -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from old_emoji import PRIVATE_USE, replace_old_emoji
 from program_code import is_code
 from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, mark_at_end
 from whatsapp_texts import (
+    FORWARDED_MARKS,
     LEFT_TO_RIGHT_MARK,
     is_poll,
     is_shared_location,
@@ -110,6 +111,8 @@ def filter_text(
             body = strip_edited_mark(body)
         if not body:
             return None, "empty"
+    if body[0] == "[" and body.startswith(FORWARDED_MARKS):
+        body = body.partition("] ")[2]
     is_marked = text.lstrip(BEFORE_THE_MARK).startswith(LEFT_TO_RIGHT_MARK)
 
     reason = placeholder_reason(body)
