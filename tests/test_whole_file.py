@@ -469,6 +469,28 @@ def test_clocks_without_zeros():
     assert messages[2] == ("Dana", "here\n[13.03.24, 9:1:5] server: started")
 
 
+@pytest.mark.parametrize(
+    ("headers", "times"),
+    [
+        (["19/10/16, 13:24 PM - ", "20/10/16, 09:25 AM - ", "20/10/16, 00:25 AM - "], ["13:24", "09:25", "00:25"]),
+        (["[04/15/2016 13:19:20 PM] - ", "[04/16/2016 09:21:20 AM] - "], ["13:19", "09:21"]),
+        (["13/03/2024, 24:15 - ", "13/03/2024, 01:00 - "], ["00:15", "01:00"]),
+        (["01.04.2015 - 16:00:27; ", "13.04.2015 - 16:06:34; "], ["16:00", "16:06"]),
+        (["22:10, 30 בספט׳ 2013 - ", "22:11, 1 באוקטובר 2013 - "], ["22:10", "22:11"]),
+        (["13.3.2024, 6:15 בערב - ", "14.3.2024, 6:15 בבוקר - "], ["18:15", "06:15"]),
+    ],
+)  # langchain issue 2457, whatstk issue 17, rwhatsapp issue 17
+def test_clocks_that_few_phones_write(tmp_path, headers, times):
+    messages = list(parse_export(write(tmp_path / "chat.txt", [f"{header}Gil: hi" for header in headers])))
+    assert [f"{message.sent_at:%H:%M}" for message in messages] == times
+    assert {message.sender for message in messages} == {"Gil"}
+
+
+def test_one_pasted_line_makes_no_clock_of_24_hours(tmp_path):
+    lines = ["3/13/24, 9:01 PM - Gil: look", "3/13/24, 21:00 PM - Gil: pasted", "3/13/24, 9:02 PM - Dana: ok"]
+    assert [message.sent_at.hour for message in parse_export(write(tmp_path / "chat.txt", lines))] == [21, 21]
+
+
 # ---- Several exports of one chat ---------------------------------------------------------------------------------------
 
 
