@@ -537,6 +537,66 @@ def test_the_imitated_person_may_have_two_names(tmp_path, prepare):
     assert [role for role, _ in turns[:4]] == ["assistant", "user"] * 2
 
 
+def hours(*texts, start=START, form=FORMS[0]):
+    return [f"{start + timedelta(hours=number / 2):{form}}{text}" for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[1]])
+def test_overlapping_exports_that_somebody_joined_to_one_file(tmp_path, prepare, form):
+    joined = hours(*TALK[:45]) + hours(*TALK[20:], start=START + timedelta(hours=10), form=form)
+    turns, report, _ = prepare(write(tmp_path / "chat.txt", joined))
+    assert report["messages"]["dropped"]["duplicate"] == 25
+    assert len(words(turns)) == len(set(words(turns))) >= 59
+
+
+def test_a_message_written_twice_stays_twice(tmp_path, prepare):
+    lines = [
+        *android("Gil: ok", "Gil: ok"),
+        *android("Gil: late", start=START - timedelta(hours=5)),
+        *android("Gil: yes"),
+    ]
+    lines[1] = lines[0]
+    assert words(prepare(write(tmp_path / "chat.txt", [*lines, *android("Dana: no", "Gil: fine")]))[0]) == [
+        "ok", "ok", "late", "yes", "no", "fine",
+    ]  # fmt: skip
+
+
+def test_both_phones_of_a_chat_call_both_people_otherwise(tmp_path, prepare):
+    one = write(tmp_path / "one.txt", android(*TALK[:45]))
+    names = [text.replace("Dana", "Dana Levi").replace("Gil", "My Gil") for text in TALK[20:]]
+    other = write(tmp_path / "other.txt", iphone(*names, start=START + timedelta(minutes=20)))
+    for flags in ([], ["--imitate", "My Gil"]):
+        turns, report, _ = prepare(one, other, flags=flags)
+        assert report["messages"]["dropped"]["duplicate"] == 25
+        assert words(turns) == [text.split(": ")[1] for text in TALK[:59]]
+
+
+def test_two_chats_of_other_people_stay_two(tmp_path, prepare):
+    one = write(tmp_path / "one.txt", android(*TALK))
+    other = write(
+        tmp_path / "other.txt", android(*(text.replace("number", "thing").replace("Dana", "Noa") for text in TALK))
+    )
+    assert "duplicate" not in prepare(one, other)[1]["messages"]["dropped"]
+
+
+def test_an_export_whose_newest_messages_stand_first(tmp_path, prepare):
+    turns, _, shown = prepare(write(tmp_path / "chat.txt", hours(*TALK)[::-1]))
+    assert words(turns) == [text.split(": ")[1] for text in TALK[:59]]
+    assert "its newest messages stand first; it was read from its end" in shown
+
+
+def test_a_message_that_arrived_hours_late_stays_in_its_conversation(
+    tmp_path, prepare
+):  # whatsapp-chat-parser issue 247
+    lines = android("Gil: a", "Dana: b", "Dana: late", "Gil: c")
+    lines[2] = lines[2].replace("21:32", "16:32")
+    assert prepare(write(tmp_path / "chat.txt", lines))[0] == [
+        ("assistant", "a"),
+        ("user", "b\nlate"),
+        ("assistant", "c"),
+    ]
+
+
 def test_messages_forwarded_to_two_chats_make_no_chat_of_them(tmp_path, prepare):
     one = write(tmp_path / "one.txt", android(*TALK))
     other = write(

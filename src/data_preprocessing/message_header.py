@@ -96,8 +96,8 @@ HALF_DAY_WORDS = AM_WORDS | PM_WORDS
 
 # Words of a 24-hour clock: `30.9.2022 klo 18.15`, `30/09/2022 às 18:15`, `18:15 ч.`
 CLOCK_WORDS = frozenset(
-    "a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v בשעה в г о ч".split()
-)  # noqa: SIM905
+    "a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v בשעה в г о ч".split()  # noqa: SIM905
+)
 
 # After the clock, `a` is no word for "at" but the morning: 9:05 a., 6:15 p.
 CLOCK_WORDS_AFTER = CLOCK_WORDS - {"a", "à"}

@@ -122,6 +122,11 @@ class Export:
         )
 
     @property
+    def num_formats(self) -> int:
+        """Return how many sections of another format it has."""
+        return len(self._sections)
+
+    @property
     def date_order(self) -> str:
         """Name the order of day, month and year."""
         return ", then ".join(dict.fromkeys(section.format.order.name for section in self._sections))
