@@ -223,6 +223,14 @@ def test_a_group_whose_name_holds_a_colon_never_writes(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("notices", [["Dana started a call"], ["Dana dodała Gila", "Omer wyszedł"]])
+def test_a_group_whose_first_notice_is_not_in_the_export(tmp_path, notices):
+    lines = iphone(
+        "Omer: hi", *(f"Family: {LRM}{notice}" for notice in notices), "Dana: hey", f"Rut: {LRM}image omitted", "Gil: a"
+    )
+    assert senders(write(tmp_path / "chat.txt", lines)) == {None, "Omer", "Dana", "Rut", "Gil"}
+
+
 @pytest.mark.parametrize(
     "notice",
     [
@@ -341,6 +349,35 @@ def test_captions_under_documents_in_other_languages(tmp_path, prepare, first_li
     lines = [*iphone("Dana: hi", f"Gil: {first_line}"), "my caption", *iphone("Gil: see • this")]
     turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
     assert words(turns) == ["hi", "my caption", "see • this"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Helsinki\nMain street 5\nlocation: https://maps.google.com/?q=60.16,24.95",
+        "AUD-20190101-WA0000. (file attached)",
+        "test_document • 2 pages <attached: 00000001-test_document.pdf>",
+        "test_document • 1 page document omitted",
+        "Message not supported",
+    ],
+)  # the formats that linuswillner/whatsapp-export-inconsistencies lists
+def test_places_and_files_without_a_persons_words(tmp_path, prepare, text):
+    lines = iphone("Gil: a", f"Dana: {text}", f"Gil: {text}", "Dana: b", "Gil: c")
+    assert words(prepare(write(tmp_path / "chat.txt", lines))[0]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<Diese Nachricht wurde bearbeitet.>",
+        "<Ta wiadomość została edytowana>",
+        "<此訊息已編輯>",
+        "<ההודעה הזאת נערכה>",
+    ],
+)
+def test_one_edited_mark_is_enough(tmp_path, prepare, mark):
+    lines = android("Gil: a", f"Dana: b {mark}", "Gil: c <edited>", "Dana: d <I edited it", "Gil: e")
+    assert words(prepare(write(tmp_path / "chat.txt", lines))[0]) == ["a", "b", "c <edited>", "d <I edited it", "e"]
 
 
 def test_the_export_of_whatsapp_web(prepare):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from media_marks import MARKED_REASONS, change_typed_marks, make_mark
 from old_emoji import PRIVATE_USE, replace_old_emoji
 from program_code import is_code
-from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, mark_at_end
+from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, is_edited_mark, mark_at_end
 from whatsapp_texts import (
     FORWARDED_MARKS,
     LEFT_TO_RIGHT_MARK,
@@ -105,7 +105,7 @@ def filter_text(
         if facts.placeholders and body in facts.placeholders:
             return None, "unknown_placeholder"
         mark = mark_at_end(body)
-        if mark and (mark.casefold() in facts.edited_marks or has_marked_end(text)):
+        if mark and (is_edited_mark(mark) or mark.casefold() in facts.edited_marks or has_marked_end(text)):
             body = body.removesuffix(mark).rstrip()
         else:
             body = strip_edited_mark(body)

@@ -298,7 +298,7 @@ def _texts_by_name(texts: Mapping[str, list[str]], with_colon: Mapping[str, tupl
 
 
 def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
-    """Return the names that are the group's: it "says" that messages are encrypted, or is quoted in a notice.
+    """Return the names that are the group's: it "says" that messages are encrypted or notices alone, or is quoted in one.
 
     In a chat of two, the contact is the one who "says" it; then nobody but the owner is left.
     """
@@ -314,11 +314,16 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
         is_encryption = is_encryption or (number == 0 and "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS)
         num_others = sum(clean_sender(other) not in {name, *ASSISTANTS} for other in texts)
         is_quoted = any(_is_quoting(text, name) for text in own_notices)
+        says_nothing = all(
+            text.startswith(LEFT_TO_RIGHT_MARK) and not is_placeholder_of_iphone(text) for text in its_texts
+        )
         only_notices = all(
             is_encryption_notice(text) or is_event(text.removeprefix(LEFT_TO_RIGHT_MARK)) for text in its_texts
         )
-        if (is_encryption and (num_others > 1 or (only_notices and len(its_texts) > 1))) or (
-            is_quoted and num_others > 0
+        if (
+            (is_encryption and (num_others > 1 or (only_notices and len(its_texts) > 1)))
+            or (is_quoted and num_others > 0)
+            or (says_nothing and num_others > 1)
         ):
             groups.add(name)
     return frozenset(groups)

@@ -32,7 +32,7 @@ INDEX_CHARS = 3  # at the start or the end; a body with other characters there i
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
 # IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
 FILE_THEN_WORD_RE = re.compile(
-    r"(?P<file>[^\n]{1,255}\.\w{1,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
+    r"(?P<file>[^\n]{1,255}\.\w{0,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
 )
 # What WhatsApp Web writes, with the caption on the same line:  trip.jpg (file attached) our dog   <image omitted> our dog
 WEB_FILE_RE = re.compile(r"(?P<file>[^\n()]{1,255}) \((?P<word>[^()\n]{2,60})\)(?: (?P<caption>.+))?\Z", re.DOTALL)
@@ -40,8 +40,8 @@ WEB_PLACEHOLDER_RE = re.compile(r"(?P<placeholder><[^<>\n]{3,60}>) (?P<caption>.
 FILE_NAME_RE = re.compile(r".*\.\w{2,5}")
 # <attached: 00000042-PHOTO-2022-09-30-18-15-42.jpg>
 WORD_THEN_FILE_RE = re.compile(r"<(?P<word>[^<>:\n]{2,30}): ?(?P<file>[^<>\n]{1,255})>")
-# report.pdf, or report.pdf • 2 pages: what iPhones write before a document
-FILE_TITLE_RE = re.compile(r"[^\n]{1,255}\.\w{2,5}(?: • [^\n]{1,40})?\Z")
+# report.pdf, report.pdf • 2 pages, or report • 2 pages: what iPhones write before a document
+FILE_TITLE_RE = re.compile(r"[^\n]{1,255}(?:\.\w{2,5}(?: • [^\n]{1,40})?| • \d{1,5}\b[^\n]{0,30})\Z")
 # report.pdf • 2 pages, and in any language that something was left out or where it lies
 DOCUMENT_LINE_RE = re.compile(r"[^\n•]{1,255}\.\w{2,5} • [^\n]{1,400}\Z")
 # location: https://maps.google.com/?q=32.08,34.78; Cafe (Main street 5): https://foursquare.com/v/4b05
@@ -96,6 +96,7 @@ FOLDED_REASONS = {  # of texts in which punctuation varies
 STARTS = {_edges(text)[0] for text in EXACT_REASONS} | TEMPLATES_BY_START.keys()
 MEDIA_ENDINGS = tuple(key for key, reason in EXACT_REASONS.items() if reason == "media")
 EDITED_MARKS = _texts_of("edited")
+EDITED_STEMS = tuple(_texts_of("edited_stem"))
 ATTACHED_WORDS = _texts_of("attached", "attached_tag")
 ATTACHED_TYPES = _texts_of("attached_type")
 FORWARDED_MARKS = tuple(f"[{text}] " for texts in PLACEHOLDERS["forwarded"].values() for text in texts)
@@ -232,10 +233,13 @@ def is_shared_location(body: str) -> bool:
     >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
     True
     """
-    match = MAP_LINK_RE.match(body)
-    if match is None:
+    name, _, last_line = body.rpartition("\n")  # Android: the name of the place and its street stand above the link
+    match = MAP_LINK_RE.match(last_line)
+    if match is None or name.count("\n") > 1:
         return False
     label = match["label"].casefold().rstrip(" :")
+    if name:
+        return label in LOCATION_LABELS
     return label in LOCATION_LABELS or match["host"].startswith(("foursquare", "maps.google")) and "?" not in label
 
 
