@@ -239,6 +239,7 @@ def test_a_group_whose_first_notice_is_not_in_the_export(tmp_path, notices):
         "Nachrichten in diesem Chat sowie Anrufe sind jetzt mit Ende-zu-Ende-Verschlüsselung geschützt.",
         "הודעות שיישלחו בצ'אט זה ושיחות מאובטחות כעת בהצפנה מקצה-לקצה.",
         "Zprávy a hovory jsou zabezpečeny koncovým šifrováním.",
+        "تم تشفير الرسائل والمكالمات تمامًا بين الطرفين.",
         "Messages to this chat and calls are now secured with end-to-end encryption.",
     ],
 )  # prabhakar267/WA-Reader issue 36, JBGruber/rwhatsapp issue 8: what chats of 2016 to 2020 begin with
@@ -521,6 +522,11 @@ def test_clocks_that_few_phones_write(tmp_path, headers, times):
     messages = list(parse_export(write(tmp_path / "chat.txt", [f"{header}Gil: hi" for header in headers])))
     assert [f"{message.sent_at:%H:%M}" for message in messages] == times
     assert {message.sender for message in messages} == {"Gil"}
+
+
+def test_two_digits_of_a_buddhist_year(tmp_path):
+    lines = ["[13/3/67 21:00:05] Gil: hi", "[14/3/67 21:00:05] Dana: hi"]
+    assert [message.sent_at.year for message in parse_export(write(tmp_path / "chat.txt", lines))] == [2024, 2024]
 
 
 def test_one_pasted_line_makes_no_clock_of_24_hours(tmp_path):
