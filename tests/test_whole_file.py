@@ -249,6 +249,29 @@ def test_the_contact_does_not_say_that_messages_are_encrypted(tmp_path, prepare,
     assert words(turns) == ["hola", "¿es de extremo a extremo?", "sí"]
 
 
+@pytest.mark.parametrize(
+    "notices",
+    [
+        ["Pesan dan panggilan terenkripsi secara end-to-end, WhatsApp pun tidak dapat membacanya.", "Ana membuat grup “Trip”", "Ana mengubah ikon grup ini", "Ana menambahkan Luis"],
+        ["Wiadomości i połączenia są w pełni szyfrowane. Nikt, nawet WhatsApp, nie może ich odczytać.", "Ana utworzył(a) grupę „Trip”", "Ana zmienił(a) ikonę tej grupy", "Ana dodał(a) Luis"],
+        ["Nachrichten sind Ende-zu-Ende-verschlüsselt. Nicht einmal WhatsApp kann sie lesen.", "Ana hat die Gruppe „Trip“ erstellt", "Ana hat das Gruppenbild geändert", "Ana hat Luis hinzugefügt"],
+        ["Ujumbe na simu zimefumbwa mwisho hadi mwisho, hata WhatsApp haiwezi kuzisoma.", "Ana aliunda kikundi “Trip”", "Ana alibadilisha ikoni", "Ana aliongeza Luis"],
+    ],
+)  # fmt: skip
+def test_notices_of_groups_in_languages_that_few_tables_have(tmp_path, notices):
+    encryption, created, changed, added = notices
+    lines = iphone(
+        f"Trip: {encryption}", f"Ana: {created}", "Ana: hi", "Eva: Ana, are you there?", f"Ana: {changed}", f"Luis: {added}",
+        "Luis: Luis, not Louis!", "Eva: bye",
+    )  # fmt: skip
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Ana", "hi"),
+        ("Eva", "Ana, are you there?"),
+        ("Luis", "Luis, not Louis!"),
+        ("Eva", "bye"),
+    ]
+
+
 def test_the_contact_of_a_chat_of_two_is_no_group(tmp_path):
     lines = iphone("Dana: Messages and calls are end-to-end encrypted.", "Dana: hi", "Gil: hey", "Dana: Dana is here")
     assert parsed(write(tmp_path / "chat.txt", lines))[1:] == [

@@ -18,8 +18,10 @@ from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, is_edi
 from whatsapp_texts import (
     FORWARDED_MARKS,
     LEFT_TO_RIGHT_MARK,
+    Attachment,
     is_poll,
     is_shared_location,
+    placeholder_above,
     placeholder_reason,
     split_attachment,
     strip_edited_mark,
@@ -95,8 +97,12 @@ def filter_text(
         if not body.strip(NOTHING_VISIBLE):
             return None, "empty"
         reason = placeholder_reason(body)
-        if reason is None and "\n" in body and is_code(body):
-            reason = "code"
+        if reason is None and "\n" in body:
+            attachment = placeholder_above(body)
+            if attachment is not None:
+                return _with_caption(attachment, keeps_media)
+            if is_code(body):
+                reason = "code"
         return (body, None) if reason is None else _without_words(reason, body, keeps_media)
     body = remove_invisible(text).strip()
     if not body.strip(NOTHING_VISIBLE):
@@ -123,13 +129,18 @@ def filter_text(
     if reason is not None:
         return _without_words(reason, body, keeps_media)
     attachment = None
-    if is_marked or "<" in body or "(" in body or "•" in body or LEFT_TO_RIGHT_MARK in text:
+    if is_marked or "<" in body or "(" in body or "•" in body or "\n" in body or LEFT_TO_RIGHT_MARK in text:
         attachment = split_attachment(text, body, is_marked)
     if attachment is None:
         if is_marked:
             return None, "system_text"
         words, reason = _without_links(body)
         return (change_typed_marks(words) if keeps_media and words is not None else words), reason
+    return _with_caption(attachment, keeps_media)
+
+
+def _with_caption(attachment: Attachment, keeps_media: bool) -> tuple[str | None, str | None]:
+    """Return the words of a message with an attachment."""
     if not attachment.caption:
         return _without_words(attachment.reason, attachment.sign, keeps_media)
     words, reason = _without_links(attachment.caption)

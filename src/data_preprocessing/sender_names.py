@@ -65,6 +65,13 @@ def is_about(name: str, text: str) -> bool:
     return clean_sender(text).startswith(f"{name} ")
 
 
+def is_whole(name: str, text: str) -> bool:
+    """Tell whether a name stands between spaces in `text`, or at its end."""
+    return any(
+        f"{space}{name}{after}" in f"{text} " for space in (" ", "\u202f", "\u2068") for after in (" ", "\u2069")
+    )
+
+
 def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
     """Split what follows a header into sender and text by its form alone; the sender of a notice is None.
 
@@ -125,6 +132,7 @@ class SenderNames(NamedTuple):
     with_line_break: Mapping[str, tuple[str, ...]] = {}  # first line: second lines
     groups: frozenset[str] = frozenset()  # the names of the group itself: it never writes
     repeated_notices: frozenset[str] = frozenset()  # what several senders "say" after their own names
+    is_of_table: bool = True  # WhatsApp's own texts are in a language that the tables have
 
     def may_be_cached(self, raw_sender: str, sender: str) -> bool:
         """Tell whether each `raw_sender: text` is split at this colon, whatever the text."""
@@ -188,10 +196,14 @@ class SenderNames(NamedTuple):
             return False
         if is_about(sender, text):
             is_naming_group = any(_is_quoting(text, group) for group in self.groups)
-            return is_naming_group or is_event(text) or _ending(text, sender) in self.repeated_notices
-        if not text.endswith(sender) or text.removesuffix(sender)[-1:] not in NAME_MARGIN or not is_event(text):
+            return is_naming_group or self._is_event(text) or _ending(text, sender) in self.repeated_notices
+        if sender not in text or not is_whole(sender, text) or not self._is_event(text):
             return False
         return NO_CONTACT_RE.match(text) is not None or _begins_with_name(clean_sender(text), self.known)
+
+    def _is_event(self, text: str) -> bool:
+        """Tell whether `text` has the words of a notice, or may have them in a language that no table has."""
+        return is_event(text) or (not self.is_of_table and len(text) <= MAX_NOTICE_CHARS and text[-1:].isalnum())
 
 
 def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
@@ -259,7 +271,8 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         for head, count in tight_counts.items()
         if count >= MIN_REPEATS and not _begins_with_name(head, known)
     }
-    groups = _find_groups(_texts_by_name(texts, with_colon)) if has_marks else frozenset()
+    by_name = _texts_by_name(texts, with_colon)
+    groups = _find_groups(by_name) if has_marks else frozenset()
     endings = defaultdict(set)
     for head, text in own_texts if groups else ():
         sender = clean_sender(head)
@@ -272,6 +285,7 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         with_line_break,
         groups,
         frozenset(ending for ending, senders in endings.items() if len(senders) > 1),
+        is_of_table=not groups or not _is_unknown_encryption_notice(next(iter(by_name.values()))[0]),
     )
 
 
@@ -311,7 +325,7 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
         first_text = its_texts[0]
         is_encryption = any(map(is_encryption_notice, its_texts))
         # in a language that no table has: the first message of the file, which names WhatsApp
-        is_encryption = is_encryption or (number == 0 and "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS)
+        is_encryption = is_encryption or (number == 0 and _is_unknown_encryption_notice(first_text))
         num_others = sum(clean_sender(other) not in {name, *ASSISTANTS} for other in texts)
         is_quoted = any(_is_quoting(text, name) for text in own_notices)
         says_nothing = all(
@@ -327,6 +341,11 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
         ):
             groups.add(name)
     return frozenset(groups)
+
+
+def _is_unknown_encryption_notice(first_text: str) -> bool:
+    """Tell whether the first text of a group is the notice that messages are encrypted, in a language that no table has."""
+    return "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS and not is_encryption_notice(first_text)
 
 
 def _is_quoting(text: str, name: str) -> bool:

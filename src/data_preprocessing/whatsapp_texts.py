@@ -176,10 +176,8 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
     Attachment(reason='media', caption='our new dog', sign='IMG-20220930-WA0001.jpg')
     """
     first_line, _, following_lines = body.partition("\n")
-    if (first_line[0] == "<" or is_marked) and following_lines:
-        reason = placeholder_reason(first_line)
-        if reason in ("media", "contact"):
-            return Attachment(reason, following_lines.strip(), first_line)
+    if following_lines and (above := placeholder_above(body)):
+        return above
     if first_line[-1] in ")>":
         match = FILE_THEN_WORD_RE.match(body)
         if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
@@ -210,6 +208,17 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
     if " • " in body and "\n" not in body and (body.casefold().endswith(MEDIA_ENDINGS) or DOCUMENT_LINE_RE.match(body)):
         return Attachment("media", "", body.partition(" • ")[0])
     return None
+
+
+def placeholder_above(body: str) -> Attachment | None:
+    """Return the attachment when the first of several lines is a placeholder, as where an iPhone's export lost its marks.
+
+    >>> placeholder_above("image omitted\\nour new dog").caption
+    'our new dog'
+    """
+    first_line, _, following_lines = body.partition("\n")
+    reason = placeholder_reason(first_line)
+    return Attachment(reason, following_lines.strip(), first_line) if reason in ("media", "contact") else None
 
 
 def _is_file_of_web(name: str) -> bool:
@@ -310,7 +319,8 @@ _EVENT_RE = re.compile(
     | \bheeft\b.{0,80}\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
     | (?:создал|добавил|покинул|вышел|вышла|изменил|присоединил)
     | (?:oluşturdu|ekledi|çıkardı|ayrıldı|katıldı|değiştirdi)\b | (?:أنشأ|أضاف|أزال|غادر|انضم|غيّر)
-    """,
+    | """
+    + "|".join(map(re.escape, sorted(_texts_of("event")))),
     re.VERBOSE,
 )
 
