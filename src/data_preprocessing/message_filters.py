@@ -129,8 +129,10 @@ def filter_text(
     if reason is not None:
         return _without_words(reason, body, keeps_media)
     attachment = None
-    if is_marked or "<" in body or "(" in body or "•" in body or "\n" in body or LEFT_TO_RIGHT_MARK in text:
+    if is_marked or "<" in body or "(" in body or "•" in body or LEFT_TO_RIGHT_MARK in text:
         attachment = split_attachment(text, body, is_marked)
+    elif "\n" in body:
+        attachment = placeholder_above(body)
     if attachment is None:
         if is_marked:
             return None, "system_text"

@@ -182,10 +182,10 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
         match = FILE_THEN_WORD_RE.match(body)
         if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
             return _attachment(match["file"], match["caption"] or "")
-    web = WEB_FILE_RE.match(body)
+    web = WEB_FILE_RE.match(body) if " (" in first_line else None
     if web and web["word"].casefold() in ATTACHED_WORDS and _is_file_of_web(web["file"]):
         return _attachment(web["file"], web["caption"] or "")
-    web = WEB_PLACEHOLDER_RE.match(body)
+    web = WEB_PLACEHOLDER_RE.match(body) if first_line[0] == "<" else None
     if web and (reason := placeholder_reason(web["placeholder"])) in ("media", "contact"):
         return Attachment(reason, web["caption"].strip(), web["placeholder"])
     if "<" in body:
