@@ -423,9 +423,9 @@ def test_the_export_of_whatsapp_web(prepare):
 )
 def test_polls_have_a_form_in_every_language(tmp_path, prepare, question, option):
     poll = f"Gil: {question}\nwhen?\n{option} Sunday (1 vote)\n{option} Monday (0 votes)"
-    lines = android("Gil: a", poll, "Dana: SHOPPING:\nMilk: 2 (3 l)\nBread: 1", "Gil: b")
+    lines = android("Gil: a", poll, "Dana: JOBS:\nMilk: a (3 l)\nMilk: b (4 l)", "Gil: b")
     turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
-    assert words(turns) == ["a", "SHOPPING:", "Milk: 2 (3 l)", "Bread: 1", "b"]
+    assert words(turns) == ["a", "JOBS:", "Milk: a (3 l)", "Milk: b (4 l)", "b"]
 
 
 # ---- Several formats -------------------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def is_poll(body: str) -> bool:
     if first_line[-1:] not in (":", "：") or first_line != first_line.upper():
         return False
     words = [match["word"] for match in map(POLL_OPTION_RE.fullmatch, lines) if match]
-    return len(words) > 1 and len(set(words)) == 1
+    return len(words) > 1 and len(set(words)) == 1 and words[0] == words[0].upper()
 
 
 # ---- Notices ---------------------------------------------------------------------------------------------------------
