@@ -99,6 +99,7 @@ def test_a_colon_in_the_imitated_name(prepare):
     [
         (["Work: Dana", "Work: Gil"], {"Work: Dana", "Work: Gil"}),
         (["עבודה: דנה", "רות"], {"עבודה: דנה", "רות"}),
+        (["Work: Dana: mobile", "Gil"], {"Work: Dana: mobile", "Gil"}),
         (["Dana - home", "Gil - work"], {"Dana - home", "Gil - work"}),
         (["Dana\nCohen", "Gil"], {"Dana\nCohen", "Gil"}),
         (["Gil", "Dana"], {"Gil", "Dana"}),

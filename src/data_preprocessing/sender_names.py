@@ -256,6 +256,7 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         and all(count >= MIN_REPEATS or f"{head}: {second}" in quoted for second, count in seconds.items())
         and seconds.total() + _num_notices(whole_bodies[head], seconds) == counts[head]
     }
+    with_colon = {head: tuple(_whole_name(second, texts[head]) for second in with_colon[head]) for head in with_colon}
     with_line_break = {
         first: tuple(seconds)
         for first, seconds in second_lines.items()
@@ -287,6 +288,16 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         frozenset(ending for ending, senders in endings.items() if len(senders) > 1),
         is_of_table=not groups or not _is_unknown_encryption_notice(next(iter(by_name.values()))[0]),
     )
+
+
+def _whole_name(second: str, texts: Iterable[str]) -> str:
+    """Return the second part of a name with further parts that stand in all `texts` behind it: `home` of "Dan: Work: home"."""
+    start = f"{second}: "
+    thirds = Counter(text.removeprefix(start).partition(": ")[0] for text in texts if text.startswith(start))
+    third, count = thirds.most_common(1)[0] if len(thirds) == 1 else ("", 0)
+    is_part = count >= MIN_REPEATS and 0 < len(third) <= MAX_PART_CHARS
+    is_always = all(text.startswith(f"{start}{third}: ") for text in texts if text.startswith(start))
+    return f"{second}: {third}" if is_part and is_always else second
 
 
 def _num_notices(bodies: Iterable[str], second_parts: Iterable[str]) -> int:
