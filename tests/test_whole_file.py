@@ -638,6 +638,17 @@ def test_both_phones_of_a_chat_call_both_people_otherwise(tmp_path, prepare):
         assert words(turns) == [text.split(": ")[1] for text in TALK[:59]]
 
 
+def test_two_phones_of_a_group_call_everybody_otherwise(tmp_path, prepare):
+    texts = [f"{('Dana', 'Gil', 'Noa')[number % 3]}: {number} is a number" for number in range(60)]
+    names = {"Dana": "+972 50-111-2222", "Gil": "Me", "Noa": "Noa from work"}
+    foreign = [f"{names[text.partition(':')[0]]}:{text.partition(':')[2]}" for text in texts]
+    one = write(tmp_path / "one.txt", android(*texts[:45]))
+    other = write(tmp_path / "other.txt", iphone(*foreign[20:], start=START + timedelta(minutes=20)))
+    turns, report, _ = prepare(one, other, flags=["--imitate", "Me"])
+    assert report["messages"]["dropped"]["duplicate"] == 25
+    assert {line.partition(":")[0] for line in words(turns) if ":" in line} == {"Dana", "Noa"}
+
+
 def test_two_chats_of_other_people_stay_two(tmp_path, prepare):
     one = write(tmp_path / "one.txt", android(*TALK))
     other = write(
