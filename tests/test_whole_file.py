@@ -86,6 +86,18 @@ def test_no_space_after_the_colon_in_other_files(tmp_path, lines, expected):
     assert parsed(write(tmp_path / "chat.txt", lines)) == expected
 
 
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_no_space_after_the_bracket(tmp_path, times):
+    lines = iphone("Dana: a", "Gil: b", "Dana: c", "Gil:d")
+    lines[4 - times :] = [line.replace("] ", "]") for line in lines[4 - times :]]
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [("Dana", "a"), ("Gil", "b"), ("Dana", "c"), ("Gil", "d")]
+
+
+def test_tabs_between_the_parts_of_a_header(tmp_path):
+    lines = [line.replace(" - ", "\t-\t") for line in android("Dana: a", "Gil: b")]
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [("Dana", "a"), ("Gil", "b")]
+
+
 def test_a_colon_in_the_imitated_name(prepare):
     path = CASES / "008-colon-in-own-name/chat.txt"
     assert senders(path) == {"Gil: private", "Dana"}

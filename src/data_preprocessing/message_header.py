@@ -22,7 +22,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys(
             "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff", " "
         ),  # direction marks
-        **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+        **dict.fromkeys("\t\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
         **dict.fromkeys("\u2010\u2011\u2013\u2014", "-"),  # hyphens, en dash, em dash
         "\u060c": ",",  # Arabic comma
     }
@@ -57,7 +57,7 @@ _CLOCK = rf"""
 # A word before or after the clock: PM   p. m.   오후   klo   ч.
 _BEFORE, _AFTER = r"(?P<before>[^\d\n\[\]:]{0,16}?)", r"(?P<after>[^\d\n\[\]:]{0,16}?)"
 # ` - `   `] `   `] - `   `: `   `; ` (the program WhatsApp Viewer)
-_END = rf"{_GAP} (?P<end> \] (?:{_GAP}-(?=[ ]))? | - | : | ;) (?:[ ] | \Z)"
+_END = rf"{_GAP} (?P<end> \] (?:{_GAP}-(?=[ ]))? | - | : | ;) (?:[ ] | \Z | (?<=\])(?=\S))"
 _START = rf"(?P<lead>{_GAP}) (?P<bracket>\[)? {_GAP}"
 
 # [30/09/2022, 6:15:42 PM] Rut: hi
