@@ -189,6 +189,7 @@ def test_notices_about_a_name_with_a_colon(tmp_path):
         "+1-555-4444 added you to a group in the community: Chess club",
         "Dana added you to a group in the community: Chess",
         "You joined a group via invite in the community: Chess",
+        "Dana changed settings: only admins can send messages",
         "Your security code with Dana: home changed. Tap to learn more.",
     ],
 )  # lucasrodes/whatstk issue 147
