@@ -389,6 +389,12 @@ def test_captions_under_documents_in_other_languages(tmp_path, prepare, first_li
     assert words(turns) == ["hi", "my caption", "see • this"]
 
 
+def test_the_owners_name_in_the_export_of_whatsapp_web_is_said(tmp_path, prepare):
+    phone = write(tmp_path / "phone.txt", android("Noa: a", "Gil: b"))
+    _, _, shown = prepare(phone, CASES / "202-export-of-whatsapp-web/chat.txt")
+    assert "does not write here; WhatsApp Web calls its owner You: add --imitate You" in shown
+
+
 @pytest.mark.parametrize(
     "text",
     [
