@@ -35,7 +35,7 @@ FILE_THEN_WORD_RE = re.compile(
     r"(?P<file>[^\n]{1,255}\.\w{0,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
 )
 # What WhatsApp Web writes, with the caption on the same line:  trip.jpg (file attached) our dog   <image omitted> our dog
-WEB_FILE_RE = re.compile(r"(?P<file>[^\n()]{1,255}) \((?P<word>[^()\n]{2,60})\)(?: (?P<caption>.+))?\Z", re.DOTALL)
+WEB_FILE_RE = re.compile(r"(?P<file>[^\n()]{1,255}) \([^()\n]{2,60}\)(?: (?P<caption>.+))?\Z", re.DOTALL)
 WEB_PLACEHOLDER_RE = re.compile(r"(?P<placeholder><[^<>\n]{3,60}>) (?P<caption>.+)\Z", re.DOTALL)
 FILE_NAME_RE = re.compile(r".*\.\w{2,5}")
 # <attached: 00000042-PHOTO-2022-09-30-18-15-42.jpg>
@@ -182,8 +182,9 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
         match = FILE_THEN_WORD_RE.match(body)
         if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
             return _attachment(match["file"], match["caption"] or "")
-    web = WEB_FILE_RE.match(body) if " (" in first_line else None
-    if web and web["word"].casefold() in ATTACHED_WORDS and _is_file_of_web(web["file"]):
+    in_brackets = first_line.partition(" (")[2].partition(")")[0]
+    web = WEB_FILE_RE.match(body) if in_brackets.casefold() in ATTACHED_WORDS else None
+    if web and _is_file_of_web(web["file"]):
         return _attachment(web["file"], web["caption"] or "")
     web = WEB_PLACEHOLDER_RE.match(body) if first_line[0] == "<" else None
     if web and (reason := placeholder_reason(web["placeholder"])) in ("media", "contact"):
