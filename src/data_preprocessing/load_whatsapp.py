@@ -199,7 +199,9 @@ def write_outputs(
                 )
                 for survey, view in zip(chat.surveys, chat.views, strict=True)
             ]
-            writer.write_chat(titles[chat.title], messages, names, chat.is_group(imitated), chat.is_exact)
+            writer.write_chat(
+                titles[chat.title], messages, names, chat.is_group(imitated), chat.is_exact, chat.may_repeat
+            )
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
             chats, names, titles, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor
