@@ -23,6 +23,7 @@ from common.base_model_files import (
     find_base,
     list_on_hub,
 )
+from common.script import ScriptError
 
 CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "vocab_size": 16}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -72,6 +73,12 @@ class TestFinding:
     def test_empty_value_is_refused(self, tmp_path):
         with pytest.raises(BaseModelError, match="is empty"):
             find_base(" ", tmp_path)
+
+    def test_folder_whose_name_is_not_utf_8_is_refused(self, tmp_path):
+        folder = os.fsdecode(b"caf\xe9")
+        make_base(tmp_path / folder)
+        with pytest.raises(ScriptError, match="not UTF-8"):
+            find_base(folder, tmp_path)
 
     def test_file_is_refused(self, tmp_path, hub_cache):
         (tmp_path / "base").write_text("x")

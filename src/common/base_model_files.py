@@ -27,7 +27,7 @@ from typing import Any
 
 from common.config_values import count_layers, find_absurd_value
 from common.outside_files import NotReadableError, find_irregular, read_json, read_limited
-from common.script import ScriptError, printable, shown_path
+from common.script import ScriptError, printable, refuse_undecodable, shown_path
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 MAX_PATH_CHARS = 4096
@@ -113,7 +113,7 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     """Return where the base model lies: in a local folder, in the hub's cache, or not yet on disk.
 
     A relative path counts from `start_dir`. A path, also a misspelled one, is never taken for a hub id. Uses no
-    network. Raises BaseModelError.
+    network. Raises ScriptError.
     """
     if not base_model_id.strip():
         raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
@@ -124,6 +124,7 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     shown = printable(base_model_id)
     path = start_dir / os.path.expanduser(base_model_id)  # `~` of an unknown user stays
     if path.is_dir():
+        refuse_undecodable(path)
         return _as_base(base_model_id, path)
     cached = _find_in_hub_cache(base_model_id, revision)
     if cached is not None:

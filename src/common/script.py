@@ -124,6 +124,17 @@ def shown_path(path: Path) -> str:
         return printable(str(path))
 
 
+def refuse_undecodable(folder: Path) -> None:
+    """Raise ScriptError if a name in the path of `folder` is not UTF-8: the model libraries open no such path."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ScriptError(
+            f"{shown_path(folder)}: has a name that is not UTF-8, which the model libraries cannot open; rename it, or choose "
+            "another place"
+        ) from None
+
+
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
     is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
@@ -261,9 +272,10 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A short name, not `path` with a suffix: a name of 250 bytes cannot get longer.
     temporary_path = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-    text_options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
+    # The name of a file may be no UTF-8; in JSON, what it is replaced by is read as the same name again.
+    as_text: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     try:  # begins before the file exists: a signal may arrive at any line
-        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **text_options) as file:
+        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **(as_text if mode == "w" else {})) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -40,6 +40,7 @@ from common.script import (
     exclusive_use,
     flush_folder,
     is_temporary,
+    refuse_undecodable,
     remove_abandoned_files,
     replacing,
     shown_path,
@@ -93,6 +94,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
 
     A finished model loses what a kill left of its training; the temporary files of killed runs count as nothing.
     """
+    refuse_undecodable(folder)
     if folder.is_symlink() and not folder.exists():
         raise ScriptError(f"{shown_path(folder)}: is a broken link; choose another folder")
     if folder.exists() and not folder.is_dir():
