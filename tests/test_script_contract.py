@@ -156,6 +156,15 @@ def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
     assert "another run is training here" in done.stderr
 
 
+def test_a_lock_leaves_no_empty_folder_that_it_made_and_every_other(tmp_path):
+    for own, made in (("", "a/b/model"), ("empty", "empty/model"), ("model", "model")):
+        (tmp_path / own).mkdir(exist_ok=True)
+        with contract.exclusive_use(tmp_path / made, "training"):
+            assert (tmp_path / made).is_dir()
+        assert (tmp_path / own).is_dir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "model"]
+
+
 def test_the_work_ends_well_when_the_reader_of_its_output_leaves(start_python, tmp_path):
     body = f"""
         for number in range(20_000):

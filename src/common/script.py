@@ -336,10 +336,10 @@ def _is_running(process_id: int) -> bool:
 def exclusive_use(folder: Path, what: str) -> Iterator[None]:
     """Lock `folder` for this process; raise ScriptError when another run has locked it.
 
-    The lock is on the folder itself, so it ends with the process and leaves no file. A folder created for it is removed
-    again if it stays empty.
+    The lock is on the folder itself, so it ends with the process and leaves no file. Folders created for it are removed
+    again if they stay empty.
     """
-    is_new = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -350,9 +350,9 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if is_new:
-            with suppress(OSError):  # no longer empty
-                folder.rmdir()
+        with suppress(OSError):  # no longer empty
+            for path in created:
+                path.rmdir()
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:

@@ -74,7 +74,6 @@ def hold_output_folder(options: argparse.Namespace) -> Iterator[Callable[[Run], 
         yield lambda _run: None
         return
     with ExitStack() as stack:
-        stack.callback(remove_if_empty, folder)
         stack.enter_context(exclusive_use(folder, "training"))
         is_taken = check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
 
@@ -193,12 +192,6 @@ def finish_folder(
     write_json(folder / SETTINGS_NAME, settings)
     remove_leftovers(folder)
     return (folder / ADAPTER_NAME).stat().st_size
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove `folder` if it is empty."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def is_disk_full(error: Exception) -> bool:
