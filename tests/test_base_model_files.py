@@ -20,6 +20,7 @@ from common.base_model_files import (
     base_fingerprint,
     check_base_folder,
     download_base,
+    fetch_config,
     find_base,
     list_on_hub,
 )
@@ -140,6 +141,24 @@ class TestHub:
             monkeypatch.setenv("HF_ENDPOINT", address)
             with pytest.raises(BaseModelError, match="no safetensors"):
                 list_on_hub("owner/name")
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ({"model_type": None}, "config.json: names no model_type; choose another"),
+            ({"num_hidden_layers": -1}, "config.json: num_hidden_layers is no usable value; choose another"),
+            ({"num_attention_heads": 0}, "num_attention_heads is no usable value"),
+            ({"hidden_size": 10**30}, "hidden_size is no usable value"),
+            ({"text_config": [1]}, "text_config is no usable value"),
+            ({"quantization_config": {"bits": 4}}, "owner/name: is already quantized"),
+            ({"auto_map": {"AutoConfig": "x.py"}}, "would run its own code"),
+        ],
+    )
+    def test_config_that_gives_no_model_is_refused_before_the_download(self, change, problem, hub_cache, monkeypatch):
+        with served_hub({"config.json": json.dumps(CONFIG | change).encode()}) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(BaseModelError, match=problem):
+                fetch_config("owner/name")
 
     @pytest.mark.slow
     def test_download_by_the_real_library_is_found_next_time(self, hub_cache, tmp_path, monkeypatch):

@@ -193,9 +193,7 @@ def fetch_config(hub_id: str) -> dict[str, Any]:
     """Download only the config of `hub_id`; raise BaseModelError."""
     _refuse_when_offline(hub_id)
     config = _ask_hub(hub_id, f"{hub_id}/resolve/main/config.json")
-    refuse_foreign_code(config, Path(hub_id) / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(f"{printable(hub_id)}: its config.json names no model_type; choose another base model")
+    _check_config(config, Path(hub_id) / "config.json", "choose another base model")
     return config
 
 
@@ -280,20 +278,7 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             f"{shown_path(irregular)}: is no regular file, or far too large; download the base model again"
         )
     config = read_json_object(folder / "config.json")
-    refuse_foreign_code(config, folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(
-            f"{shown_path(folder / 'config.json')}: names no model_type; download the base model again"
-        )
-    absurd = find_absurd_value(config)
-    if absurd is not None:
-        raise BaseModelError(
-            f"{shown_path(folder / 'config.json')}: {absurd} is no usable value; download the base model again"
-        )
-    if "quantization_config" in config:
-        raise BaseModelError(
-            f"{shown_path(folder)}: is already quantized; choose the same base in its original precision"
-        )
+    _check_config(config, folder / "config.json", "download the base model again")
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise BaseModelError(f"{shown_path(folder / 'tokenizer.json')}: not found; download the base model again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -307,6 +292,20 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             f"{shown_path(folder / 'config.json')}: has more layers than there are weights; download the base again"
         )
     return config
+
+
+def _check_config(config: dict[str, Any], path: Path, cure: str) -> None:
+    """Raise BaseModelError if no model is to be built from `config`, which is that of `path`."""
+    refuse_foreign_code(config, path)
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError(f"{shown_path(path)}: names no model_type; {cure}")
+    absurd = find_absurd_value(config)
+    if absurd is not None:
+        raise BaseModelError(f"{shown_path(path)}: {absurd} is no usable value; {cure}")
+    if "quantization_config" in config:
+        raise BaseModelError(
+            f"{shown_path(path.parent)}: is already quantized; choose the same base in its original precision"
+        )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH, MAX_SAMPLE_TOKENS, NU
 from training_work import Work
 
 from common.compute_device import Device
+from common.config_values import count_layers
 
 # How often forward and backward pass go over the inputs and outputs of all linear layers, besides the products. Calibrated:
 # on a processor with the demo's base and with 135 million parameters (tests/benchmarks/RESULTS.md), on CUDA with what an
@@ -28,7 +29,7 @@ from common.compute_device import Device
 TRAVERSALS = {"cuda": (5, 14), "mps": (5, 14), "cpu": (35, 40)}
 # Python's work for one layer in forward and backward pass, in calls of a tiny operation.
 CALLS_PER_LAYER = {"cuda": (700, 3_600), "mps": (700, 3_600), "cpu": (350, 600)}
-
+USUAL_LAYERS = 32  # where the config does not say
 # And for a row outside its layers: the loss, the optimizer, the Trainer's loop.
 CALLS_PER_ROW = 4_000
 
@@ -107,7 +108,7 @@ def estimate_training_seconds(
     `is_captured`: on CUDA, training replays the layers of a row as captured graphs, so that they do not wait for Python.
     """
     weights = count_weights(config)
-    num_layers = _count_layers(config)
+    num_layers = count_layers(config) or USUAL_LAYERS
     forward_calls, backward_calls = CALLS_PER_LAYER[device.kind]
     num_forward = 2 if gradient_checkpointing else 1
 
@@ -161,8 +162,3 @@ def shown_duration(seconds: float) -> str:
     if seconds < 5_400:
         return f"{math.ceil(seconds / 60):,} minutes"
     return f"{seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86_400:,.1f} days"
-
-
-def _count_layers(config: Mapping[str, Any]) -> int:
-    text = config.get("text_config") or config
-    return next((int(text[key]) for key in ("num_hidden_layers", "n_layer", "num_layers") if key in text), 32)
