@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 
-from common.script import ScriptError, printable
+from common.script import MAX_REASON_CHARS, ScriptError, printable
 
 # The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
 # The `generation` tags are for other tools (TRL's assistant_only_loss).
@@ -48,7 +48,6 @@ ALLOWED_SECONDS_PER_MESSAGE = 0.02
 TEMPLATE_ERRORS = (
     TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError,
 )  # fmt: skip
-MAX_REASON_CHARS = 200
 SAMPLE_LENGTHS = (1, 2, 3, 4, 8, 65)
 
 # How a template asks for the date, and how some ask whether to think before a reply.

@@ -69,6 +69,7 @@ FULL_MEMORY_WORDS = (
 )
 NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
 NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
+MAX_REASON_CHARS = 200  # of a library's own words in a message
 MAX_ERROR_CHARS = 5_000  # of a line: more than any path, and a name from a file may have millions
 
 
@@ -398,6 +399,16 @@ def _user_message(error: BaseException) -> str | None:
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of a library's error as it stands in a message of ours; the error's type if it has no text.
+
+    >>> reason_of(ValueError("no such key: a.\\nIn file b")), reason_of(KeyError())
+    ('no such key: a', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
 
 
 def is_memory_full(error: BaseException) -> bool:
