@@ -87,12 +87,12 @@ def test_after_the_download_nobody_is_asked_again(terminal):
 
 def test_the_device_chosen_by_flag_skips_the_question(capsys):
     announce(options_of("cpu"))
-    assert "Time: training takes about " in capsys.readouterr().out
+    assert "Time: training takes " in capsys.readouterr().out
 
 
 def test_a_short_run_is_not_asked_about(tiny_base_dir, capsys):
     announce(base=BaseModel("tiny", tiny_base_dir))
-    assert "Time: training takes about " in capsys.readouterr().out
+    assert "Time: training takes " in capsys.readouterr().out
 
 
 class TestBeforeTheDownload:

@@ -88,7 +88,7 @@ def announce_time(
         notice = unused_gpu_notice()
         after_download = f", after a download of {download}" if download else ""
         lines = [
-            f"{base.name}: training would take about {shown_duration(seconds)} on this processor{after_download}; there is no "
+            f"{base.name}: training would take {shown_duration(seconds)} on this processor{after_download}; there is no "
             "usable GPU",
             *([f"  {notice}"] if notice else []),
             *describe_roads(seconds, work, speed, bases),
@@ -97,9 +97,7 @@ def announce_time(
             raise ScriptError("\n".join([*lines, f"  {problem}"]))
         confirm_long_run(lines)
         options.device = "cpu"  # as if chosen by flag: after the download nobody is asked again
-    say(
-        f"Time: training takes about {shown_duration(seconds)} on {device.name} (measured in a short run of the same work)"
-    )
+    say(f"Time: training takes {shown_duration(seconds)} on {device.name} (measured in a short run of the same work)")
 
 
 def is_to_confirm(device: Device, wanted_device: str, seconds: float) -> bool:
@@ -123,7 +121,7 @@ def describe_roads(seconds: float, work: Work, speed: Speed, bases: Sequence[Kno
     for known, known_seconds in named:
         download = shown_download(2 * count_weights(known.config).total)  # published in two bytes per weight
         lines.append(
-            f"    {known.name}: about {shown_duration(known_seconds)}, {download} to download; languages: {known.languages}"
+            f"    {known.name}: {shown_duration(known_seconds)}, {download} to download; languages: {known.languages}"
         )
     return [*lines, '  or train on a rented or borrowed card, and chat here (README, "Without an NVIDIA card")']
 

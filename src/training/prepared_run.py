@@ -59,7 +59,7 @@ from common.conversation_data import Conversation, TrainingData
 from common.conversation_header import NO_CONTEXT, headers_by_line, usable_context
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, counted, shown_path
 
 # Facts that `--learning-rate auto` sets before the first step; a resumed run takes them from its checkpoint.
 FOUND_FACTS = ("learning_rate", "learning_rate_trials")
@@ -269,7 +269,7 @@ def choose_held_out(data: TrainingData) -> HeldOut:
     overlap = overlapping_lines(data.conversations, held_out)
     if overlap:
         warn(
-            f"{len(overlap):,} held-out conversations also occur word for word in training: their loss will be too low"
+            f"in training, too, word for word: {counted(len(overlap), 'held-out conversation')}; their loss will be too low"
         )
     return held_out
 

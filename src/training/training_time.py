@@ -155,10 +155,10 @@ def shown_duration(seconds: float) -> str:
     """Return a duration as messages show it; no estimate is good to the second.
 
     >>> shown_duration(20), shown_duration(150), shown_duration(7_500), shown_duration(400_000)
-    ('less than a minute', '3 minutes', '2.1 hours', '4.6 days')
+    ('less than a minute', 'about 3 minutes', 'about 2.1 hours', 'about 4.6 days')
     """
     if seconds < 60:
         return "less than a minute"
     if seconds < 5_400:
-        return f"{math.ceil(seconds / 60):,} minutes"
-    return f"{seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86_400:,.1f} days"
+        return f"about {math.ceil(seconds / 60):,} minutes"
+    return f"about {seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"about {seconds / 86_400:,.1f} days"
