@@ -176,10 +176,10 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
     return snapshot if has_tokenizer and (snapshot / "config.json").is_file() else None
 
 
-def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
+def list_on_hub(hub_id: str) -> HubListing:
     """Ask the hub for the files of `hub_id`; raise BaseModelError if there are none, or no answer within 5 seconds."""
     _refuse_when_offline(hub_id)
-    answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/{revision or 'main'}?blobs=true")
+    answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/main?blobs=true")
     names = {file["rfilename"]: int(file.get("size") or 0) for file in answer.get("siblings", [])}
     wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
     if not any(name.endswith(".safetensors") for name in wanted):

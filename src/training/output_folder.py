@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints import library_versions
+from checkpoints import MODEL_CARD_NAME, library_versions
 from processes import is_first_process, say
 
 from common.conversation_header import find_partners, partners_to_json
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 
 FINAL_NAME = "final"  # inside checkpoints/: where the adapter is written first
-NOT_SHIPPED = ("README.md", "training_args.bin")  # an empty model card, and a pickle with paths of this machine
 
 
 def check_output_folder(options: argparse.Namespace) -> None:
@@ -184,7 +183,7 @@ def finish_folder(
     tokenizer.save_pretrained(final)
     write_json(final / GENERATION_NAME, generation_config)
     for path in sorted(final.iterdir()):
-        if path.name not in NOT_SHIPPED:
+        if path.name != MODEL_CARD_NAME:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(path, folder / path.name)
@@ -282,7 +281,6 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
             "dropout": recipe.dropout,
             "target_modules": sorted(model.peft_config["default"].target_modules),
         },
-        "recipe": "default",
         "context": recipe.context,
         "partners": partners_to_json(find_partners(run.data.conversations)),
         "training": dataclasses.asdict(recipe) | {"epochs": run.facts["epochs"]},

@@ -101,7 +101,6 @@ def estimate_training_seconds(
     speed: Speed,
     gradient_checkpointing: bool = True,
     is_captured: bool = True,
-    rank: int = DEFAULT_RECIPE.rank,
 ) -> float:
     """Estimate how long all epochs take, with their evaluations; `config`: of `config.json`.
 
@@ -116,8 +115,8 @@ def estimate_training_seconds(
         # The weights are frozen: the backward pass multiplies as often as a forward pass.
         num_passes = num_forward + has_backward
         products = weights.multiplied * num_passes * tokens + weights.head * (1 + has_backward) * supervised
-        # LoRA's weights are trained: twice as much in the backward pass.
-        products += rank * weights.lora_per_rank * (num_passes + has_backward) * tokens
+        # LoRA's weights are trained: twice as much in the backward pass. Another rank changes little.
+        products += DEFAULT_RECIPE.rank * weights.lora_per_rank * (num_passes + has_backward) * tokens
         forward, backward = TRAVERSALS[device.kind]
         traversals = forward * num_forward + backward * has_backward
         moved_bytes = (weights.lora_per_rank - weights.head_widths) * device.dtype.itemsize * traversals * tokens
