@@ -157,11 +157,16 @@ def hub_cache_dir() -> Path:
     return Path(os.path.expanduser(os.environ.get("HF_HOME", f"{cache_home}/huggingface"))) / "hub"
 
 
+def hub_folder_of(hub_id: str) -> Path:
+    """Return the folder of this model in the hub library's cache, which may not be there."""
+    return hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
+
+
 def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
     """Return the snapshot folder of `hub_id` if it is there and complete, else None."""
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id, re.ASCII) is None:
         return None
-    model_dir = hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
+    model_dir = hub_folder_of(hub_id)
     if revision is None:
         try:
             revision = read_limited(model_dir / "refs" / "main").decode("utf-8").strip()
@@ -172,8 +177,11 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
         list_weight_files(snapshot)
     except BaseModelError:
         return None  # an interrupted download, to be continued
-    has_tokenizer = any(all((snapshot / name).is_file() for name in names) for names in TOKENIZER_FILES)
-    return snapshot if has_tokenizer and (snapshot / "config.json").is_file() else None
+    return snapshot if _has_tokenizer(snapshot) and (snapshot / "config.json").is_file() else None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES)
 
 
 def list_on_hub(hub_id: str) -> HubListing:
@@ -260,7 +268,7 @@ def download_base(listing: HubListing) -> BaseModel:
         )
     if _find_in_hub_cache(listing.hub_id, None) is None:
         # A download by commit writes no refs/main; with it, the base is found without the network next time.
-        reference = hub_cache_dir() / f"models--{listing.hub_id.replace('/', '--')}" / "refs" / "main"
+        reference = hub_folder_of(listing.hub_id) / "refs" / "main"
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(listing.revision, encoding="utf-8")
     return BaseModel(listing.hub_id, Path(folder), listing.revision)
@@ -279,7 +287,7 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
         )
     config = read_json_object(folder / "config.json")
     _check_config(config, folder / "config.json", "download the base model again")
-    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+    if not _has_tokenizer(folder):
         raise BaseModelError(f"{shown_path(folder / 'tokenizer.json')}: not found; download the base model again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
