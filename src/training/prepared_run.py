@@ -46,6 +46,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
 from common.chat_format import (
+    EXCHANGE,
     PERSON_TEMPLATE,
     ChatFormatError,
     EncodedConversation,
@@ -249,9 +250,8 @@ def refuse_tokens_without_rows(tokenizer: Any, config: PreTrainedConfig, name: s
     A special token that the chat template does not write may lie behind the rows (the image token of Gemma 3 1B).
     """
     num_rows = config.get_text_config().vocab_size
-    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     unused = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    unused -= set(encode_conversation(tokenizer, exchange).input_ids)
+    unused -= set(encode_conversation(tokenizer, EXCHANGE).input_ids)
     num_without = sum(number >= num_rows and number not in unused for number in tokenizer.get_vocab().values())
     if num_without:
         raise ScriptError(
