@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from common.file_kinds import LONGEST_START, name_file_kind
 from common.outside_files import NotReadableError, open_regular
 
+PREPROCESSING_REPORT_NAME = "preprocessing_report.json"  # beside the data, with the name of the imitated person
 CORRECTIONS_PATH = "src/chat/corrections.jsonl"  # counted from the project; written by the chat, read by stage 2
 ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5

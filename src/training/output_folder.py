@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints import MODEL_CARD_NAME, library_versions
 from processes import is_first_process, say
 
+from common.conversation_data import PREPROCESSING_REPORT_NAME
 from common.conversation_header import find_partners, partners_to_json
 from common.model_folder import (
     ADAPTER_NAME,
@@ -295,7 +296,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
 def find_person(data_path: Path) -> str | None:
     """Return the (first) name of the imitated person from stage 1's report beside the data, or None."""
     try:
-        names = read_json(data_path.parent / "preprocessing_report.json")["person"]
+        names = read_json(data_path.parent / PREPROCESSING_REPORT_NAME)["person"]
         return str(names[0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
