@@ -65,6 +65,13 @@ def test_without_a_terminal_it_is_refused_with_hours_download_bases_and_the_comm
     assert lines[-1].endswith("fine_tuning_model.py --epochs 2 --device cpu")
 
 
+def test_the_command_starts_as_many_processes_again(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ScriptError, match=r"--nproc-per-node 2 fine_tuning_model.py --epochs 2 --device cpu\Z"):
+        announce()
+
+
 @pytest.mark.parametrize(
     ("answer", "trains"), [("y\n", True), ("yes\n", True), ("\n", False), ("", False), ("n\n", False)]
 )
