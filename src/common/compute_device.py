@@ -1,6 +1,6 @@
 """Device, number type and quantization: one rule for training and one for the chat, from what the machine has.
 
-Loading a model is left to `qlora_model` and `trained_model`.
+And loading a base by them. Adapters are left to `qlora_model` and `trained_model`.
 """
 
 from __future__ import annotations
