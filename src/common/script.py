@@ -165,11 +165,11 @@ def nearest_path(path: Path) -> Path | None:
     """Return the path that exists and is spelled most like `path`, which does not exist; None when none is like it."""
     import difflib
 
-    existing = path.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    missing, *rest = path.absolute().relative_to(existing).parts or ("",)
     try:
+        existing = path.absolute()
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        missing, *rest = path.absolute().relative_to(existing).parts or ("",)
         by_folded = {name.casefold(): name for name in sorted(os.listdir(existing))}
     except OSError:
         return None
@@ -396,6 +396,8 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
+        return "the current folder is no longer there; change to another one"
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
