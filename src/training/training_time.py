@@ -29,7 +29,7 @@ from common.config_values import count_layers
 TRAVERSALS = {"cuda": (5, 14), "mps": (5, 14), "cpu": (35, 40)}
 # Python's work for one layer in forward and backward pass, in calls of a tiny operation.
 CALLS_PER_LAYER = {"cuda": (700, 3_600), "mps": (700, 3_600), "cpu": (350, 600)}
-USUAL_LAYERS = 32  # where the config does not say
+
 # And for a row outside its layers: the loss, the optimizer, the Trainer's loop.
 CALLS_PER_ROW = 4_000
 
@@ -37,6 +37,7 @@ MEASURED_TOKENS = {"cuda": 2048, "mps": 512, "cpu": 128}
 MIN_WIDTH = 256  # of the products: with less, calling them takes longer than computing them
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
+USUAL_LAYERS = 32  # where the config does not say
 
 
 @dataclass(frozen=True)
