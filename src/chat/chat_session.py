@@ -9,11 +9,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import YOU, ConversationLog, read_conversation_and_models, read_header_record, save_conversation
+from conversation_log import YOU, ConversationLog, SavedConversation, read_conversation, save_conversation
 from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
@@ -29,7 +29,7 @@ from terminal import (
     read_line_as_command,
     show_notice,
 )
-from turns import Messages, replace_reply, take_back_reply
+from turns import replace_reply, take_back_reply
 from who_and_when import NO_HEADER, UnknownName
 
 from common.chat_format import ChatFormatError
@@ -308,7 +308,7 @@ class ChatSession:
         saved = read_saved(path)
         if saved.messages:
             self._conversation.reset(saved.messages)
-            self._conversation.who_and_when.restore(read_header_record(path))
+            self._conversation.who_and_when.restore(saved.header_record)
             self._models = saved.models
             self._log.add_event("load", saved.messages, saved.models)
             self._log_header()
@@ -316,21 +316,13 @@ class ChatSession:
             self._show_earlier()
 
 
-@dataclass(frozen=True)
-class SavedConversation:
-    """The last conversation of a log or of a saved file."""
-
-    messages: Messages
-    models: list[str]  # that wrote its replies, as far as the file says
-
-
 def read_saved(path: Path) -> SavedConversation:
     """Return the conversation in `path`; show a notice when there is none."""
     try:
-        saved = SavedConversation(*read_conversation_and_models(path))
+        saved = read_conversation(path)
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
-        return SavedConversation([], [])
+        return SavedConversation()
     if not saved.messages:
         show_notice(f"{shown_path(path)}: holds no conversation")
     return saved
