@@ -7,6 +7,7 @@ from datetime import datetime
 import pytest
 from chat_session import ChatSession
 from conversation_log import ConversationLog, read_conversation
+from conversing import regenerate, say
 from live_conversation import Conversation
 from terminal import PipedScreen
 from test_chat_session import Lines
@@ -73,8 +74,8 @@ def prompt_of(conversation):
 
 def test_the_prompt_begins_as_a_row_of_the_training_does(make_conversation, tiny_model):
     conversation = make_conversation()
-    conversation.say("one")
-    conversation.say("two")
+    say(conversation, "one")
+    say(conversation, "two")
     messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
     row = encode_conversation(tiny_model.tokenizer, messages, header=IN_THE_MORNING).input_ids
     for number in (1, 3):
@@ -85,29 +86,29 @@ def test_the_prompt_begins_as_a_row_of_the_training_does(make_conversation, tiny
 
 def test_the_time_is_that_at_which_a_conversation_began(make_conversation, clock):
     conversation = make_conversation()
-    conversation.say("one")
+    say(conversation, "one")
     clock.now = EVENING
-    conversation.say("two")
+    say(conversation, "two")
     assert conversation.who_and_when.header == IN_THE_MORNING
     conversation.reset()
-    conversation.say("three")
+    say(conversation, "three")
     assert conversation.who_and_when.header == IN_THE_EVENING
 
 
 def test_a_full_context_keeps_the_header(make_conversation):
     conversation = make_conversation()
     for _ in range(12):
-        conversation.say("one two three four")
+        say(conversation, "one two three four")
     assert conversation._num_dropped
     assert prompt_of(conversation).startswith(f"<s><person2>{IN_THE_MORNING}\none two three four</s>")
 
 
 def test_the_header_costs_no_token_of_the_cache(make_conversation):
     conversation = make_conversation()
-    conversation.say("one")
-    second = conversation.say("two")
+    say(conversation, "one")
+    second = say(conversation, "two")
     assert second.num_reused_tokens > conversation.who_and_when.header.count(" ")
-    assert conversation.regenerate().num_reused_tokens == second.num_prompt_tokens - 1
+    assert regenerate(conversation).num_reused_tokens == second.num_prompt_tokens - 1
 
 
 @pytest.mark.parametrize("settings", [{"context": "none"}, {"context": "none", "partners": []}])

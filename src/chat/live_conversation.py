@@ -15,7 +15,7 @@ from typing import Any
 
 from reply_stream import ReplyStream
 from trained_chat import ConversationCache, TrainedChat
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from turns import Messages, add_to_turn, take_back_turn, with_roles_swapped
 from who_and_when import WhoAndWhen
 
 from common.model_folder import Sampling
@@ -75,11 +75,6 @@ class Conversation:
             cache = open_cache(trained)  # type: ignore[arg-type] # given no cache, it is a TrainedModel
         self.cache = cache
 
-    def say(self, text: str, **callbacks: Any) -> FinishedReply:
-        """Add the user's `text` and return the reply to it."""
-        self.add(text)
-        return self.answer(**callbacks)
-
     def add(self, text: str) -> None:
         """Add the user's `text`; raise MessageTooLong, with nothing added, when it does not fit the context."""
         before = list(self.messages)
@@ -124,11 +119,6 @@ class Conversation:
             seconds=time.monotonic() - started_at,
         )
 
-    def regenerate(self, **callbacks: Any) -> FinishedReply:
-        """Replace the last reply by another one."""
-        take_back_reply(self.messages)
-        return self.answer(**callbacks)
-
     def undo(self) -> bool:
         """Take back the user's last message and the reply to it; return whether there was one."""
         return take_back_turn(self.messages)
@@ -142,10 +132,6 @@ class Conversation:
         self.messages = messages or []
         self.who_and_when.began_at = None
         self._num_dropped = 0
-
-    def drop_cache(self) -> None:
-        """Empty the cache: the next reply encodes the whole conversation again, and is the same."""
-        self.cache.drop()
 
     @property
     def num_prompt_tokens(self) -> int:
