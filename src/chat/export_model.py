@@ -153,11 +153,11 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
         ):
             export.write(Path(file.name), bar.update)
             bar.close()
-            proof = check_gguf(saved, export.content, Path(file.name), path, checking_command(), options.gguf)
+            compared = check_gguf(saved, export.content, Path(file.name), path, checking_command(), options.gguf)
     finally:
         if is_new_folder and path.parent.exists() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    for line in proof.lines:
+    for line in compared:
         print(line)
     print(f"Written: {shown_path(path)} ({path.stat().st_size / 1e6:,.0f} MB)." + PRIVACY_OF_CONTENT[export.content])
 
@@ -196,8 +196,7 @@ def check_written_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
 
     from gguf_check import check_gguf
 
-    proof = check_gguf(saved, gguf_content(options), path, path, checking_command(), options.gguf)
-    for line in proof.lines:
+    for line in check_gguf(saved, gguf_content(options), path, path, checking_command(), options.gguf):
         print(line)
 
 
