@@ -134,8 +134,8 @@ def test_with_begins_a_new_conversation_and_lists_the_names(make_conversation, s
     ("typed", "told"),
     [
         ("/with Rut", 'nobody is called "Rut" in the training data; the nearest: Ruth\n'),
-        ("/with x\x1by", 'nobody is called "xy" in the training data; it has Ruth, Koby, family\n'),
-        ("/as Gil", 'nobody is called "Gil" in the training data; it has Adi, Boaz\n'),
+        ("/with x\x1by", 'nobody is called "xy" in the training data; they have Ruth, Koby, family\n'),
+        ("/as Gil", 'nobody is called "Gil" in the training data; they have Adi, Boaz\n'),
         ("/as", "usage: /as NAME\n"),
     ],
 )
