@@ -261,7 +261,8 @@ def test_a_better_reply_takes_the_place_of_the_last_and_is_kept(sit, conversatio
     sit("are you coming?")
     _status, shown, told = sit(r"/better כן אחי \n איפה?? 😂")
     better = {"role": "assistant", "content": "כן אחי\nאיפה?? 😂"}
-    assert shown == "" and "replaced, and kept in " in told and "--corrections" in told
+    kept = log.path.with_name("corrections.jsonl")
+    assert shown == "" and f"replaced, and kept; to teach it, train again with --corrections {kept}" in told
     assert (
         contents(conversation)
         == read_conversation(log.jsonl_path).messages

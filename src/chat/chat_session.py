@@ -5,6 +5,7 @@ The model is left to `live_conversation`, the files to `conversation_log`, input
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -206,7 +207,8 @@ class ChatSession:
             return
         replace_reply(messages, text)
         self._log.replace_reply(text)
-        show_notice(f"replaced, and kept in {shown_path(path)}; train again with --corrections to teach it")
+        kept = shlex.quote(shown_path(path))
+        show_notice(f"replaced, and kept; to teach it, train again with --corrections {kept}")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
