@@ -243,8 +243,10 @@ def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
     assert "with this base the imitated person cannot write first: the chat template refuses" in told
     assert shown == ""
     assert conversation.messages == []
-    assert session.run(Lines("hello", "/reset", "/stats")) == 0
-    assert "context: 0 of " in capsys.readouterr().err
+    assert session.run(Lines("hello", "/swap", "/reset", "/swap", "/stats")) == 0
+    told = capsys.readouterr().err
+    assert "with this base the imitated person cannot write first" in told and "context: 0 of " in told
+    assert told.count("roles swapped") == 1  # of the conversation without messages
 
 
 # ---- Corrections -----------------------------------------------------------------------------------------------------

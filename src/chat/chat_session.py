@@ -168,15 +168,19 @@ class ChatSession:
         if self._conversation.messages:
             show_notice("this conversation has begun already; /reset begins a new one")
             return
-        who_and_when = self._conversation.who_and_when
-        who_and_when.begin()
-        try:
-            self._conversation.trained.encode_prompt([], who_and_when.header)
-        except ChatFormatError as error:  # of a base whose training data had no such conversation
-            show_notice(f"with this base the imitated person cannot write first: {error}")
-        else:
+        self._conversation.who_and_when.begin()
+        if self._can_write_first():
             self._log_header()
             self._answer()
+
+    def _can_write_first(self) -> bool:
+        """Return whether the imitated person may begin a conversation; say why not."""
+        try:
+            self._conversation.trained.encode_prompt([], self._conversation.who_and_when.header)
+        except ChatFormatError as error:  # of a base whose training data had no such conversation
+            show_notice(f"with this base the imitated person cannot write first: {error}")
+            return False
+        return True
 
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
@@ -217,6 +221,9 @@ class ChatSession:
         show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
+        is_user_first = [message["role"] for message in self._conversation.messages[:1]] == ["user"]
+        if is_user_first and not self._can_write_first():
+            return
         self._conversation.swap()
         self._log.add_event("swap")
         show_notice("roles swapped")
