@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -486,9 +487,8 @@ def plant_canaries(options: argparse.Namespace) -> int:
     num_planted = plant_into_file(source, target, options.seed)
     print(f"copy with {num_planted} invented secrets: {shown_path(target)}")
     print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
-    print(
-        f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"
-    )
+    planted = shlex.quote(shown_path(target))
+    print(f"  python3 src/training/fine_tuning_model.py --path-to-data {planted} --saved-model-path canary_model")
     print("  python3 src/chat/style_report.py --leak-probe --saved-model-path canary_model")
     return 0
 
