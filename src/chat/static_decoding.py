@@ -31,8 +31,9 @@ FEWEST_VISIBLE = 512
 # as long as about eight such steps.
 CHUNK_TOKENS = 32
 MOST_CHUNKED_TOKENS = 256
-# Of the logits' spread, from one pass of the library. In bf16, a step of 7.5 billion random weights differed by .2 in the logit
-# that differed most, from rounding; the limit for their mean is a guess above that. In fp32, with a base of two layers, rounding is 3e-7, a forgotten padding 5e-3, a mask of one place too many 0.1.
+# Of the logits' spread, from one pass of the library. In bf16, a step of 7.5 billion random weights differed by 0.2 in
+# the logit that differed most, from rounding; the limit for their mean is a guess. In fp32, with a base of two layers,
+# rounding is 3e-7, a forgotten padding 5e-3, a mask of one place too many 0.1.
 TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 # Of several rows a third of it: on an H200, batches of a tiny base gave other replies than the library, one row the same.
 SHARE_FOR_BATCHES = 1 / 3
