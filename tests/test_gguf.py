@@ -15,6 +15,7 @@ from gguf_check import check_gguf, read_conversations
 from gguf_families import KINDS, write_trained_folder
 from gguf_file import GgufExport
 from gguf_header import ADAPTER_KEY, FORMAT_KEY, check_header, find_base_beside, hash_file
+from gguf_tokenizer import normalizes_text
 from llama_cpp_server import start_llama_cpp
 from merged_model import probe_conversations
 from saved_model_checks import check_saved_model
@@ -204,6 +205,16 @@ def test_a_file_of_another_training_is_refused(tiny_saved, tiny_gguf, tmp_path, 
     GgufExport(tiny_saved, "base", "f32").write(path)
     with pytest.raises(ScriptError, match="is of another training than"):  # a base is no merged model
         check_header(tiny_saved, "model", path, path)
+
+
+def test_characters_are_composed_where_one_of_several_normalizers_does(tmp_path):
+    for normalizer, is_composed in [
+        (None, False),
+        ({"type": "NFC"}, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFC"}]}, True),
+    ]:
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+        assert normalizes_text(tmp_path) is is_composed
 
 
 def test_without_llama_cpp_the_file_is_said_to_be_unchecked(monkeypatch, check_bytes, tiny_gguf):
