@@ -33,7 +33,7 @@ def open_log(tmp_path):
 
 def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     log = open_log()
-    log.start({"temperature": 0.5})
+    log.start({"temperature": 0.5}, "Ruth on base")
     log.add_bubble("user", "שלום")
     log.add_bubble("assistant", "היי", "interrupted")
     lines = log.path.read_text(encoding="utf-8").splitlines()
@@ -44,7 +44,7 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     records = [json.loads(line) for line in log.jsonl_path.read_text(encoding="utf-8").splitlines()]
     assert all(datetime.fromisoformat(record.pop("at")).utcoffset() is not None for record in records)
     assert records == [
-        {"event": "start", "settings": {"temperature": 0.5}},
+        {"event": "start", "settings": {"temperature": 0.5}, "model": "Ruth on base"},
         {"role": "user", "text": "שלום"},
         {"role": "assistant", "text": "היי", "remark": "interrupted"},
     ]
@@ -82,7 +82,7 @@ def test_a_chat_past_midnight_gets_a_date_line(open_log, monkeypatch):
     log = open_log()
     try:
         use_time_zone("XXX+12")
-        log.start({})
+        log.start({}, "Ruth on base")
         log.add_bubble("user", "before")
         use_time_zone("XXX-14")  # the same moment, on another day
         today = datetime.now().strftime("%Y-%m-%d")
@@ -271,9 +271,9 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_pa
 
 def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(open_log):
     log = open_log()
-    log.start({})
+    log.start({}, "Ruth on base")
     log.add_bubble("user", "of an earlier chat")
-    log.start({})
+    log.start({}, "Ruth on base")
     log.add_bubble("user", "one")
     log.add_bubble("assistant", "1")
     log.add_bubble("assistant", "uno")

@@ -67,7 +67,7 @@ from conversation_log import ConversationLog
 
 def main():
     log = ConversationLog(Path(sys.argv[1]), lambda warning: print("warning:", warning, file=sys.stderr))
-    log.start({})
+    log.start({}, "Ruth on base")
     for number in range(6):
         log.add_bubble("user" if number % 2 == 0 else "assistant", f"message {number}")
     log.close()

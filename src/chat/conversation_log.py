@@ -63,14 +63,14 @@ class ConversationLog:
         self._day = _now().date()  # of the last date line
         self._jsonl_file = _AppendedFile(self.jsonl_path)
 
-    def start(self, settings: Mapping[str, Any], model: str = "") -> None:
+    def start(self, settings: Mapping[str, Any], model: str) -> None:
         """Record the start of a chat: a centred date line, the `model` that replies, and in the JSONL log the settings."""
         now = _now()
         date = now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]
         self._last_role, self._day = None, now.date()
         self._append(
-            "".join(["\n", render_note(date), render_note(model) if model else ""]),
-            [{"event": "start", "settings": dict(settings)} | ({"model": model} if model else {})],
+            f"\n{render_note(date)}{render_note(model)}",
+            [{"event": "start", "settings": dict(settings), "model": model}],
         )
 
     def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:
