@@ -123,7 +123,8 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
 
 def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(conversation, log, tmp_path, capsys):
     path = tmp_path / "kept.jsonl"
-    said = [{"role": "user", "content": f"message {number}\nשלום"} for number in range(4)]
+    said = [{"role": "user", "content": "message 0"}]
+    said += [{"role": "user", "content": f"message {number}\nשלום"} for number in (1, 2, 3)]
     said += [{"role": "assistant", "content": "one\ntwo"}]
     save_conversation(path, said, ["Ruth on another base, trained 2026-11-24 06:13"])
     session = ChatSession(conversation, log, TerminalScreen())
@@ -131,7 +132,7 @@ def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(
     session.run(Lines(f"/load {path}"))
     shown, told = capsys.readouterr()
     assert shown == (
-        "... 2 earlier lines\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
+        "... 1 earlier line\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
     )
     mine = conversation.trained.name
     assert f"by another model (Ruth on another base, trained 2026-11-24 06:13); from here on: {mine}\n" in told
