@@ -121,6 +121,19 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     assert "the conversation continues" in told and "none: not read, No such file or directory" in told
 
 
+def test_a_reply_without_room_is_refused_and_the_chat_goes_on(sit, conversation, log):
+    sit("word " * 20)
+    before = contents(conversation)
+    status, shown, told = sit("/set max_new_tokens 100", "/regenerate")
+    assert (status, shown) == (0, "")
+    assert "the model's context has room for 80; shorten it, or allow shorter replies only" in told
+    assert contents(conversation) == read_conversation(log.jsonl_path).messages == before
+    save_conversation(log.path.with_name("long.jsonl"), before[:1])
+    _status, shown, told = sit(f"/load {log.path.with_name('long.jsonl')}", "/regenerate")
+    assert shown == "" and "has room for 80" in told
+    assert sit("/set max_new_tokens 12", "/regenerate")[1] != ""
+
+
 def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(conversation, log, tmp_path, capsys):
     path = tmp_path / "kept.jsonl"
     said = [{"role": "user", "content": "message 0"}]

@@ -81,7 +81,7 @@ def test_what_is_said_to_be_reused_is_not_read_again(llama_model):
     first = say(conversation, "שלום, מה נשמע היום?")
     assert first.num_reused_tokens == 0
     conversation.add("ok")
-    prompt_ids = conversation._fit_prompt()
+    prompt_ids = conversation.fit_prompt()
     num_reused = conversation.cache.rewind(prompt_ids)
     assert num_reused >= first.num_prompt_tokens
     answer = llama_model.server._predict(prompt_ids, n_predict=0)
@@ -141,7 +141,7 @@ def test_drawn_tokens_are_as_frequent_as_their_probabilities(tiny_model, llama_m
     sampling = Sampling(temperature=1.0, top_k=12, min_p=0.0)
     conversation = Conversation(llama_model, seed=0, sampling=sampling, cache=llama_model.open_cache())
     conversation.add("שלום")
-    prompt_ids = conversation._fit_prompt()
+    prompt_ids = conversation.fit_prompt()
     expected = expected_probabilities(tiny_model, prompt_ids, [], sampling)
     one_token = replace(sampling, max_new_tokens=1)
     drawn = Counter()

@@ -69,7 +69,7 @@ def sit(tmp_path, capsys):
 
 
 def prompt_of(conversation):
-    return conversation.trained.tokenizer.decode(conversation._fit_prompt())
+    return conversation.trained.tokenizer.decode(conversation.fit_prompt())
 
 
 def test_the_prompt_begins_as_a_row_of_the_training_does(make_conversation, tiny_model):

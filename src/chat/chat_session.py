@@ -108,6 +108,15 @@ class ChatSession:
         if who_and_when.shown():
             self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 
+    def _has_room(self) -> bool:
+        """Return whether the model's context has room for the next reply; say why not."""
+        try:
+            self._conversation.fit_prompt()
+        except MessageTooLong as error:
+            show_notice(str(error))
+            return False
+        return True
+
     def _answer(self) -> None:
         self._screen.begin_reply()
         num_bubbles = 0
@@ -190,10 +199,16 @@ class ChatSession:
             show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
-        if not self._conversation.messages:
+        messages = self._conversation.messages
+        if not messages:
             show_notice("no message yet")
             return
-        if take_back_reply(self._conversation.messages):
+        before = list(messages)
+        has_reply = take_back_reply(messages)
+        if not self._has_room():
+            messages[:] = before
+            return
+        if has_reply:
             self._log.add_event("regenerate")
         self._answer()
 
@@ -221,13 +236,13 @@ class ChatSession:
         show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
-        is_user_first = [message["role"] for message in self._conversation.messages[:1]] == ["user"]
-        if is_user_first and not self._can_write_first():
+        roles = [message["role"] for message in self._conversation.messages]
+        if roles[:1] == ["user"] and not self._can_write_first():
             return
         self._conversation.swap()
         self._log.add_event("swap")
         show_notice("roles swapped")
-        if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
+        if roles[-1:] == ["assistant"] and self._has_room():  # it is the user's now
             self._answer()
 
     def _choose_partner(self, argument: str) -> None:

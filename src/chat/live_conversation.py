@@ -82,7 +82,7 @@ class Conversation:
             self.who_and_when.begin()
         add_to_turn(self.messages, "user", text)
         try:
-            self._fit_prompt()
+            self.fit_prompt()
         except MessageTooLong:
             self.messages[:] = before
             raise
@@ -99,7 +99,7 @@ class Conversation:
         `stop` ends the reply after the next token.
         """
         started_at = time.monotonic()
-        prompt_ids = self._fit_prompt()
+        prompt_ids = self.fit_prompt()
         num_reused = self.cache.rewind(prompt_ids)
         stream = self.trained.new_stream(len(prompt_ids), self.sampling, on_text, on_bubble, stop)
         self._num_replies += 1
@@ -138,8 +138,11 @@ class Conversation:
         """The length of the prompt for the next reply, without dropped turns; 0 before the first message."""
         return len(self._encode_visible()[0]) if self.messages else 0  # some templates let nobody but the user begin
 
-    def _fit_prompt(self) -> list[int]:
-        """Return the prompt; drop whole old turns when it leaves no room for the reply."""
+    def fit_prompt(self) -> list[int]:
+        """Return the prompt for the next reply; drop whole old turns when it leaves no room for the reply.
+
+        Raises MessageTooLong when the last message alone leaves none.
+        """
         if self._num_dropped >= len(self.messages):  # every message still in the prompt was taken back
             self._num_dropped = 0
         if self.who_and_when.began_at is None:
@@ -158,7 +161,8 @@ class Conversation:
             prompt_ids, _turn_ends = self._encode_visible()
         if len(prompt_ids) > room:
             raise MessageTooLong(
-                f"this message has {len(prompt_ids):,} tokens, the model's context has room for {room:,}; shorten it"
+                f"this message has {len(prompt_ids):,} tokens, the model's context has room for {room:,}; "
+                "shorten it, or allow shorter replies only (/set max_new_tokens)"
             )
         if not self._was_full:
             self._was_full = True
