@@ -1,4 +1,4 @@
-"""llama.cpp with a GGUF file loaded, in this process: texts -> token ids, prompts -> log-probabilities or replies.
+"""llama.cpp with a GGUF file loaded, in this process: texts -> token ids, prompts -> log-probabilities or the next token.
 
 `xllamacpp` holds llama.cpp with its server. The server listens on a socket file in a private folder and asks for a
 random key: no port is open, and no other user or web page can ask it. What is asked is left to `gguf_check` and
@@ -24,7 +24,7 @@ PACKAGE = "xllamacpp"
 INSTALL_COMMAND = f"pip install {PACKAGE}"
 MEMORY_OF_REORDERED = 3.0  # times the file: mapped, reordered, and as much left for the other programs
 ALL_TOKENS = 10_000_000  # more than any vocabulary
-ANSWER_SECONDS = 600.0  # a long prompt on a slow processor
+ANSWER_SECONDS = 600.0  # by the socket: far more than encoding or rendering takes
 
 
 def is_llama_cpp_installed() -> bool:

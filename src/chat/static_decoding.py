@@ -10,6 +10,7 @@ Messages and prompts are left to the callers, the reply's end to `reply_stream`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class StaticDecoder:
         # The last chunk may be filled up; kernels want masks whose length is a multiple of 8.
         self._max_places = -(-(max_tokens + CHUNK_TOKENS) // 64) * 64
         self._view = _View()
-        make_layer: Any = lambda: _FullLayer(self._max_places, self._view)  # noqa: E731 - called where a class is expected
+        make_layer: Any = partial(_FullLayer, self._max_places, self._view)  # called where a class is expected
         self._cache = Cache(layer_class_to_replicate=make_layer)
         self._places = torch.arange(self._max_places, device=device)
         self._num_held = torch.zeros((), dtype=torch.long, device=device)  # `num_tokens`, where a graph finds it
