@@ -1,4 +1,4 @@
-"""llama.cpp with a GGUF file loaded, in this process: texts -> token ids, prompts -> log-probabilities or the next token.
+"""llama.cpp with a GGUF file, in this process: texts -> token ids, prompts -> log-probabilities or the next token.
 
 `xllamacpp` holds llama.cpp with its server. The server listens on a socket file in a private folder and asks for a
 random key: no port is open, and no other user or web page can ask it. What is asked is left to `gguf_check` and
