@@ -180,6 +180,7 @@ ODD_NAMES = [
     "👨\u200d👩\u200d👧 chat.txt",
     "..txt",
     "a b'c\".txt",
+    os.fsdecode("אבא.txt".encode("cp1255")),  # no UTF-8
 ]
 
 

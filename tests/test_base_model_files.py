@@ -20,9 +20,11 @@ from common.base_model_files import (
     base_fingerprint,
     check_base_folder,
     download_base,
+    fetch_config,
     find_base,
     list_on_hub,
 )
+from common.script import ScriptError
 
 CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 8, "vocab_size": 16}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -72,6 +74,12 @@ class TestFinding:
     def test_empty_value_is_refused(self, tmp_path):
         with pytest.raises(BaseModelError, match="is empty"):
             find_base(" ", tmp_path)
+
+    def test_folder_whose_name_is_not_utf_8_is_refused(self, tmp_path):
+        folder = os.fsdecode(b"caf\xe9")
+        make_base(tmp_path / folder)
+        with pytest.raises(ScriptError, match="not UTF-8"):
+            find_base(folder, tmp_path)
 
     def test_file_is_refused(self, tmp_path, hub_cache):
         (tmp_path / "base").write_text("x")
@@ -133,6 +141,24 @@ class TestHub:
             monkeypatch.setenv("HF_ENDPOINT", address)
             with pytest.raises(BaseModelError, match="no safetensors"):
                 list_on_hub("owner/name")
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ({"model_type": None}, "config.json: names no model_type; choose another"),
+            ({"num_hidden_layers": -1}, "config.json: num_hidden_layers is no usable value; choose another"),
+            ({"num_attention_heads": 0}, "num_attention_heads is no usable value"),
+            ({"hidden_size": 10**30}, "hidden_size is no usable value"),
+            ({"text_config": [1]}, "text_config is no usable value"),
+            ({"quantization_config": {"bits": 4}}, "owner/name: is already quantized"),
+            ({"auto_map": {"AutoConfig": "x.py"}}, "would run its own code"),
+        ],
+    )
+    def test_config_that_gives_no_model_is_refused_before_the_download(self, change, problem, hub_cache, monkeypatch):
+        with served_hub({"config.json": json.dumps(CONFIG | change).encode()}) as address:
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            with pytest.raises(BaseModelError, match=problem):
+                fetch_config("owner/name")
 
     @pytest.mark.slow
     def test_download_by_the_real_library_is_found_next_time(self, hub_cache, tmp_path, monkeypatch):

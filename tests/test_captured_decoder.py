@@ -41,6 +41,13 @@ class Refusing(Repeating):
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
 
+class Silent(Repeating):
+    """A card that cannot capture and does not say why."""
+
+    def record(self, work):
+        raise RuntimeError
+
+
 class Forgetful(Repeating):
     """A recording that lacks the backward pass."""
 
@@ -215,7 +222,11 @@ def test_evaluation_generation_and_other_attention_are_computed_as_before():
 
 @pytest.mark.parametrize(
     ("recorder", "reason"),
-    [(Refusing(), "operation not permitted"), (Forgetful(), "a replay differs from the same row")],
+    [
+        (Refusing(), "operation not permitted"),
+        (Silent(), "RuntimeError"),
+        (Forgetful(), "a replay differs from the same row"),
+    ],
 )
 def test_what_cannot_be_captured_is_computed_as_before_and_the_reason_told_once(recorder, reason, capsys):
     model, plain = make_model(), make_model()

@@ -128,7 +128,7 @@ def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_
     opener, answer, end = first.stdout.decode().split("\n\n")
     assert opener and (answer, end) == ("סבבה", "")
     told = first.stderr.decode()
-    assert "this conversation has begun already" in told and "replaced, and kept in" in told
+    assert "this conversation has begun already" in told and "replaced, and kept; to teach it" in told
     (corrected,) = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").splitlines()
     messages = json.loads(corrected)["messages"]
     assert messages == [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from chat_session import ChatSession
 from conversation_cache import GrowingCache
-from conversation_log import ConversationLog, read_conversation, read_conversation_and_models, save_conversation
+from conversation_log import ConversationLog, read_conversation, save_conversation
 from live_conversation import Conversation
 from terminal import PipedScreen, TerminalScreen
 
@@ -73,7 +73,7 @@ def test_the_jsonl_log_holds_the_conversation_after_every_line(sit, conversation
         "/undo",
     ]:
         sit(line)
-        assert read_conversation(log.jsonl_path) == contents(conversation), line
+        assert read_conversation(log.jsonl_path).messages == contents(conversation), line
     assert conversation.messages == []
 
 
@@ -117,13 +117,27 @@ def test_saved_conversations_go_on_elsewhere(sit, conversation, log, tmp_path):
     before = contents(conversation)
     assert "2 messages" in told and "exists; choose another name" in told
     _status, _shown, told = sit("/reset", f"/load {path}", f"/load {tmp_path}/none")
-    assert contents(conversation) == before == read_conversation(log.jsonl_path)
+    assert contents(conversation) == before == read_conversation(log.jsonl_path).messages
     assert "the conversation continues" in told and "none: not read, No such file or directory" in told
+
+
+def test_a_reply_without_room_is_refused_and_the_chat_goes_on(sit, conversation, log):
+    sit("word " * 20)
+    before = contents(conversation)
+    status, shown, told = sit("/set max_new_tokens 100", "/regenerate")
+    assert (status, shown) == (0, "")
+    assert "the model's context has room for 80; shorten it, or allow shorter replies only" in told
+    assert contents(conversation) == read_conversation(log.jsonl_path).messages == before
+    save_conversation(log.path.with_name("long.jsonl"), before[:1])
+    _status, shown, told = sit(f"/load {log.path.with_name('long.jsonl')}", "/regenerate")
+    assert shown == "" and "has room for 80" in told
+    assert sit("/set max_new_tokens 12", "/regenerate")[1] != ""
 
 
 def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(conversation, log, tmp_path, capsys):
     path = tmp_path / "kept.jsonl"
-    said = [{"role": "user", "content": f"message {number}\nשלום"} for number in range(4)]
+    said = [{"role": "user", "content": "message 0"}]
+    said += [{"role": "user", "content": f"message {number}\nשלום"} for number in (1, 2, 3)]
     said += [{"role": "assistant", "content": "one\ntwo"}]
     save_conversation(path, said, ["Ruth on another base, trained 2026-11-24 06:13"])
     session = ChatSession(conversation, log, TerminalScreen())
@@ -131,16 +145,16 @@ def test_the_last_lines_of_what_continues_are_shown_and_a_model_that_wrote_them(
     session.run(Lines(f"/load {path}"))
     shown, told = capsys.readouterr()
     assert shown == (
-        "... 2 earlier lines\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
+        "... 1 earlier line\n🟩 message 1\n🟩 שלום\n🟩 message 2\n🟩 שלום\n🟩 message 3\n🟩 שלום\n🟦 one\n🟦 two\n"
     )
     mine = conversation.trained.name
     assert f"by another model (Ruth on another base, trained 2026-11-24 06:13); from here on: {mine}\n" in told
     # Resumed by the model that wrote the rest, it says so again; a conversation of its own says nothing.
     session.run(Lines("hi"))
-    messages, models = read_conversation_and_models(log.jsonl_path)
-    assert models == ["Ruth on another base, trained 2026-11-24 06:13", mine]
-    conversation.reset(messages)
-    ChatSession(conversation, log, TerminalScreen(), models)
+    resumed = read_conversation(log.jsonl_path)
+    assert resumed.models == ["Ruth on another base, trained 2026-11-24 06:13", mine]
+    conversation.reset(resumed.messages)
+    ChatSession(conversation, log, TerminalScreen(), resumed.models)
     assert "by another model (Ruth on another base" in capsys.readouterr()[1]
     ChatSession(conversation, log, TerminalScreen(), [mine])
     assert capsys.readouterr()[1] == ""
@@ -164,7 +178,7 @@ def test_a_place_that_is_not_there_is_said_and_the_chat_goes_on(sit, conversatio
 def test_too_long_a_line_is_refused_and_not_logged(sit, conversation, log):
     _status, shown, told = sit("word " * 300, "x" * 1_800_000)
     assert "this message has" in told and "this line has 1,800,000 characters" in told
-    assert shown == "" and conversation.messages == [] and read_conversation(log.jsonl_path) == []
+    assert shown == "" and conversation.messages == [] and read_conversation(log.jsonl_path).messages == []
 
 
 def test_what_acts_on_a_terminal_is_neither_said_nor_logged(sit, conversation, log):
@@ -178,7 +192,7 @@ def test_the_users_line_is_on_disk_before_the_reply_begins(conversation, log):
 
     class WatchingScreen(PipedScreen):
         def begin_reply(self):
-            seen.append(read_conversation(log.jsonl_path))
+            seen.append(read_conversation(log.jsonl_path).messages)
 
     ChatSession(conversation, log, WatchingScreen()).run(Lines("hi"))
     assert seen == [[{"role": "user", "content": "hi"}]]
@@ -192,15 +206,15 @@ def test_the_imitated_person_may_begin(sit, conversation, log):
     (opener,) = conversation.messages
     assert opener["role"] == "assistant" and shown == f"{opener['content']}\n\n"
     assert set(told.split("\n")) <= {"cut short", ""}
-    assert read_conversation(log.jsonl_path) == contents(conversation)
+    assert read_conversation(log.jsonl_path).messages == contents(conversation)
     sit("hello", "/undo")
     assert (
         contents(conversation)
-        == read_conversation(log.jsonl_path)
+        == read_conversation(log.jsonl_path).messages
         == [{"role": "assistant", "content": opener["content"]}]
     )
     sit("/undo")
-    assert conversation.messages == read_conversation(log.jsonl_path) == []
+    assert conversation.messages == read_conversation(log.jsonl_path).messages == []
 
 
 def test_an_opener_is_prompted_as_it_was_trained(sit, conversation):
@@ -221,7 +235,7 @@ def test_another_opener_takes_the_place_of_the_first(sit, conversation, log):
     sit("/regenerate")
     second = contents(conversation)
     assert [message["role"] for message in second] == ["assistant"] and second != first
-    assert read_conversation(log.jsonl_path) == second
+    assert read_conversation(log.jsonl_path).messages == second
 
 
 def test_nobody_begins_a_conversation_that_has_begun(sit, conversation):
@@ -243,8 +257,10 @@ def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
     assert "with this base the imitated person cannot write first: the chat template refuses" in told
     assert shown == ""
     assert conversation.messages == []
-    assert session.run(Lines("hello", "/reset", "/stats")) == 0
-    assert "context: 0 of " in capsys.readouterr().err
+    assert session.run(Lines("hello", "/swap", "/reset", "/swap", "/stats")) == 0
+    told = capsys.readouterr().err
+    assert "with this base the imitated person cannot write first" in told and "context: 0 of " in told
+    assert told.count("roles swapped") == 1  # of the conversation without messages
 
 
 # ---- Corrections -----------------------------------------------------------------------------------------------------
@@ -261,10 +277,11 @@ def test_a_better_reply_takes_the_place_of_the_last_and_is_kept(sit, conversatio
     sit("are you coming?")
     _status, shown, told = sit(r"/better כן אחי \n איפה?? 😂")
     better = {"role": "assistant", "content": "כן אחי\nאיפה?? 😂"}
-    assert shown == "" and "replaced, and kept in " in told and "--corrections" in told
+    kept = log.path.with_name("corrections.jsonl")
+    assert shown == "" and f"replaced, and kept; to teach it, train again with --corrections {kept}" in told
     assert (
         contents(conversation)
-        == read_conversation(log.jsonl_path)
+        == read_conversation(log.jsonl_path).messages
         == [
             {"role": "user", "content": "are you coming?"},
             better,
@@ -275,7 +292,7 @@ def test_a_better_reply_takes_the_place_of_the_last_and_is_kept(sit, conversatio
     sit("ok")
     assert contents(conversation)[1] == better
     sit("/better yes", "/undo")
-    assert read_conversation(log.jsonl_path) == contents(conversation) == corrections(log)[0]
+    assert read_conversation(log.jsonl_path).messages == contents(conversation) == corrections(log)[0]
     assert corrections(log)[1] == [
         *corrections(log)[0],
         {"role": "user", "content": "ok"},
@@ -300,4 +317,4 @@ def test_where_the_correction_cannot_be_written_the_reply_stays(sit, conversatio
     before = contents(conversation)
     _status, _shown, told = sit("/better yes")
     assert "corrections.jsonl: not written, Is a directory; the reply stays" in told
-    assert contents(conversation) == read_conversation(log.jsonl_path) == before
+    assert contents(conversation) == read_conversation(log.jsonl_path).messages == before

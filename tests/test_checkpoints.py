@@ -87,10 +87,10 @@ def test_the_best_and_the_two_newest_are_kept(checkpoints_dir):
     ]
 
 
-def test_pickled_arguments_do_not_stay(tmp_path):
+def test_the_empty_model_card_does_not_stay(tmp_path):
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
-    (checkpoint / "training_args.bin").write_bytes(b"x")
+    (checkpoint / "README.md").write_bytes(b"x")
     complete_checkpoint(checkpoint, FACTS, VERSIONS)
     assert [path.name for path in checkpoint.iterdir()] == [MANIFEST_NAME]
 

@@ -6,6 +6,7 @@ import base_families
 import pytest
 import torch
 from conversation_cache import GrowingCache, StaticCache, open_cache
+from conversing import regenerate, say
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
 from static_decoding import CHUNK_TOKENS, MOST_CHUNKED_TOKENS, NotStatic, StaticDecoder
@@ -102,7 +103,7 @@ def test_sampled_conversations_are_the_same(tiny_model):
     replies = []
     for kind in (GrowingCache, StaticCache):
         conversation = Conversation(tiny_model, seed=3, sampling=replace(HOT, max_bubbles=2), cache=kind(tiny_model))
-        said = [conversation.say("שלום מה נשמע"), conversation.say("ok"), conversation.regenerate()]
+        said = [say(conversation, "שלום מה נשמע"), say(conversation, "ok"), regenerate(conversation)]
         replies.append([(reply.text, reply.ending, reply.num_new_tokens) for reply in said])
     assert replies[0] == replies[1]
 

@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from conversation_log import ConversationLog, read_conversation, read_conversation_and_models, save_conversation
+from conversation_log import ConversationLog, read_conversation, save_conversation
 
 from common.script import ScriptError
 
@@ -33,7 +33,7 @@ def open_log(tmp_path):
 
 def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     log = open_log()
-    log.start({"temperature": 0.5})
+    log.start({"temperature": 0.5}, "Ruth on base")
     log.add_bubble("user", "שלום")
     log.add_bubble("assistant", "היי", "interrupted")
     lines = log.path.read_text(encoding="utf-8").splitlines()
@@ -44,7 +44,7 @@ def test_both_files_grow_with_each_bubble_and_are_private(open_log):
     records = [json.loads(line) for line in log.jsonl_path.read_text(encoding="utf-8").splitlines()]
     assert all(datetime.fromisoformat(record.pop("at")).utcoffset() is not None for record in records)
     assert records == [
-        {"event": "start", "settings": {"temperature": 0.5}},
+        {"event": "start", "settings": {"temperature": 0.5}, "model": "Ruth on base"},
         {"role": "user", "text": "שלום"},
         {"role": "assistant", "text": "היי", "remark": "interrupted"},
     ]
@@ -82,7 +82,7 @@ def test_a_chat_past_midnight_gets_a_date_line(open_log, monkeypatch):
     log = open_log()
     try:
         use_time_zone("XXX+12")
-        log.start({})
+        log.start({}, "Ruth on base")
         log.add_bubble("user", "before")
         use_time_zone("XXX-14")  # the same moment, on another day
         today = datetime.now().strftime("%Y-%m-%d")
@@ -100,18 +100,19 @@ def test_the_models_of_a_conversation_are_known_across_loads_and_saves(open_log,
     log = open_log()
     log.start({}, "first")
     log.add_bubble("user", "hi")
-    assert read_conversation_and_models(log.jsonl_path)[1] == []  # nothing of it was written by a model yet
+    assert read_conversation(log.jsonl_path).models == []  # nothing of it was written by a model yet
     log.add_bubble("assistant", "1")
-    messages, models = read_conversation_and_models(log.jsonl_path)
-    assert models == ["first"]
-    save_conversation(tmp_path / "saved.jsonl", messages, models)
-    assert read_conversation_and_models(tmp_path / "saved.jsonl") == (messages, models)
+    logged = read_conversation(log.jsonl_path)
+    assert logged.models == ["first"]
+    save_conversation(tmp_path / "saved.jsonl", logged.messages, logged.models)
+    saved = read_conversation(tmp_path / "saved.jsonl")
+    assert (saved.messages, saved.models) == (logged.messages, logged.models)
     log.start({}, "second")
-    log.add_event("load", messages, models)
+    log.add_event("load", saved.messages, saved.models)
     log.add_bubble("assistant", "2")
-    assert read_conversation_and_models(log.jsonl_path)[1] == ["first", "second"]
+    assert read_conversation(log.jsonl_path).models == ["first", "second"]
     log.add_event("reset")
-    assert read_conversation_and_models(log.jsonl_path)[1] == []
+    assert read_conversation(log.jsonl_path).models == []
 
 
 @pytest.mark.parametrize("models", ["5", '"x"', "[5, null]", '["\\u001b[2Jx\\n\\ny", {}]'])
@@ -119,7 +120,7 @@ def test_damaged_names_of_models_do_no_harm(tmp_path, models):
     path = tmp_path / "conversation.jsonl"
     start = '{"event": "start", "model": {}, "models": ' + models + "}"
     path.write_text(start + '\n{"role": "assistant", "text": "hi"}\n', encoding="utf-8")
-    assert read_conversation_and_models(path)[1] == (["[2Jx y"] if "u001b" in models else [])
+    assert read_conversation(path).models == (["[2Jx y"] if "u001b" in models else [])
 
 
 def test_a_log_that_others_could_read_becomes_private(open_log, tmp_path):
@@ -135,7 +136,7 @@ def test_a_torn_last_line_is_closed_before_anything_follows(open_log, tmp_path, 
     log = open_log()
     log.add_bubble("user", "hi")
     assert log.path.read_bytes().startswith(torn + b"\n")
-    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "hi"}]
+    assert read_conversation(log.jsonl_path).messages == [{"role": "user", "content": "hi"}]
 
 
 def test_a_second_chat_gets_a_file_of_its_own_and_says_so(open_log, tmp_path):
@@ -155,7 +156,7 @@ def test_a_log_deleted_or_moved_meanwhile_is_made_again(open_log):
     log.jsonl_path.rename(log.jsonl_path.with_name("moved.jsonl"))
     log.add_bubble("user", "after")
     assert "after" in log.path.read_text(encoding="utf-8")
-    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path).messages == [{"role": "user", "content": "after"}]
     assert not log.has_unwritten
 
 
@@ -165,7 +166,7 @@ def test_a_folder_deleted_meanwhile_is_made_again(tmp_path):
     log.add_bubble("user", "after")
     log.close()
     assert not log.has_unwritten
-    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "after"}]
+    assert read_conversation(log.jsonl_path).messages == [{"role": "user", "content": "after"}]
 
 
 def test_a_chat_in_which_nothing_was_said_leaves_no_new_file(tmp_path):
@@ -215,7 +216,7 @@ def test_a_full_disk_is_said_once_and_loses_nothing_once_there_is_space(start_py
     shown = path.read_text(encoding="utf-8")
     if space == "freed":
         assert [f"message {number} " in shown for number in range(20)] == [True] * 20
-        assert "\n".join(m["content"] for m in read_conversation(path.with_suffix(".jsonl"))) == "\n".join(
+        assert "\n".join(m["content"] for m in read_conversation(path.with_suffix(".jsonl")).messages) == "\n".join(
             f"message {number}" for number in range(20)
         )
 
@@ -262,7 +263,7 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_pa
         log.add_bubble("user", "again")
         log.close()
         shown = path.read_text(encoding="utf-8")
-        told = [message["content"].split("\n")[0] for message in read_conversation(path.with_suffix(".jsonl"))]
+        told = [message["content"].split("\n")[0] for message in read_conversation(path.with_suffix(".jsonl")).messages]
         assert all(f"message {number} " in shown for number in range(num_said))
         assert [int(text.split()[1]) for text in told[:num_said]] == list(range(num_said))
         assert shown.splitlines()[-1].endswith("🟩 again 🟩")
@@ -270,9 +271,9 @@ def test_a_kill_at_any_moment_loses_no_bubble_that_was_said(start_python, tmp_pa
 
 def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(open_log):
     log = open_log()
-    log.start({})
+    log.start({}, "Ruth on base")
     log.add_bubble("user", "of an earlier chat")
-    log.start({})
+    log.start({}, "Ruth on base")
     log.add_bubble("user", "one")
     log.add_bubble("assistant", "1")
     log.add_bubble("assistant", "uno")
@@ -282,18 +283,18 @@ def test_the_jsonl_log_gives_the_last_conversation_without_what_was_taken_back(o
     log.add_bubble("assistant", "zwei")
     log.add_bubble("user", "three")
     log.add_event("undo")
-    assert read_conversation(log.jsonl_path) == [
+    assert read_conversation(log.jsonl_path).messages == [
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "1\nuno"},
         {"role": "user", "content": "two\nlines"},
         {"role": "assistant", "content": "zwei"},
     ]
     log.add_event("swap")
-    assert [message["role"] for message in read_conversation(log.jsonl_path)] == ["assistant", "user"] * 2
+    assert [message["role"] for message in read_conversation(log.jsonl_path).messages] == ["assistant", "user"] * 2
     log.add_event("load", [{"role": "user", "content": "loaded"}])
-    assert read_conversation(log.jsonl_path) == [{"role": "user", "content": "loaded"}]
+    assert read_conversation(log.jsonl_path).messages == [{"role": "user", "content": "loaded"}]
     log.add_event("reset")
-    assert read_conversation(log.jsonl_path) == []
+    assert read_conversation(log.jsonl_path).messages == []
 
 
 def test_damaged_lines_of_a_jsonl_log_are_left_out(tmp_path):
@@ -306,7 +307,7 @@ def test_damaged_lines_of_a_jsonl_log_are_left_out(tmp_path):
         '{"role": "us',
     ]
     path.write_text("\n".join([*hostile, json.dumps({"role": "user", "text": "hi\x1b[2J"})]), encoding="utf-8")
-    assert read_conversation(path) == [{"role": "user", "content": "hi[2J"}]
+    assert read_conversation(path).messages == [{"role": "user", "content": "hi[2J"}]
 
 
 def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path):
@@ -315,13 +316,13 @@ def test_of_a_log_of_gigabytes_only_the_end_is_read(tmp_path):
         file.truncate(10**12)  # a hole: takes no space, and would fit no memory
         file.seek(0, os.SEEK_END)
         file.write(b'\n{"role": "user", "text": "hi"}\n')
-    assert read_conversation(path) == [{"role": "user", "content": "hi"}]
+    assert read_conversation(path).messages == [{"role": "user", "content": "hi"}]
 
 
 def test_a_saved_conversation_reads_back_the_same(tmp_path):
     messages = [{"role": "user", "content": "שלום\n👨\u200d👩\u200d👧"}, {"role": "assistant", "content": "hi"}]
     save_conversation(tmp_path / "saved.jsonl", messages)
-    assert read_conversation(tmp_path / "saved.jsonl") == messages
+    assert read_conversation(tmp_path / "saved.jsonl").messages == messages
     assert (tmp_path / "saved.jsonl").stat().st_mode & 0o777 == 0o600
 
 

@@ -1,6 +1,7 @@
 """The demo fails when the numbers say so: its last line is read from a measurement, not written by hand."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def test_fails_without_a_clear_gain(run_command, tmp_path, report):
     assert result.returncode == 1
     assert result.stderr.startswith("show_result: training_report.json: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", ["make_sample_chat.py --output", "make_small_base.py --steps 1 --output-dir"])
+def test_a_place_that_cannot_be_written_is_one_line(run_command, tmp_path, script):
+    (tmp_path / "file").touch()
+    result = run_command(f"python3 {shlex.quote(str(SCRIPT.parent))}/{script} file/demo", tmp_path)
+    assert result.returncode == 1
+    assert re.match(rf"{script.split('.')[0]}: file.*; .*\n\Z", result.stderr)
 
 
 CHAT = """import sys

@@ -26,7 +26,13 @@ from whatsapp_export import Message
 from wording import wording_of
 
 CASES_DIR = Path(__file__).with_name("cases") / "digest"
-SETS = {"planted": CASES_DIR, "held back": CASES_DIR / "held_back", "held back, second": CASES_DIR / "held_back_second"}
+SETS = {
+    "planted": CASES_DIR,
+    "held back": CASES_DIR / "held_back",
+    "held back, second": CASES_DIR / "held_back_second",
+    "held back, third": CASES_DIR / "held_back_third",
+    "held back, fourth": CASES_DIR / "held_back_fourth",
+}
 MIN_PRECISION, MIN_RECALL = 0.95, 0.80
 # What stands for a message without words: what an export writes there, and the reason why stage 1 leaves it out.
 STANDS_FOR = {

@@ -34,6 +34,12 @@ def test_an_answer_after_the_next_conversation_comes_too_late():
     assert len(digest(asked, *late).questions_to_me) == 1
 
 
+def test_a_message_that_arrived_hours_late_begins_no_conversation():
+    asked = (0, "Ruth", "where is the key?")
+    late = [(-4, "Ruth", "I was in the metro"), (0.2, "Ruth", "hello")]
+    assert digest(asked, *late, (3, "Noam", "in the drawer")).questions_to_me == []
+
+
 def test_two_names_of_one_person_are_one_person():
     circle = Circle(me=["Noam", "Noam (work)"], others=["Ruth"])
     found = digest((0, "Noam", "where is the key?"), (0.1, "Noam (work)", "it is here, I think"), circle=circle)

@@ -67,7 +67,7 @@ from conversation_log import ConversationLog
 
 def main():
     log = ConversationLog(Path(sys.argv[1]), lambda warning: print("warning:", warning, file=sys.stderr))
-    log.start({})
+    log.start({}, "Ruth on base")
     for number in range(6):
         log.add_bubble("user" if number % 2 == 0 else "assistant", f"message {number}")
     log.close()
@@ -95,7 +95,7 @@ def test_the_conversation_log_loses_nothing_it_does_not_own_up_to(tmp_path, faul
             continue
         if failed.returncode or failed.stderr:  # else it works as well without: the folder was there
             assert_one_line(failed.stderr, "warning")
-        turns = [turn["content"] for turn in read_conversation(folder / "log.jsonl")]
+        turns = [turn["content"] for turn in read_conversation(folder / "log.jsonl").messages]
         shown = [text for text in said if text in logs["log.txt"]]
         assert all(logs["log.txt"].count(text) <= 1 for text in said), number
         assert all(json.loads(line) for line in logs["log.jsonl"].splitlines())

@@ -5,6 +5,7 @@ import json
 import base_families
 import pytest
 import torch
+from conversing import say
 from fine_tuning_model import main as train
 from live_conversation import Conversation
 from merged_model import write_merged_model
@@ -68,5 +69,5 @@ def test_a_family_is_trained_answers_as_trained_and_is_exported_as_trained(saved
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=12, min_new_tokens=1
         )
         expected = tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True)
-        reply = Conversation(trained, seed=0, sampling=GREEDY, messages=list(history)).say(ASK)
+        reply = say(Conversation(trained, seed=0, sampling=GREEDY, messages=list(history)), ASK)
         assert reply.text == expected.strip()

@@ -80,11 +80,10 @@ def difference(left, right):
 @pytest.mark.parametrize("is_quantized", [False, True])
 def test_outputs_and_gradients_are_those_of_peft(base_dirs, family, is_quantized, checkpointing):
     expected = step(load_model(base_dirs(family), is_quantized, checkpointing))
-    for keeps_weights in (False, True):
-        model = load_model(base_dirs(family), is_quantized, checkpointing)
-        assert fuse_lora(model, keeps_weights) == NUM_LAYERS * FUSED_LAYERS.get(family, 7)
-        for ours, theirs in zip(step(model), expected, strict=True):
-            assert difference(ours, theirs) < 1e-5
+    model = load_model(base_dirs(family), is_quantized, checkpointing)
+    assert fuse_lora(model) == NUM_LAYERS * FUSED_LAYERS.get(family, 7)
+    for ours, theirs in zip(step(model), expected, strict=True):
+        assert difference(ours, theirs) < 1e-5
 
 
 @pytest.mark.parametrize("is_quantized", [False, True])
@@ -168,14 +167,12 @@ class _Products(TorchDispatchMode):
 
 
 def test_checkpointing_leaves_out_what_the_backward_pass_does_not_need(base_dirs):
-    for keeps_weights in (False, True):
-        model = load_model(base_dirs("mistral"), checkpointing=True)
-        fuse_lora(model, keeps_weights)
-        with _Products() as products:
-            step(model)
-        # Seven each forward and backward, six computed again.
-        assert products.count == 20 * NUM_LAYERS
-        assert products.unpacked == (14 if keeps_weights else 20) * NUM_LAYERS
+    model = load_model(base_dirs("mistral"), checkpointing=True)
+    fuse_lora(model)
+    with _Products() as products:
+        step(model)
+    # Seven each forward and backward, six computed again.
+    assert products.count == products.unpacked == 20 * NUM_LAYERS
 
 
 def test_a_gradient_is_added_to_that_of_the_row_before(base_dirs):
@@ -203,7 +200,7 @@ def test_packing_check_passes_and_a_training_loses_what_peft_loses(base_dirs, tm
         enable_gradient_checkpointing(model)
         compute_loss_in_blocks(base)
         if is_fused:
-            fuse_lora(model, keeps_weights=True)
+            fuse_lora(model)
         assert choose_attention(model, chunks[:2]) is None
         arguments = make_training_arguments(
             Recipe(learning_rate=1e-2),

@@ -1,6 +1,7 @@
 """An exported GGUF file is the trained model: llama.cpp itself reads prompts and writes replies as transformers does."""
 
 import json
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from gguf_check import check_gguf, read_conversations
 from gguf_families import KINDS, write_trained_folder
 from gguf_file import GgufExport
 from gguf_header import ADAPTER_KEY, FORMAT_KEY, check_header, find_base_beside, hash_file
+from gguf_tokenizer import normalizes_text
 from llama_cpp_server import start_llama_cpp
 from merged_model import probe_conversations
 from saved_model_checks import check_saved_model
@@ -21,7 +23,7 @@ from trained_model import load_trained_model
 from transformers import AutoTokenizer
 
 from common.base_model_files import base_fingerprint
-from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id
+from common.chat_format import PERSON_TEMPLATE
 from common.script import ScriptError
 
 
@@ -45,40 +47,45 @@ def export(saved, content, type_name):
     return path
 
 
-def prove(saved, content, type_name):
+def check(saved, content, type_name):
     path = export(saved, content, type_name)
     return check_gguf(saved, content, path, path, "the command", type_name)
 
 
-def assert_same_ids_in_all(proof):
-    assert "the same token ids in 20 probes and 40 conversations" in proof.lines[0]
+def assert_same_ids_in_all(compared):
+    assert "the same token ids in 20 probes and 40 conversations" in compared[0]
+
+
+def largest_difference(compared):
+    """Return the largest difference of a log-probability, as it is printed."""
+    return float(re.search(r"at most (\S+) from transformers", compared[1])[1])
 
 
 def test_merged_model_in_f32_is_the_trained_one(saved):
-    proof = prove(saved, "model", "f32")
-    assert_same_ids_in_all(proof)
-    assert proof.largest_difference < 1e-3
+    compared = check(saved, "model", "f32")
+    assert_same_ids_in_all(compared)
+    assert largest_difference(compared) < 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("type_name", ["f16", "q8_0", "q4_0"])
 def test_smaller_number_types_read_the_same_ids(saved, type_name):
-    proof = prove(saved, "model", type_name)
-    assert_same_ids_in_all(proof)
+    compared = check(saved, "model", type_name)
+    assert_same_ids_in_all(compared)
     # Random weights of this size lose much more than trained ones; a wrong block would be off by 10 and more.
-    assert proof.largest_difference < {"f16": 0.05, "q8_0": 1.0, "q4_0": 5.0}[type_name]
+    assert largest_difference(compared) < {"f16": 0.05, "q8_0": 1.0, "q4_0": 5.0}[type_name]
 
 
 @pytest.mark.slow
 def test_base_alone_is_the_base(saved):
-    assert prove(saved, "base", "f32").largest_difference < 1e-3
+    assert largest_difference(check(saved, "base", "f32")) < 1e-3
 
 
 def test_adapter_beside_the_base_is_the_trained_model(saved):
     export(saved, "base", "f32")
-    proof = prove(saved, "adapter", "f32")
-    assert_same_ids_in_all(proof)
-    assert proof.largest_difference < 1e-3
+    compared = check(saved, "adapter", "f32")
+    assert_same_ids_in_all(compared)
+    assert largest_difference(compared) < 1e-3
 
 
 @pytest.mark.slow
@@ -88,16 +95,16 @@ def test_greedy_replies_are_those_of_transformers(saved):
     output = trained.model.generate(
         input_ids=torch.tensor([prompt_ids]), do_sample=False, max_new_tokens=20, min_new_tokens=20, eos_token_id=None
     )
-    expected = output[0][len(prompt_ids) :].tolist()
+    expected = output[0].tolist()
     model, base, adapter = (export(saved, content, "f32") for content in ("model", "base", "adapter"))
     replies = []
     for paths in ((model,), (base, adapter)):
         with start_llama_cpp(*paths, is_exact=True) as server:
-            replies.append(server.greedy_reply(prompt_ids, 20))
-    ends = {trained.tokenizer.eos_token_id, find_end_of_turn_id(trained.tokenizer)}
-    num_until_end = next((number for number, token in enumerate(expected) if token in ends), 20)
-    assert replies == [expected[:num_until_end]] * 2
-    assert num_until_end > 3
+            ids = list(prompt_ids)
+            while len(ids) < len(expected):
+                ids.append(server.draw_token(ids, temperature=0.0, samplers=["temperature"]))
+            replies.append(ids)
+    assert replies == [expected] * 2
 
 
 @pytest.fixture(scope="module")
@@ -200,19 +207,26 @@ def test_a_file_of_another_training_is_refused(tiny_saved, tiny_gguf, tmp_path, 
         check_header(tiny_saved, "model", path, path)
 
 
+def test_characters_are_composed_where_one_of_several_normalizers_does(tmp_path):
+    for normalizer, is_composed in [
+        (None, False),
+        ({"type": "NFC"}, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFC"}]}, True),
+    ]:
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+        assert normalizes_text(tmp_path) is is_composed
+
+
 def test_without_llama_cpp_the_file_is_said_to_be_unchecked(monkeypatch, check_bytes, tiny_gguf):
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    assert check_bytes(tiny_gguf).lines == [
-        "Not checked in llama.cpp. To check it: pip install xllamacpp, then the command"
-    ]
+    assert check_bytes(tiny_gguf) == ["Not checked in llama.cpp. To check it: pip install xllamacpp, then the command"]
 
 
 def test_an_adapter_is_checked_on_a_base_of_its_training_alone(tiny_saved, tmp_path):
     path = tmp_path / "adapter-f32.gguf"
     GgufExport(tiny_saved, "adapter", "f32").write(path)
     (tmp_path / "base-q8_0.gguf").write_bytes(b"GGUF")  # cut
-    proof = check_gguf(tiny_saved, "adapter", path, path, "the command", "f32")
-    assert proof.lines == [
+    assert check_gguf(tiny_saved, "adapter", path, path, "the command", "f32") == [
         "Not checked in llama.cpp: no base lies beside it. Write one with --base-only, then run the command"
     ]
     GgufExport(tiny_saved, "base", "q4_0").write(tmp_path / "base-q4_0.gguf")

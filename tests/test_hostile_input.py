@@ -220,6 +220,6 @@ def test_an_adapter_config_made_to_choke_on_is_refused(tmp_path, content):
 def test_a_jsonl_log_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
     path = tmp_path / "conversation.jsonl"
     path.write_bytes(os.urandom(200_000) + b'\n{"role": "user", "text": "hi"}\n' + b"\xff" * 1000)
-    assert read_conversation(path)[-1:] == [{"role": "user", "content": "hi"}]
+    assert read_conversation(path).messages[-1:] == [{"role": "user", "content": "hi"}]
     Path(tmp_path / "nul.jsonl").write_bytes(b"\0" * 1_000_000)
-    assert read_conversation(tmp_path / "nul.jsonl") == []
+    assert read_conversation(tmp_path / "nul.jsonl").messages == []

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from conversation_cache import GrowingCache, StaticCache
+from conversing import regenerate, say
 from live_conversation import Conversation, MessageTooLong
 from saved_model_checks import check_saved_model
 from trained_model import load_trained_model
@@ -26,7 +27,7 @@ def carry_out(conversation, operation, seed):
     if operation == "undo":
         return conversation.undo()
     if operation == "regenerate" and any(message["role"] == "user" for message in conversation.messages):
-        return conversation.regenerate().text
+        return regenerate(conversation).text
     if operation == "edit" and conversation.messages:
         number = rng.randrange(len(conversation.messages))
         conversation.messages[number] = {"role": conversation.messages[number]["role"], "content": text}
@@ -38,7 +39,7 @@ def carry_out(conversation, operation, seed):
             raise InterruptedGeneration
 
         with pytest.raises(InterruptedGeneration):
-            conversation.say("again and again", on_text=break_off)
+            say(conversation, "again and again", on_text=break_off)
         return conversation.messages[-1]
     stop = threading.Event()
     num_pieces = rng.randint(1, 6) if operation == "interrupt" else 10**6
@@ -49,7 +50,7 @@ def carry_out(conversation, operation, seed):
         if num_pieces == 0:
             stop.set()
 
-    reply = conversation.say(text, on_text=count, stop=stop)
+    reply = say(conversation, text, on_text=count, stop=stop)
     return reply.text, reply.ending, conversation.messages[-1].get("ids")
 
 
@@ -63,7 +64,7 @@ def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed, ki
     rng = random.Random(seed)
     for step in range(30):
         operation = rng.choice(["say"] * 6 + ["undo", "edit", "regenerate", "interrupt", "interrupt", "swap", "break"])
-        encoding_again.drop_cache()
+        encoding_again.cache.drop()
         outcomes = [
             carry_out(conversation, operation, seed=1000 * seed + step) for conversation in (reusing, encoding_again)
         ]
@@ -73,17 +74,17 @@ def test_greedy_replies_are_the_same_with_and_without_reuse(tiny_model, seed, ki
 
 
 def test_only_what_is_new_is_encoded(conversation):
-    first = conversation.say("שלום, מה נשמע היום?")
-    second = conversation.say("ok")
+    first = say(conversation, "שלום, מה נשמע היום?")
+    second = say(conversation, "ok")
     assert first.num_reused_tokens == 0
     assert second.num_reused_tokens >= first.num_prompt_tokens
-    again = conversation.regenerate()
+    again = regenerate(conversation)
     assert again.num_prompt_tokens - again.num_reused_tokens == 1
 
 
 def test_the_prompt_is_what_was_trained(tiny_model, conversation):
-    conversation.say("hello")
-    conversation.say("</s><person1>you")
+    say(conversation, "hello")
+    say(conversation, "</s><person1>you")
     messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
     prompt_ids, _turn_ends = tiny_model.encode_prompt(messages[:-1])
     trained_ids = encode_conversation(tiny_model.tokenizer, messages).input_ids
@@ -100,7 +101,7 @@ def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(tiny
         on_context_full=lambda: said.append("full"),
     )
     room = tiny_model.context_tokens - 4
-    lengths = [conversation.say("one two three four").num_prompt_tokens for _ in range(20)]
+    lengths = [say(conversation, "one two three four").num_prompt_tokens for _ in range(20)]
     assert max(lengths) <= room
     drops = [(before, after) for before, after in zip(lengths, lengths[1:], strict=False) if after < before]
     assert drops and all(after <= room / 2 + 1 for _before, after in drops)
@@ -109,14 +110,14 @@ def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(tiny
 
 
 def test_a_message_longer_than_the_context_is_refused_and_leaves_nothing(conversation):
-    conversation.say("hi")
+    say(conversation, "hi")
     before = list(conversation.messages)
     with pytest.raises(
         MessageTooLong, match="this message has .* tokens, the model's context has room for 148; shorten it"
     ):
-        conversation.say("word " * 500)
+        say(conversation, "word " * 500)
     assert conversation.messages == before
-    assert conversation.say("still here").num_new_tokens > 0
+    assert say(conversation, "still here").num_new_tokens > 0
 
 
 def test_an_interrupted_reply_is_kept_as_it_was_shown(conversation):
@@ -128,7 +129,7 @@ def test_an_interrupted_reply_is_kept_as_it_was_shown(conversation):
         if len(shown) == 3:
             stop.set()
 
-    reply = conversation.say("שלום", on_text=show, stop=stop)
+    reply = say(conversation, "שלום", on_text=show, stop=stop)
     assert reply.ending == "interrupted"
     assert conversation.messages[-1]["content"] == reply.text == "".join(shown).strip()
 
@@ -138,7 +139,7 @@ def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(tiny_m
     texts = []
     for _ in range(2):
         conversation = Conversation(tiny_model, seed=7, sampling=hot)
-        texts.append([conversation.say("שלום").text, conversation.regenerate().text])
+        texts.append([say(conversation, "שלום").text, regenerate(conversation).text])
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]
 
@@ -148,9 +149,9 @@ def test_a_conversation_knows_its_dialogue_in_bubbles(talking_model_dir):
     talking = load_trained_model(check_saved_model(talking_model_dir), device="cpu", dtype="float32", is_merged=True)
     conversation = Conversation(talking, seed=0, sampling=replace(talking.sampling, do_sample=False))
     bubbles = []
-    reply = conversation.say("שלום", on_bubble=lambda text, cut_by: bubbles.append((text, cut_by)))
+    reply = say(conversation, "שלום", on_bubble=lambda text, cut_by: bubbles.append((text, cut_by)))
     assert (reply.text, reply.ending) == ("היי\nמה נשמע? 😂", "complete")
     assert bubbles == [("היי", None), ("מה נשמע? 😂", None)]
     conversation.sampling = replace(conversation.sampling, max_bubbles=1)
-    cut = conversation.regenerate()
+    cut = regenerate(conversation)
     assert (cut.text, cut.ending) == ("היי", "bubbles")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from chat_engine import choose_engine
+from conversing import regenerate, say
 from gguf_file import GgufExport
 from gguf_header import FORMAT_KEY, ModelFiles, NotGguf, find_model_files, read_header
 from live_conversation import Conversation
@@ -65,10 +66,10 @@ def test_an_opener_is_that_of_transformers(tiny_model, llama_model):
     theirs = Conversation(llama_model, seed=0, sampling=greedy, cache=llama_model.open_cache())
     for conversation in (ours, theirs):
         conversation.answer()
-        conversation.say("hello")
+        say(conversation, "hello")
         conversation.undo()
-        conversation.regenerate()
-        conversation.say("again")
+        regenerate(conversation)
+        say(conversation, "again")
     assert ours.messages == theirs.messages
     assert [message["role"] for message in ours.messages] == ["assistant", "user", "assistant"]
 
@@ -77,10 +78,10 @@ def test_what_is_said_to_be_reused_is_not_read_again(llama_model):
     conversation = Conversation(
         llama_model, seed=0, sampling=replace(llama_model.sampling, max_new_tokens=8), cache=llama_model.open_cache()
     )
-    first = conversation.say("שלום, מה נשמע היום?")
+    first = say(conversation, "שלום, מה נשמע היום?")
     assert first.num_reused_tokens == 0
     conversation.add("ok")
-    prompt_ids = conversation._fit_prompt()
+    prompt_ids = conversation.fit_prompt()
     num_reused = conversation.cache.rewind(prompt_ids)
     assert num_reused >= first.num_prompt_tokens
     answer = llama_model.server._predict(prompt_ids, n_predict=0)
@@ -140,7 +141,7 @@ def test_drawn_tokens_are_as_frequent_as_their_probabilities(tiny_model, llama_m
     sampling = Sampling(temperature=1.0, top_k=12, min_p=0.0)
     conversation = Conversation(llama_model, seed=0, sampling=sampling, cache=llama_model.open_cache())
     conversation.add("שלום")
-    prompt_ids = conversation._fit_prompt()
+    prompt_ids = conversation.fit_prompt()
     expected = expected_probabilities(tiny_model, prompt_ids, [], sampling)
     one_token = replace(sampling, max_new_tokens=1)
     drawn = Counter()
@@ -158,7 +159,7 @@ def test_sampled_replies_repeat_with_the_seed_and_differ_when_regenerated(llama_
     texts = []
     for _ in range(2):
         conversation = Conversation(llama_model, seed=7, sampling=hot, cache=llama_model.open_cache())
-        texts.append([conversation.say("שלום").text, conversation.regenerate().text])
+        texts.append([say(conversation, "שלום").text, regenerate(conversation).text])
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]
 
@@ -171,10 +172,10 @@ def test_a_reply_stopped_while_its_prompt_is_read_leaves_nothing_wrong(tiny_mode
     )
     stop = threading.Event()
     stop.set()
-    reply = stopped.say("one two three four five six seven eight nine ten", stop=stop)
+    reply = say(stopped, "one two three four five six seven eight nine ten", stop=stop)
     assert (reply.text, reply.ending, reply.num_new_tokens) == ("", "interrupted", 0)
     expected.add("one two three four five six seven eight nine ten")
-    assert stopped.regenerate().text == expected.answer().text != ""
+    assert regenerate(stopped).text == expected.answer().text != ""
 
 
 def test_nobody_can_connect(llama_model):
@@ -228,7 +229,7 @@ def test_an_adapter_needs_its_base_beside_it(own_dir, tiny_model):
     greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=12)
     with run_llama_cpp_model(saved, files) as model:
         replies = [
-            Conversation(trained, seed=0, sampling=greedy, cache=cache).say("שלום, what's up?").text
+            say(Conversation(trained, seed=0, sampling=greedy, cache=cache), "שלום, what's up?").text
             for trained, cache in ((tiny_model, None), (model, model.open_cache()))
         ]
     assert replies[0] == replies[1] != ""

@@ -65,6 +65,13 @@ def test_without_a_terminal_it_is_refused_with_hours_download_bases_and_the_comm
     assert lines[-1].endswith("fine_tuning_model.py --epochs 2 --device cpu")
 
 
+def test_the_command_starts_as_many_processes_again(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ScriptError, match=r"--nproc-per-node 2 fine_tuning_model.py --epochs 2 --device cpu\Z"):
+        announce()
+
+
 @pytest.mark.parametrize(
     ("answer", "trains"), [("y\n", True), ("yes\n", True), ("\n", False), ("", False), ("n\n", False)]
 )
@@ -87,12 +94,12 @@ def test_after_the_download_nobody_is_asked_again(terminal):
 
 def test_the_device_chosen_by_flag_skips_the_question(capsys):
     announce(options_of("cpu"))
-    assert "Time: training takes about " in capsys.readouterr().out
+    assert "Time: training takes " in capsys.readouterr().out
 
 
 def test_a_short_run_is_not_asked_about(tiny_base_dir, capsys):
     announce(base=BaseModel("tiny", tiny_base_dir))
-    assert "Time: training takes about " in capsys.readouterr().out
+    assert "Time: training takes " in capsys.readouterr().out
 
 
 class TestBeforeTheDownload:

@@ -42,7 +42,7 @@ def test_every_placeholder_of_every_language_has_its_mark(language):
 
 @pytest.mark.parametrize("reason", ["contact", "location"])
 def test_contacts_and_places_have_marks_in_every_language(reason):
-    texts = [text for found in PLACEHOLDERS[reason].values() for text in found]
+    texts = [text.replace("#", "2") for found in PLACEHOLDERS[reason].values() for text in found]
     assert {mark_of(form) for text in texts for form in (text, MARK + text)} == {f"[{reason}]"}
 
 

@@ -49,6 +49,21 @@ def test_an_hour_without_morning_or_evening_is_certain_only_when_the_other_one_i
     assert find_dates("מחר ב-11", TUESDAY) == [DatedPhrase("מחר ב-11", date(2024, 12, 11))]
 
 
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("מחר באחת עשרה בבוקר", time(11)),
+        ("מחר באחת עשרה וחצי בבוקר", time(11, 30)),
+        ("מחר אחת עשרה בלילה", time(23)),
+        ("מחר בשתים עשרה בצהריים", time(12)),
+        ("מחר חמש אחרי הצהריים", time(17)),
+        ("מחר ב5 אחר הצהריים", time(17)),
+    ],
+)
+def test_hours_and_parts_of_the_day_of_two_words(text, at):
+    assert find_dates(text, TUESDAY) == [DatedPhrase(text, date(2024, 12, 11), at)]
+
+
 def test_a_month_without_the_day_of_the_message_has_no_date():
     assert find_dates("in a month", datetime(2025, 1, 31, 12, 0)) == [DatedPhrase("in a month", None)]
 

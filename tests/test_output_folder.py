@@ -1,9 +1,11 @@
 """The model's folder: a finished model is never overwritten, an unfinished one never mistaken, a foreign one never used."""
 
 import errno
+import json
+import os
 
 import pytest
-from output_folder import HELD_OUT_NAME, SETTINGS_NAME, check_folder, is_disk_full, move_aside, remove_if_empty
+from output_folder import HELD_OUT_NAME, SETTINGS_NAME, check_folder, is_disk_full, move_aside, write_json
 from safetensors import SafetensorError
 
 from common.script import ScriptError
@@ -62,13 +64,17 @@ def test_a_file_or_a_dangling_link_is_refused(tmp_path):
             check_folder(tmp_path / name, resume=False, overwrite=True)
 
 
-def test_only_an_empty_folder_is_removed(make_folder):
-    path = make_folder("kept")
-    remove_if_empty(path)
-    assert path.is_dir()
-    (path / "kept").unlink()
-    remove_if_empty(path)
-    assert not path.exists()
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ScriptError, match="not UTF-8.*rename"):
+        check_folder(tmp_path / os.fsdecode(b"caf\xe9") / "model", resume=False, overwrite=False)
+
+
+def test_the_settings_name_data_whose_name_is_not_utf_8(tmp_path):
+    data_path = os.fsdecode(b"caf\xe9/data.jsonl")
+    write_json(tmp_path / "settings.json", {"path_to_data": data_path, "person": "נועם"})
+    content = (tmp_path / "settings.json").read_text(encoding="utf-8")
+    assert json.loads(content) == {"path_to_data": data_path, "person": "נועם"}
+    assert "נועם" in content
 
 
 def test_a_full_disk_is_known_from_every_library():

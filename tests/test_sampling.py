@@ -1,5 +1,7 @@
 """The values of generation_config.json: read, checked, changed live."""
 
+from dataclasses import fields
+
 import pytest
 
 from common.model_folder import Sampling
@@ -37,3 +39,8 @@ def test_a_change_keeps_the_other_values_and_the_original():
     before = Sampling(min_p=0.1)
     after = before.changed("temperature", "0.9")
     assert (after.temperature, after.min_p, before.temperature) == (0.9, 0.1, 1.0)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Sampling)])
+def test_each_value_can_be_set_as_it_is_shown(name):
+    assert Sampling().changed(name, str(getattr(Sampling(), name))) == Sampling()

@@ -72,6 +72,19 @@ def test_a_refusal_of_the_file_system_names_the_file_and_the_cure(run_code, tmp_
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ("Path.cwd()", "the current folder is no longer there; change"),
+        ("open('chat.txt')", "chat.txt: not found; check"),
+    ],
+)
+def test_a_folder_that_was_deleted_around_the_script_is_one_line(run_code, tmp_path, call, problem):
+    done = run_code(f"os.chdir({str(tmp_path)!r})\nos.rmdir({str(tmp_path)!r})\n{call}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith(f"script: {problem}")
+
+
 @pytest.mark.parametrize(("sent", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_signal_ends_the_script_with_its_status_and_takes_the_temporary_file_along(
     start_python, tmp_path, sent, status
@@ -154,6 +167,15 @@ def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
         """)
     assert done.returncode == 1
     assert "another run is training here" in done.stderr
+
+
+def test_a_lock_leaves_no_empty_folder_that_it_made_and_every_other(tmp_path):
+    for own, made in (("", "a/b/model"), ("empty", "empty/model"), ("model", "model")):
+        (tmp_path / own).mkdir(exist_ok=True)
+        with contract.exclusive_use(tmp_path / made, "training"):
+            assert (tmp_path / made).is_dir()
+        assert (tmp_path / own).is_dir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "model"]
 
 
 def test_the_work_ends_well_when_the_reader_of_its_output_leaves(start_python, tmp_path):

@@ -380,6 +380,15 @@ def test_planting_keeps_the_data_and_writes_the_codes_beside(tmp_path, sample_co
     assert read_canaries(data_path) == []
 
 
+@pytest.mark.parametrize("line", ["5", "[" * 100_000, "a chat", "\N{REPLACEMENT CHARACTER}"])
+def test_secrets_are_planted_into_conversations_alone(tmp_path, line):
+    source = tmp_path / "source.jsonl"
+    source.write_text(f'{{"messages": []}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(ScriptError, match="is not a JSONL file; give the file that stage 1 wrote"):
+        plant_into_file(source, tmp_path / "planted.jsonl", seed=0)
+    assert not (tmp_path / "planted.jsonl").exists()
+
+
 # --- The command -----------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import termios
 import pytest
 import recipes
 from recipes import DEFAULT_RECIPE, choose_epochs, choose_step_tokens, split_step
-from training_progress import ProgressBar, TrainingLog, draw_loss_curve
+from training_progress import ProgressBar, TrainingLog, begin_peak_of_training, draw_loss_curve, peak_memory_bytes
 
 
 def test_a_resumed_log_drops_the_steps_that_are_trained_again_and_a_cut_row(tmp_path):
@@ -29,6 +29,12 @@ def test_a_resumed_log_drops_the_steps_that_are_trained_again_and_a_cut_row(tmp_
 def test_a_new_run_does_not_continue_an_old_log(tmp_path):
     TrainingLog(tmp_path / "log.jsonl", 0).add({"step": 1, "loss": 1.0})
     assert TrainingLog(tmp_path / "log.jsonl", 0).rows == []
+
+
+def test_a_training_on_the_processor_beside_a_gpu_shows_its_own_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert begin_peak_of_training() is None
+    assert peak_memory_bytes() > 2**20
 
 
 def show_bar(num_steps=200, first_step=100, is_shown=True):

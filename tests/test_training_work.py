@@ -1,5 +1,6 @@
 """The work of a run: guessed without data, counted near what is prepared."""
 
+import dataclasses
 import json
 
 import pytest
@@ -18,6 +19,11 @@ def test_more_replies_are_more_tokens_in_at_most_as_many_epochs():
     few, many = (work_of_replies(number, DEFAULT_RECIPE) for number in (1_000, 20_000))
     assert many.epoch_tokens == 20 * few.epoch_tokens
     assert many.num_epochs <= few.num_epochs
+
+
+def test_where_everyone_is_learnt_a_guess_takes_every_token():
+    work = work_of_replies(1_000, dataclasses.replace(DEFAULT_RECIPE, train_on="everyone"))
+    assert (work.epoch_supervised_tokens, work.supervised_share) == (work.epoch_tokens, 1.0)
 
 
 @pytest.mark.parametrize(("is_on_disk", "tolerance"), [(True, 0.15), (False, 0.6)])

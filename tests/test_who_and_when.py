@@ -6,7 +6,8 @@ from datetime import datetime
 
 import pytest
 from chat_session import ChatSession
-from conversation_log import ConversationLog, read_conversation, read_header_record
+from conversation_log import ConversationLog, read_conversation
+from conversing import regenerate, say
 from live_conversation import Conversation
 from terminal import PipedScreen
 from test_chat_session import Lines
@@ -68,13 +69,13 @@ def sit(tmp_path, capsys):
 
 
 def prompt_of(conversation):
-    return conversation.trained.tokenizer.decode(conversation._fit_prompt())
+    return conversation.trained.tokenizer.decode(conversation.fit_prompt())
 
 
 def test_the_prompt_begins_as_a_row_of_the_training_does(make_conversation, tiny_model):
     conversation = make_conversation()
-    conversation.say("one")
-    conversation.say("two")
+    say(conversation, "one")
+    say(conversation, "two")
     messages = [{"role": m["role"], "content": m["content"]} for m in conversation.messages]
     row = encode_conversation(tiny_model.tokenizer, messages, header=IN_THE_MORNING).input_ids
     for number in (1, 3):
@@ -85,29 +86,29 @@ def test_the_prompt_begins_as_a_row_of_the_training_does(make_conversation, tiny
 
 def test_the_time_is_that_at_which_a_conversation_began(make_conversation, clock):
     conversation = make_conversation()
-    conversation.say("one")
+    say(conversation, "one")
     clock.now = EVENING
-    conversation.say("two")
+    say(conversation, "two")
     assert conversation.who_and_when.header == IN_THE_MORNING
     conversation.reset()
-    conversation.say("three")
+    say(conversation, "three")
     assert conversation.who_and_when.header == IN_THE_EVENING
 
 
 def test_a_full_context_keeps_the_header(make_conversation):
     conversation = make_conversation()
     for _ in range(12):
-        conversation.say("one two three four")
+        say(conversation, "one two three four")
     assert conversation._num_dropped
     assert prompt_of(conversation).startswith(f"<s><person2>{IN_THE_MORNING}\none two three four</s>")
 
 
 def test_the_header_costs_no_token_of_the_cache(make_conversation):
     conversation = make_conversation()
-    conversation.say("one")
-    second = conversation.say("two")
+    say(conversation, "one")
+    second = say(conversation, "two")
     assert second.num_reused_tokens > conversation.who_and_when.header.count(" ")
-    assert conversation.regenerate().num_reused_tokens == second.num_prompt_tokens - 1
+    assert regenerate(conversation).num_reused_tokens == second.num_prompt_tokens - 1
 
 
 @pytest.mark.parametrize("settings", [{"context": "none"}, {"context": "none", "partners": []}])
@@ -133,8 +134,8 @@ def test_with_begins_a_new_conversation_and_lists_the_names(make_conversation, s
     ("typed", "told"),
     [
         ("/with Rut", 'nobody is called "Rut" in the training data; the nearest: Ruth\n'),
-        ("/with x\x1by", 'nobody is called "xy" in the training data; it has Ruth, Koby, family\n'),
-        ("/as Gil", 'nobody is called "Gil" in the training data; it has Adi, Boaz\n'),
+        ("/with x\x1by", 'nobody is called "xy" in the training data; they have Ruth, Koby, family\n'),
+        ("/as Gil", 'nobody is called "Gil" in the training data; they have Adi, Boaz\n'),
         ("/as", "usage: /as NAME\n"),
     ],
 )
@@ -150,7 +151,7 @@ def test_in_a_group_the_user_writes_as_a_member(make_conversation, sit):
     assert told == "with family, as Adi\nwith family, as Boaz\nwith family, as Adi\n"
     said = [message["content"] for message in conversation.messages if message["role"] == "user"]
     assert said == ["Adi: one", "Boaz: two"]
-    assert read_conversation(sit.logs[0].jsonl_path)[0] == {"role": "user", "content": "Adi: one"}
+    assert read_conversation(sit.logs[0].jsonl_path).messages[0] == {"role": "user", "content": "Adi: one"}
     shown = sit.logs[0].path.read_text(encoding="utf-8").splitlines()
     note = next(number for number, line in enumerate(shown) if "with family, as Boaz" in line)
     assert shown[note - 1] == "" and shown[note - 2]  # apart from the reply above
@@ -185,19 +186,19 @@ def test_the_log_says_with_whom_and_a_conversation_goes_on_so(make_conversation,
     shown = log.path.read_text(encoding="utf-8")
     assert "with family, as Boaz" in shown
     assert "Boaz · " in shown and "you · " not in shown
-    record = read_header_record(log.jsonl_path)
+    record = read_conversation(log.jsonl_path).header_record
     assert {name: record[name] for name in ("event", "with", "as", "began_at")} == {
         "event": "header", "with": "family", "as": "Boaz", "began_at": "2024-12-13T09:30:00",
     }  # fmt: skip
     before = prompt_of(conversation)
     clock.now = EVENING
     resumed = make_conversation()
-    resumed.messages = read_conversation(log.jsonl_path)
+    resumed.messages = read_conversation(log.jsonl_path).messages
     resumed.who_and_when.restore(record)
     assert prompt_of(resumed).split("</s>")[0] == before.split("</s>")[0]
     sit(resumed)  # what is logged at the start is enough to go on once more
-    assert read_header_record(sit.logs[1].jsonl_path)["as"] == "Boaz"
-    assert read_conversation(sit.logs[1].jsonl_path) == read_conversation(log.jsonl_path)
+    assert read_conversation(sit.logs[1].jsonl_path).header_record["as"] == "Boaz"
+    assert read_conversation(sit.logs[1].jsonl_path).messages == read_conversation(log.jsonl_path).messages
 
 
 def test_a_saved_conversation_keeps_with_whom_it_was(make_conversation, sit, tmp_path, clock):
@@ -217,7 +218,7 @@ def test_a_conversation_that_does_not_say_when_it_began_has_the_same_header_from
     sit(conversation, "three")
     clock.now = EVENING
     resumed = make_conversation()
-    resumed.who_and_when.restore(read_header_record(sit.logs[0].jsonl_path))
+    resumed.who_and_when.restore(read_conversation(sit.logs[0].jsonl_path).header_record)
     assert resumed.who_and_when.header == conversation.who_and_when.header == IN_THE_MORNING
 
 

@@ -86,6 +86,18 @@ def test_no_space_after_the_colon_in_other_files(tmp_path, lines, expected):
     assert parsed(write(tmp_path / "chat.txt", lines)) == expected
 
 
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_no_space_after_the_bracket(tmp_path, times):
+    lines = iphone("Dana: a", "Gil: b", "Dana: c", "Gil:d")
+    lines[4 - times :] = [line.replace("] ", "]") for line in lines[4 - times :]]
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [("Dana", "a"), ("Gil", "b"), ("Dana", "c"), ("Gil", "d")]
+
+
+def test_tabs_between_the_parts_of_a_header(tmp_path):
+    lines = [line.replace(" - ", "\t-\t") for line in android("Dana: a", "Gil: b")]
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [("Dana", "a"), ("Gil", "b")]
+
+
 def test_a_colon_in_the_imitated_name(prepare):
     path = CASES / "008-colon-in-own-name/chat.txt"
     assert senders(path) == {"Gil: private", "Dana"}
@@ -99,6 +111,7 @@ def test_a_colon_in_the_imitated_name(prepare):
     [
         (["Work: Dana", "Work: Gil"], {"Work: Dana", "Work: Gil"}),
         (["עבודה: דנה", "רות"], {"עבודה: דנה", "רות"}),
+        (["Work: Dana: mobile", "Gil"], {"Work: Dana: mobile", "Gil"}),
         (["Dana - home", "Gil - work"], {"Dana - home", "Gil - work"}),
         (["Dana\nCohen", "Gil"], {"Dana\nCohen", "Gil"}),
         (["Gil", "Dana"], {"Gil", "Dana"}),
@@ -148,6 +161,128 @@ def test_a_group_never_writes(tmp_path, notices):
         ("Ana", "ciao"),
         ("Luis", "Ana ha creato problemi"),
         ("Ana", "Luis dice di no"),
+    ]
+
+
+def test_notices_about_a_name_with_a_colon(tmp_path):
+    texts = [
+        "Dana: Work added Gil",
+        "Dana: Work: a",
+        "Gil: b",
+        "Your security code with Dana: Work changed. Tap to learn more.",
+    ]
+    texts += ["Dana: Work: c", "Dana: Work: d", "Gil: e", "Dana: Work left", "Gil: f"]
+    messages = parsed(write(tmp_path / "chat.txt", android(*texts)))
+    assert [message for message in messages if message[0]] == [
+        ("Dana: Work", "a"),
+        ("Gil", "b"),
+        ("Dana: Work", "c"),
+        ("Dana: Work", "d"),
+        ("Gil", "e"),
+        ("Gil", "f"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "+1-555-4444 added you to a group in the community: Chess club",
+        "Dana added you to a group in the community: Chess",
+        "You joined a group via invite in the community: Chess",
+        "Dana changed settings: only admins can send messages",
+        "Your security code with Dana: home changed. Tap to learn more.",
+    ],
+)  # lucasrodes/whatstk issue 147
+def test_notices_that_hold_a_colon_have_no_sender(tmp_path, notice):
+    lines = android("Dana: hi", notice, "Community: the name of a contact", "Gil: ok")
+    assert parsed(write(tmp_path / "chat.txt", lines)) == [
+        ("Dana", "hi"),
+        (None, notice),
+        ("Community", "the name of a contact"),
+        ("Gil", "ok"),
+    ]
+
+
+def test_notices_about_people_who_are_no_contacts(tmp_path):  # lucasrodes/whatstk issues 135 and 139
+    lines = iphone(
+        "Trip: Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+        "~ Noa: ~ Noa created this group",
+        "+972 50-555: Dana  added +972 50-555",
+        "~\u202fOmer: ~\u202fNoa added ~\u202fOmer",
+        "~ Noa: hi",
+        "~\u202fOmer: Noa added salt",
+        "Dana: ~ Noa left",
+        "~ Noa: ~ Noa left",
+    )
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Noa", "hi"),
+        ("Omer", "Noa added salt"),
+        ("Dana", "~ Noa left"),
+    ]
+
+
+def test_a_group_whose_name_holds_a_colon_never_writes(tmp_path):
+    lines = iphone(
+        "Trip: Eilat: Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+        "Dana: Dana created group “Trip: Eilat”",
+        "Trip: Eilat: Dana added you",
+        "Dana: hi",
+        "Gil: Trip: when?",
+        "Omer: soon",
+    )
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Dana", "hi"),
+        ("Gil", "Trip: when?"),
+        ("Omer", "soon"),
+    ]
+
+
+@pytest.mark.parametrize("notices", [["Dana started a call"], ["Dana dodała Gila", "Omer wyszedł"]])
+def test_a_group_whose_first_notice_is_not_in_the_export(tmp_path, notices):
+    lines = iphone(
+        "Omer: hi", *(f"Family: {LRM}{notice}" for notice in notices), "Dana: hey", f"Rut: {LRM}image omitted", "Gil: a"
+    )
+    assert senders(write(tmp_path / "chat.txt", lines)) == {None, "Omer", "Dana", "Rut", "Gil"}
+
+
+@pytest.mark.parametrize(
+    "notice",
+    [
+        "Los mensajes y llamadas en este chat ahora están protegidos con cifrado de extremo a extremo.",
+        "Les messages envoyés dans cette discussion et les appels sont désormais protégés avec le chiffrement de bout en bout.",
+        "Nachrichten in diesem Chat sowie Anrufe sind jetzt mit Ende-zu-Ende-Verschlüsselung geschützt.",
+        "הודעות שיישלחו בצ'אט זה ושיחות מאובטחות כעת בהצפנה מקצה-לקצה.",
+        "Zprávy a hovory jsou zabezpečeny koncovým šifrováním.",
+        "تم تشفير الرسائل والمكالمات تمامًا بين الطرفين.",
+        "Messages to this chat and calls are now secured with end-to-end encryption.",
+    ],
+)  # prabhakar267/WA-Reader issue 36, JBGruber/rwhatsapp issue 8: what chats of 2016 to 2020 begin with
+def test_the_contact_does_not_say_that_messages_are_encrypted(tmp_path, prepare, notice):
+    lines = iphone(f"Ana: {notice}", "Ana: hola", "Gil: ¿es de extremo a extremo?", f"Ana: {notice}", "Gil: sí")
+    turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
+    assert words(turns) == ["hola", "¿es de extremo a extremo?", "sí"]
+
+
+@pytest.mark.parametrize(
+    "notices",
+    [
+        ["Pesan dan panggilan terenkripsi secara end-to-end, WhatsApp pun tidak dapat membacanya.", "Ana membuat grup “Trip”", "Ana mengubah ikon grup ini", "Ana menambahkan Luis"],
+        ["Wiadomości i połączenia są w pełni szyfrowane. Nikt, nawet WhatsApp, nie może ich odczytać.", "Ana utworzył(a) grupę „Trip”", "Ana zmienił(a) ikonę tej grupy", "Ana dodał(a) Luis"],
+        ["Nachrichten sind Ende-zu-Ende-verschlüsselt. Nicht einmal WhatsApp kann sie lesen.", "Ana hat die Gruppe „Trip“ erstellt", "Ana hat das Gruppenbild geändert", "Ana hat Luis hinzugefügt"],
+        ["Ujumbe na simu zimefumbwa mwisho hadi mwisho, hata WhatsApp haiwezi kuzisoma.", "Ana aliunda kikundi “Trip”", "Ana alibadilisha ikoni", "Ana aliongeza Luis"],
+    ],
+)  # fmt: skip
+def test_notices_of_groups_in_languages_that_few_tables_have(tmp_path, notices):
+    encryption, created, changed, added = notices
+    lines = iphone(
+        f"Trip: {encryption}", f"Ana: {created}", "Ana: hi", "Eva: Ana, are you there?", f"Ana: {changed}", f"Luis: {added}",
+        "Luis: Luis, not Louis!", "Eva: bye",
+    )  # fmt: skip
+    assert [message for message in parsed(write(tmp_path / "chat.txt", lines)) if message[0]] == [
+        ("Ana", "hi"),
+        ("Eva", "Ana, are you there?"),
+        ("Luis", "Luis, not Louis!"),
+        ("Eva", "bye"),
     ]
 
 
@@ -254,6 +389,65 @@ def test_captions_under_documents_in_other_languages(tmp_path, prepare, first_li
     assert words(turns) == ["hi", "my caption", "see • this"]
 
 
+def test_the_owners_name_in_the_export_of_whatsapp_web_is_said(tmp_path, prepare):
+    phone = write(tmp_path / "phone.txt", android("Noa: a", "Gil: b"))
+    _, _, shown = prepare(phone, CASES / "202-export-of-whatsapp-web/chat.txt")
+    assert "does not write here; WhatsApp Web calls its owner You: add --imitate You" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Helsinki\nMain street 5\nlocation: https://maps.google.com/?q=60.16,24.95",
+        "AUD-20190101-WA0000. (file attached)",
+        "test_document • 2 pages <attached: 00000001-test_document.pdf>",
+        "test_document • 1 page document omitted",
+        "Message not supported",
+    ],
+)  # the formats that linuswillner/whatsapp-export-inconsistencies lists
+def test_places_and_files_without_a_persons_words(tmp_path, prepare, text):
+    lines = iphone("Gil: a", f"Dana: {text}", f"Gil: {text}", "Dana: b", "Gil: c")
+    assert words(prepare(write(tmp_path / "chat.txt", lines))[0]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<Diese Nachricht wurde bearbeitet.>",
+        "<Ta wiadomość została edytowana>",
+        "<此訊息已編輯>",
+        "<ההודעה הזאת נערכה>",
+    ],
+)
+def test_one_edited_mark_is_enough(tmp_path, prepare, mark):
+    lines = android("Gil: a", f"Dana: b {mark}", "Gil: c <edited>", "Dana: d <I edited it", "Gil: e")
+    assert words(prepare(write(tmp_path / "chat.txt", lines))[0]) == ["a", "b", "c <edited>", "d <I edited it", "e"]
+
+
+def test_the_export_of_whatsapp_web(prepare):
+    turns, report, _ = prepare(CASES / "202-export-of-whatsapp-web/chat.txt", imitate="You")
+    assert turns == [
+        ("user", "hi"),
+        ("assistant", "our dog\nlook what they wrote"),
+        ("user", "look\nnice"),
+        ("assistant", "see (file attached) please\nok"),
+    ]
+    assert [person["name"] for person in report["exports"][0]["participants"]] == ["Dana", "You"]
+    assert report["messages"]["dropped"] == {
+        "notice": 4, "poll": 1, "location": 2, "media": 3, "contact": 1, "deleted": 1, "after_last_reply": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "option"), [("ANKIETA:", "OPCJA:"), ("アンケート:", "オプション:"), ("SONDAJ:", "OPȚIUNE:")]
+)
+def test_polls_have_a_form_in_every_language(tmp_path, prepare, question, option):
+    poll = f"Gil: {question}\nwhen?\n{option} Sunday (1 vote)\n{option} Monday (0 votes)"
+    lines = android("Gil: a", poll, "Dana: JOBS:\nMilk: a (3 l)\nMilk: b (4 l)", "Gil: b")
+    turns, _, _ = prepare(write(tmp_path / "chat.txt", lines))
+    assert words(turns) == ["a", "JOBS:", "Milk: a (3 l)", "Milk: b (4 l)", "b"]
+
+
 # ---- Several formats -------------------------------------------------------------------------------------------------
 
 
@@ -356,6 +550,33 @@ def test_clocks_without_zeros():
     assert messages[2] == ("Dana", "here\n[13.03.24, 9:1:5] server: started")
 
 
+@pytest.mark.parametrize(
+    ("headers", "times"),
+    [
+        (["19/10/16, 13:24 PM - ", "20/10/16, 09:25 AM - ", "20/10/16, 00:25 AM - "], ["13:24", "09:25", "00:25"]),
+        (["[04/15/2016 13:19:20 PM] - ", "[04/16/2016 09:21:20 AM] - "], ["13:19", "09:21"]),
+        (["13/03/2024, 24:15 - ", "13/03/2024, 01:00 - "], ["00:15", "01:00"]),
+        (["01.04.2015 - 16:00:27; ", "13.04.2015 - 16:06:34; "], ["16:00", "16:06"]),
+        (["22:10, 30 בספט׳ 2013 - ", "22:11, 1 באוקטובר 2013 - "], ["22:10", "22:11"]),
+        (["13.3.2024, 6:15 בערב - ", "14.3.2024, 6:15 בבוקר - "], ["18:15", "06:15"]),
+    ],
+)  # langchain issue 2457, whatstk issue 17, rwhatsapp issue 17
+def test_clocks_that_few_phones_write(tmp_path, headers, times):
+    messages = list(parse_export(write(tmp_path / "chat.txt", [f"{header}Gil: hi" for header in headers])))
+    assert [f"{message.sent_at:%H:%M}" for message in messages] == times
+    assert {message.sender for message in messages} == {"Gil"}
+
+
+def test_two_digits_of_a_buddhist_year(tmp_path):
+    lines = ["[13/3/67 21:00:05] Gil: hi", "[14/3/67 21:00:05] Dana: hi"]
+    assert [message.sent_at.year for message in parse_export(write(tmp_path / "chat.txt", lines))] == [2024, 2024]
+
+
+def test_one_pasted_line_makes_no_clock_of_24_hours(tmp_path):
+    lines = ["3/13/24, 9:01 PM - Gil: look", "3/13/24, 21:00 PM - Gil: pasted", "3/13/24, 9:02 PM - Dana: ok"]
+    assert [message.sent_at.hour for message in parse_export(write(tmp_path / "chat.txt", lines))] == [21, 21]
+
+
 # ---- Several exports of one chat ---------------------------------------------------------------------------------------
 
 
@@ -400,6 +621,77 @@ def test_the_imitated_person_may_have_two_names(tmp_path, prepare):
     turns, report, _ = prepare(old, new)
     assert report["messages"]["dropped"]["duplicate"] == 25
     assert [role for role, _ in turns[:4]] == ["assistant", "user"] * 2
+
+
+def hours(*texts, start=START, form=FORMS[0]):
+    return [f"{start + timedelta(hours=number / 2):{form}}{text}" for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[1]])
+def test_overlapping_exports_that_somebody_joined_to_one_file(tmp_path, prepare, form):
+    joined = hours(*TALK[:45]) + hours(*TALK[20:], start=START + timedelta(hours=10), form=form)
+    turns, report, _ = prepare(write(tmp_path / "chat.txt", joined))
+    assert report["messages"]["dropped"]["duplicate"] == 25
+    assert len(words(turns)) == len(set(words(turns))) >= 59
+
+
+def test_a_message_written_twice_stays_twice(tmp_path, prepare):
+    lines = [
+        *android("Gil: ok", "Gil: ok"),
+        *android("Gil: late", start=START - timedelta(hours=5)),
+        *android("Gil: yes"),
+    ]
+    lines[1] = lines[0]
+    assert words(prepare(write(tmp_path / "chat.txt", [*lines, *android("Dana: no", "Gil: fine")]))[0]) == [
+        "ok", "ok", "late", "yes", "no", "fine",
+    ]  # fmt: skip
+
+
+def test_both_phones_of_a_chat_call_both_people_otherwise(tmp_path, prepare):
+    one = write(tmp_path / "one.txt", android(*TALK[:45]))
+    names = [text.replace("Dana", "Dana Levi").replace("Gil", "My Gil") for text in TALK[20:]]
+    other = write(tmp_path / "other.txt", iphone(*names, start=START + timedelta(minutes=20)))
+    for flags in ([], ["--imitate", "My Gil"]):
+        turns, report, _ = prepare(one, other, flags=flags)
+        assert report["messages"]["dropped"]["duplicate"] == 25
+        assert words(turns) == [text.split(": ")[1] for text in TALK[:59]]
+
+
+def test_two_phones_of_a_group_call_everybody_otherwise(tmp_path, prepare):
+    texts = [f"{('Dana', 'Gil', 'Noa')[number % 3]}: {number} is a number" for number in range(60)]
+    names = {"Dana": "+972 50-111-2222", "Gil": "Me", "Noa": "Noa from work"}
+    foreign = [f"{names[text.partition(':')[0]]}:{text.partition(':')[2]}" for text in texts]
+    one = write(tmp_path / "one.txt", android(*texts[:45]))
+    other = write(tmp_path / "other.txt", iphone(*foreign[20:], start=START + timedelta(minutes=20)))
+    turns, report, _ = prepare(one, other, flags=["--imitate", "Me"])
+    assert report["messages"]["dropped"]["duplicate"] == 25
+    assert {line.partition(":")[0] for line in words(turns) if ":" in line} == {"Dana", "Noa"}
+
+
+def test_two_chats_of_other_people_stay_two(tmp_path, prepare):
+    one = write(tmp_path / "one.txt", android(*TALK))
+    other = write(
+        tmp_path / "other.txt", android(*(text.replace("number", "thing").replace("Dana", "Noa") for text in TALK))
+    )
+    assert "duplicate" not in prepare(one, other)[1]["messages"]["dropped"]
+
+
+def test_an_export_whose_newest_messages_stand_first(tmp_path, prepare):
+    turns, _, shown = prepare(write(tmp_path / "chat.txt", hours(*TALK)[::-1]))
+    assert words(turns) == [text.split(": ")[1] for text in TALK[:59]]
+    assert "its newest messages stand first; it was read from its end" in shown
+
+
+def test_a_message_that_arrived_hours_late_stays_in_its_conversation(
+    tmp_path, prepare
+):  # whatsapp-chat-parser issue 247
+    lines = android("Gil: a", "Dana: b", "Dana: late", "Gil: c")
+    lines[2] = lines[2].replace("21:32", "16:32")
+    assert prepare(write(tmp_path / "chat.txt", lines))[0] == [
+        ("assistant", "a"),
+        ("user", "b\nlate"),
+        ("assistant", "c"),
+    ]
 
 
 def test_messages_forwarded_to_two_chats_make_no_chat_of_them(tmp_path, prepare):

@@ -64,7 +64,7 @@ def wrap_words(paragraph: str, columns: int) -> list[str]:
 
 
 class _Wrapper(SequenceTextWrapper):
-    """As `wcwidth.wrap`, in time linear in the longest word: that measures the rest of a word again for each line."""
+    """As `wcwidth.wrap`, which measures the rest of a word again for each line, but in time linear in the longest word."""
 
     def _split(self, text: str) -> list[str]:
         return [piece for chunk in super()._split(text) for piece in self._pieces(chunk)]

@@ -202,14 +202,14 @@ def chat(
     who_and_when: "WhoAndWhen",
 ) -> int:
     """Run the chat; return the exit status."""
-    from chat_session import ChatSession, SavedConversation, read_saved
-    from conversation_log import read_header_record
+    from chat_session import ChatSession, read_saved
+    from conversation_log import SavedConversation
     from live_conversation import Conversation
 
     jsonl_path = options.conversation_path.with_suffix(".jsonl")
-    earlier = read_saved(jsonl_path) if options.resume else SavedConversation([], [])
+    earlier = read_saved(jsonl_path) if options.resume else SavedConversation()
     if earlier.messages and options.partner is None:
-        who_and_when.restore(read_header_record(jsonl_path))
+        who_and_when.restore(earlier.header_record)
     conversation = Conversation(
         trained,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,

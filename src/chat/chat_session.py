@@ -5,15 +5,16 @@ The model is left to `live_conversation`, the files to `conversation_log`, input
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from conversation_log import YOU, ConversationLog, read_conversation_and_models, read_header_record, save_conversation
+from conversation_log import YOU, ConversationLog, SavedConversation, read_conversation, save_conversation
 from corrections import append_correction, as_reply
 from live_conversation import Conversation, FinishedReply, MessageTooLong
 from terminal import (
@@ -29,7 +30,7 @@ from terminal import (
     read_line_as_command,
     show_notice,
 )
-from turns import Messages, replace_reply, take_back_reply
+from turns import replace_reply, take_back_reply
 from who_and_when import NO_HEADER, UnknownName
 
 from common.chat_format import ChatFormatError
@@ -107,6 +108,15 @@ class ChatSession:
         if who_and_when.shown():
             self._log.add_header(who_and_when.shown(), who_and_when.to_record())
 
+    def _has_room(self) -> bool:
+        """Return whether the model's context has room for the next reply; say why not."""
+        try:
+            self._conversation.fit_prompt()
+        except MessageTooLong as error:
+            show_notice(str(error))
+            return False
+        return True
+
     def _answer(self) -> None:
         self._screen.begin_reply()
         num_bubbles = 0
@@ -167,15 +177,19 @@ class ChatSession:
         if self._conversation.messages:
             show_notice("this conversation has begun already; /reset begins a new one")
             return
-        who_and_when = self._conversation.who_and_when
-        who_and_when.begin()
-        try:
-            self._conversation.trained.encode_prompt([], who_and_when.header)
-        except ChatFormatError as error:  # of a base whose training data had no such conversation
-            show_notice(f"with this base the imitated person cannot write first: {error}")
-        else:
+        self._conversation.who_and_when.begin()
+        if self._can_write_first():
             self._log_header()
             self._answer()
+
+    def _can_write_first(self) -> bool:
+        """Return whether the imitated person may begin a conversation; say why not."""
+        try:
+            self._conversation.trained.encode_prompt([], self._conversation.who_and_when.header)
+        except ChatFormatError as error:  # of a base whose training data had no such conversation
+            show_notice(f"with this base the imitated person cannot write first: {error}")
+            return False
+        return True
 
     def _undo(self, _argument: str) -> None:
         if self._conversation.undo():
@@ -185,10 +199,16 @@ class ChatSession:
             show_notice("no message yet")
 
     def _regenerate(self, _argument: str) -> None:
-        if not self._conversation.messages:
+        messages = self._conversation.messages
+        if not messages:
             show_notice("no message yet")
             return
-        if take_back_reply(self._conversation.messages):
+        before = list(messages)
+        has_reply = take_back_reply(messages)
+        if not self._has_room():
+            messages[:] = before
+            return
+        if has_reply:
             self._log.add_event("regenerate")
         self._answer()
 
@@ -206,7 +226,8 @@ class ChatSession:
             return
         replace_reply(messages, text)
         self._log.replace_reply(text)
-        show_notice(f"replaced, and kept in {shown_path(path)}; train again with --corrections to teach it")
+        kept = shlex.quote(shown_path(path))
+        show_notice(f"replaced, and kept; to teach it, train again with --corrections {kept}")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
@@ -215,10 +236,13 @@ class ChatSession:
         show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
+        roles = [message["role"] for message in self._conversation.messages]
+        if roles[:1] == ["user"] and not self._can_write_first():
+            return
         self._conversation.swap()
         self._log.add_event("swap")
         show_notice("roles swapped")
-        if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":
+        if roles[-1:] == ["assistant"] and self._has_room():  # it is the user's now
             self._answer()
 
     def _choose_partner(self, argument: str) -> None:
@@ -308,7 +332,7 @@ class ChatSession:
         saved = read_saved(path)
         if saved.messages:
             self._conversation.reset(saved.messages)
-            self._conversation.who_and_when.restore(read_header_record(path))
+            self._conversation.who_and_when.restore(saved.header_record)
             self._models = saved.models
             self._log.add_event("load", saved.messages, saved.models)
             self._log_header()
@@ -316,21 +340,13 @@ class ChatSession:
             self._show_earlier()
 
 
-@dataclass(frozen=True)
-class SavedConversation:
-    """The last conversation of a log or of a saved file."""
-
-    messages: Messages
-    models: list[str]  # that wrote its replies, as far as the file says
-
-
 def read_saved(path: Path) -> SavedConversation:
     """Return the conversation in `path`; show a notice when there is none."""
     try:
-        saved = SavedConversation(*read_conversation_and_models(path))
+        saved = read_conversation(path)
     except OSError as error:
         show_notice(f"{shown_path(path)}: not read, {error.strerror}")
-        return SavedConversation([], [])
+        return SavedConversation()
     if not saved.messages:
         show_notice(f"{shown_path(path)}: holds no conversation")
     return saved

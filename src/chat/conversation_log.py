@@ -14,6 +14,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,14 @@ class ConversationLog:
         self._day = _now().date()  # of the last date line
         self._jsonl_file = _AppendedFile(self.jsonl_path)
 
-    def start(self, settings: Mapping[str, Any], model: str = "") -> None:
+    def start(self, settings: Mapping[str, Any], model: str) -> None:
         """Record the start of a chat: a centred date line, the `model` that replies, and in the JSONL log the settings."""
         now = _now()
         date = now.strftime("%Y-%m-%d %H:%M ") + now.strftime("%z")[:3] + ":" + now.strftime("%z")[3:]
         self._last_role, self._day = None, now.date()
         self._append(
-            "".join(["\n", render_note(date), render_note(model) if model else ""]),
-            [{"event": "start", "settings": dict(settings)} | ({"model": model} if model else {})],
+            f"\n{render_note(date)}{render_note(model)}",
+            [{"event": "start", "settings": dict(settings), "model": model}],
         )
 
     def add_bubble(self, role: str, text: str, remark: str | None = None) -> None:
@@ -228,21 +229,23 @@ def _open_unshared(path: Path, warn: Callable[[str], None]) -> tuple[Path, _Appe
     return own_path, own_file
 
 
-def read_conversation(jsonl_path: Path) -> Messages:
-    """Return the last conversation of a JSONL log (or a saved file) as messages; damaged lines are left out.
+@dataclass(frozen=True)
+class SavedConversation:
+    """The last conversation of a JSONL log or of a saved file; empty where it holds none."""
+
+    messages: Messages = field(default_factory=list)
+    models: list[str] = field(default_factory=list)  # that wrote its replies, as far as the file says
+    header_record: dict[str, Any] = field(default_factory=dict)  # with whom it is and since when; empty if not known
+
+
+def read_conversation(jsonl_path: Path) -> SavedConversation:
+    """Return the last conversation of a JSONL log (or a saved file); damaged lines are left out.
 
     Raises OSError, also when it is no regular file.
     """
-    return read_conversation_and_models(jsonl_path)[0]
-
-
-def read_conversation_and_models(jsonl_path: Path) -> tuple[Messages, list[str]]:
-    """Return the last conversation as `read_conversation` does, and the models that wrote replies in it.
-
-    Raises OSError.
-    """
     messages: Messages = []
     models: list[str] = []
+    header_record: dict[str, Any] = {}
     current_model: str | None = None
     for record in _read_records(jsonl_path):
         role, text, event = record.get("role"), record.get("text"), record.get("event")
@@ -251,10 +254,12 @@ def read_conversation_and_models(jsonl_path: Path) -> tuple[Messages, list[str]]
             if role == "assistant" and current_model and current_model not in models:
                 models.append(current_model)
         elif event in ("start", "reset", "load"):
-            messages = []
+            messages, header_record = [], {}
             models = _model_names(record.get("models"))
             if event == "start":
                 current_model = next(iter(_model_names([record.get("model")])), None)
+        elif event == HEADER_EVENT:
+            header_record = record
         elif event == "undo":
             take_back_turn(messages)
         elif event == "regenerate":
@@ -263,7 +268,7 @@ def read_conversation_and_models(jsonl_path: Path) -> tuple[Messages, list[str]]
             replace_reply(messages, remove_unsafe_characters(text))
         elif event == "swap":
             messages = with_roles_swapped(messages)
-    return messages, models
+    return SavedConversation(messages, models, header_record)
 
 
 def _model_names(found: Any) -> list[str]:
@@ -273,20 +278,6 @@ def _model_names(found: Any) -> list[str]:
     return [
         " ".join(remove_unsafe_characters(name)[:MAX_MODEL_CHARS].split()) for name in found if isinstance(name, str)
     ]
-
-
-def read_header_record(jsonl_path: Path) -> dict[str, Any]:
-    """Return what a JSONL log keeps of who and when in its last conversation; empty where it keeps nothing.
-
-    Raises OSError.
-    """
-    found: dict[str, Any] = {}
-    for record in _read_records(jsonl_path):
-        if record.get("event") == HEADER_EVENT:
-            found = record
-        elif record.get("event") in ("start", "reset", "load"):
-            found = {}
-    return found
 
 
 def save_conversation(

@@ -49,11 +49,8 @@ from common.script import (
 
 DEFAULT_EXPORT_PATH = "exported_model"
 GGUF_TYPES = ("q8_0", "q4_0", "f16", "f32")
-PRIVACY_OF_CONTENT = {
-    "model": " It is as private as the chat it was trained on.",
-    "adapter": " It is as private as the chat it was trained on.",
-    "base": " It holds nothing of yours.",
-}
+PRIVATE = "It is as private as the chat it was trained on."
+PRIVACY_OF_CONTENT = {"model": PRIVATE, "adapter": PRIVATE, "base": "It holds nothing of yours."}
 MEMORY_PER_WEIGHT_BYTE = 1.3  # the base, one layer's merged copy, and the libraries
 
 EXAMPLES = """examples:
@@ -125,7 +122,7 @@ def export_folder(saved: SavedModel, export_dir: Path) -> None:
     flush_folder(export_dir.parent)
 
     print(f"Checked: the tokenizer fits the model's {num_rows:,} rows, and prompts encode to the same ids as before.")
-    print(f"Written: {shown_path(export_dir)}. It is as private as the chat it was trained on.")
+    print(f"Written: {shown_path(export_dir)}. {PRIVATE}")
     print(f"Next, for example: transformers serve {shlex.quote(shown_path(export_dir))}")
 
 
@@ -153,13 +150,13 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
         ):
             export.write(Path(file.name), bar.update)
             bar.close()
-            proof = check_gguf(saved, export.content, Path(file.name), path, checking_command(), options.gguf)
+            compared = check_gguf(saved, export.content, Path(file.name), path, checking_command(), options.gguf)
     finally:
         if is_new_folder and path.parent.exists() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    for line in proof.lines:
+    for line in compared:
         print(line)
-    print(f"Written: {shown_path(path)} ({path.stat().st_size / 1e6:,.0f} MB)." + PRIVACY_OF_CONTENT[export.content])
+    print(f"Written: {shown_path(path)} ({path.stat().st_size / 1e6:,.0f} MB). {PRIVACY_OF_CONTENT[export.content]}")
 
     if export.content == "base":
         return
@@ -196,8 +193,7 @@ def check_written_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
 
     from gguf_check import check_gguf
 
-    proof = check_gguf(saved, gguf_content(options), path, path, checking_command(), options.gguf)
-    for line in proof.lines:
+    for line in check_gguf(saved, gguf_content(options), path, path, checking_command(), options.gguf):
         print(line)
 
 
@@ -269,14 +265,10 @@ def check_place(export_dir: Path, saved: SavedModel) -> None:
             f"{printable(saved.base.name)}: merging needs about {num_bytes * MEMORY_PER_WEIGHT_BYTE / 2**30:.0f} GiB of memory, "
             f"{available / 2**30:.0f} GiB are free; close other programs, or export on a larger machine"
         )
+    if export_dir.parent.is_dir():
+        remove_abandoned_files(export_dir.parent)
+    check_disk(export_dir, num_bytes)
     export_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    remove_abandoned_files(export_dir.parent)
-    free = shutil.disk_usage(export_dir.parent).free
-    if num_bytes > free:
-        raise ScriptError(
-            f"{shown_path(export_dir)}: the merged model takes {num_bytes / 2**30:.1f} GiB of disk, "
-            f"{free / 2**30:.1f} GiB are free; free some space, or choose another --export-path"
-        )
 
 
 def flush_tree(folder: Path) -> None:

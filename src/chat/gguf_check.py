@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +36,26 @@ CONTEXT_TOKENS = 1024
 MEMORY_PER_PARAMETER_BYTES = 4 * 1.1  # the reference in float32
 
 
-@dataclass
-class Proof:
-    """What was compared, as the lines that the user sees."""
-
-    lines: list[str] = field(default_factory=list)
-    largest_difference: float | None = None  # of a log-probability; None when it was not compared
-
-
 def check_gguf(
     saved: SavedModel, content: Content, path: Path, final_path: Path, command: str, type_name: str
-) -> Proof:
-    """Compare the file at `path` with its training; raise ScriptError when anything differs.
+) -> list[str]:
+    """Compare the file at `path` with its training; return what was compared, as the lines that the user sees.
 
     `final_path` is the name that messages give it, and beside which an adapter's base lies; `command` checks it later.
+    Raises ScriptError when anything differs.
     """
     check_header(saved, content, path, final_path)
     if not is_llama_cpp_installed():
-        return Proof([f"Not checked in llama.cpp. To check it: {INSTALL_COMMAND}, then {command}"])
+        return [f"Not checked in llama.cpp. To check it: {INSTALL_COMMAND}, then {command}"]
     base_path = find_base_beside(saved, final_path) if content == "adapter" else None
     if content == "adapter" and base_path is None:
-        return Proof(
-            [f"Not checked in llama.cpp: no base lies beside it. Write one with --base-only, then run {command}"]
-        )
+        return [f"Not checked in llama.cpp: no base lies beside it. Write one with --base-only, then run {command}"]
     model_path, adapter_path = (path, None) if base_path is None else (base_path, path)
     with start_llama_cpp(model_path, adapter_path, CONTEXT_TOKENS, is_exact=True) as server:
-        proof = Proof([_compare_ids(saved, server, final_path)])
-        _compare_log_probabilities(saved, content, server, model_path, final_path, type_name, proof)
-    return proof
+        return [
+            _compare_ids(saved, server, final_path),
+            _compare_log_probabilities(saved, content, server, model_path, final_path, type_name),
+        ]
 
 
 def _compare_ids(saved: SavedModel, server: LlamaCppServer, final_path: Path) -> str:
@@ -127,23 +118,16 @@ def read_conversations(saved: SavedModel, tokenizer: Any) -> list[list[dict[str,
 
 
 def _compare_log_probabilities(
-    saved: SavedModel,
-    content: Content,
-    server: LlamaCppServer,
-    model_path: Path,
-    final_path: Path,
-    type_name: str,
-    proof: Proof,
-) -> None:
-    """Add the largest difference to `proof`, or why it was not measured; raise ScriptError when float32 differs."""
+    saved: SavedModel, content: Content, server: LlamaCppServer, model_path: Path, final_path: Path, type_name: str
+) -> str:
+    """Return the largest difference, or why it was not measured; raise ScriptError when float32 differs."""
     needed = _num_parameters(saved) * MEMORY_PER_PARAMETER_BYTES + model_path.stat().st_size
     available = psutil.virtual_memory().available
     if needed > available:
-        proof.lines.append(
+        return (
             f"Log-probabilities: not compared ({needed / 2**30:.0f} GiB of memory would be needed, "
             f"{available / 2**30:.0f} GiB are free)."
         )
-        return
     reference = load_trained_model(saved, device="cpu", dtype="float32")
     prompts = [reference.encode_prompt(messages)[0] for messages in probe_conversations()]
     fitting = [prompt for prompt in prompts if len(prompt) < min(CONTEXT_TOKENS, reference.context_tokens)]
@@ -151,13 +135,12 @@ def _compare_log_probabilities(
         _largest_difference(reference.model, prompt, server, is_base=content == "base")
         for prompt in fitting[:NUM_COMPARED_PROMPTS]
     )
-    proof.largest_difference = difference
     if type_name == "f32" and read_header(model_path).is_float32 and difference > LARGEST_DIFFERENCE_F32:
         raise ScriptError(
             f"{shown_path(final_path)}: llama.cpp's log-probabilities differ by {difference:.1e} from those of "
             "transformers; it was refused: please report it with the name of the base model"
         )
-    proof.lines.append(
+    return (
         f"Log-probabilities of the first token: at most {difference:.1e} from transformers in float32 "
         f"({NUM_COMPARED_TOKENS} likeliest tokens of {counted(len(fitting[:NUM_COMPARED_PROMPTS]), 'prompt')})."
     )

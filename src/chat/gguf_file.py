@@ -7,7 +7,7 @@ stays small at any size. The tokenizer's keys are left to `gguf_tokenizer`, prov
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ class GgufExport:
         """The size of all tensors: most of the file, and of the time that writing takes."""
         return sum(tensor.num_bytes for tensor in self.tensors)
 
-    def write(self, path: Path, show_progress: Any = None) -> None:
+    def write(self, path: Path, show_progress: Callable[[int], object] = lambda num_bytes: None) -> None:
         """Write the file; `show_progress` is called with the bytes of each finished tensor."""
         writer = GGUFWriter(path, self.architecture)
         self._add_metadata(writer)
@@ -147,8 +147,7 @@ class GgufExport:
                 for block in self._blocks(tensor):
                     file.write(block.tobytes())
                 writer.write_padding(file, tensor.num_bytes)
-                if show_progress is not None:
-                    show_progress(tensor.num_bytes)
+                show_progress(tensor.num_bytes)
             writer.flush()
         finally:
             writer.close()
@@ -282,7 +281,7 @@ class GgufExport:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
         writer.add_rope_dimension_count(head_dim)
-        writer.add_rope_freq_base(_rope_parameters(config)["rope_theta"])
+        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
     def _add_sampling(self, writer: GGUFWriter) -> None:
@@ -303,7 +302,7 @@ def check_family(config: Any, saved: SavedModel) -> str:
         raise ScriptError(
             f"{name}: is of the family {printable(config.model_type)}; GGUF is written for {families} only; {cure}"
         )
-    rope = _rope_parameters(config)
+    rope = config.rope_parameters
     scaling = rope.get("rope_type", "default")
     if scaling != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise ScriptError(
@@ -312,11 +311,6 @@ def check_family(config: Any, saved: SavedModel) -> str:
     if config.hidden_act != "silu":
         raise ScriptError(f"{name}: computes with {printable(str(config.hidden_act))}, llama.cpp with silu; {cure}")
     return ARCHITECTURES[config.model_type]
-
-
-def _rope_parameters(config: Any) -> Mapping[str, Any]:
-    parameters: Mapping[str, Any] = config.rope_parameters
-    return parameters
 
 
 def read_adapter(saved: SavedModel) -> dict[str, LoraPair]:

@@ -180,7 +180,7 @@ def check_header(saved: SavedModel, content: Content, path: Path, final_path: Pa
 
 
 def find_base_beside(saved: SavedModel, adapter_path: Path) -> Path | None:
-    """Return the newest base of this training in the folder of `adapter_path`, or None."""
+    """Return a base of this training in the folder of `adapter_path`: the one of its type, else the newest, or None."""
     candidates = sorted(adapter_path.parent.glob("base-*.gguf"), key=lambda path: path.stat().st_mtime, reverse=True)
     same_type = adapter_path.with_name(adapter_path.name.replace("adapter-", "base-"))
     for path in sorted(candidates, key=lambda path: path != same_type):

@@ -69,8 +69,8 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, folder: Path, num_rows: in
 
 def normalizes_text(folder: Path) -> bool:
     """Return whether the tokenizer of `folder` composes characters (NFC) first: llama.cpp leaves that to its caller."""
-    content = read_json(folder / "tokenizer.json")
-    return (content.get("normalizer") or {}).get("type") == "NFC"
+    normalizers = _parts(read_json(folder / "tokenizer.json").get("normalizer"), "normalizers")
+    return any(part["type"] == "NFC" for part in normalizers)
 
 
 def _is_llama_type(content: Mapping[str, Any], path: Path) -> bool:

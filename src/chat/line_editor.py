@@ -208,9 +208,8 @@ class LineEditor:
             terminal = sys.stdin.fileno()
             ready, _, _ = select.select([terminal, wakeup], [], [])
             signals = os.read(wakeup, 4096) if wakeup in ready else b""
-            if (
-                signal.SIGCONT in signals
-            ):  # other programs have written to the screen since, and a shell takes pastes otherwise
+            if signal.SIGCONT in signals:
+                # Other programs have written to the screen since, and a shell takes pastes otherwise.
                 drawing.begin_at(f"{PASTE_ON}\r")
             elif signal.SIGWINCH in signals:
                 drawing.redraw(self._line)

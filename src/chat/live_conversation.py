@@ -15,7 +15,7 @@ from typing import Any
 
 from reply_stream import ReplyStream
 from trained_chat import ConversationCache, TrainedChat
-from turns import Messages, add_to_turn, take_back_reply, take_back_turn, with_roles_swapped
+from turns import Messages, add_to_turn, take_back_turn, with_roles_swapped
 from who_and_when import WhoAndWhen
 
 from common.model_folder import Sampling
@@ -75,11 +75,6 @@ class Conversation:
             cache = open_cache(trained)  # type: ignore[arg-type] # given no cache, it is a TrainedModel
         self.cache = cache
 
-    def say(self, text: str, **callbacks: Any) -> FinishedReply:
-        """Add the user's `text` and return the reply to it."""
-        self.add(text)
-        return self.answer(**callbacks)
-
     def add(self, text: str) -> None:
         """Add the user's `text`; raise MessageTooLong, with nothing added, when it does not fit the context."""
         before = list(self.messages)
@@ -87,7 +82,7 @@ class Conversation:
             self.who_and_when.begin()
         add_to_turn(self.messages, "user", text)
         try:
-            self._fit_prompt()
+            self.fit_prompt()
         except MessageTooLong:
             self.messages[:] = before
             raise
@@ -104,7 +99,7 @@ class Conversation:
         `stop` ends the reply after the next token.
         """
         started_at = time.monotonic()
-        prompt_ids = self._fit_prompt()
+        prompt_ids = self.fit_prompt()
         num_reused = self.cache.rewind(prompt_ids)
         stream = self.trained.new_stream(len(prompt_ids), self.sampling, on_text, on_bubble, stop)
         self._num_replies += 1
@@ -124,11 +119,6 @@ class Conversation:
             seconds=time.monotonic() - started_at,
         )
 
-    def regenerate(self, **callbacks: Any) -> FinishedReply:
-        """Replace the last reply by another one."""
-        take_back_reply(self.messages)
-        return self.answer(**callbacks)
-
     def undo(self) -> bool:
         """Take back the user's last message and the reply to it; return whether there was one."""
         return take_back_turn(self.messages)
@@ -143,17 +133,16 @@ class Conversation:
         self.who_and_when.began_at = None
         self._num_dropped = 0
 
-    def drop_cache(self) -> None:
-        """Empty the cache: the next reply encodes the whole conversation again, and is the same."""
-        self.cache.drop()
-
     @property
     def num_prompt_tokens(self) -> int:
         """The length of the prompt for the next reply, without dropped turns; 0 before the first message."""
         return len(self._encode_visible()[0]) if self.messages else 0  # some templates let nobody but the user begin
 
-    def _fit_prompt(self) -> list[int]:
-        """Return the prompt; drop whole old turns when it leaves no room for the reply."""
+    def fit_prompt(self) -> list[int]:
+        """Return the prompt for the next reply; drop whole old turns when it leaves no room for the reply.
+
+        Raises MessageTooLong when the last message alone leaves none.
+        """
         if self._num_dropped >= len(self.messages):  # every message still in the prompt was taken back
             self._num_dropped = 0
         if self.who_and_when.began_at is None:
@@ -172,7 +161,8 @@ class Conversation:
             prompt_ids, _turn_ends = self._encode_visible()
         if len(prompt_ids) > room:
             raise MessageTooLong(
-                f"this message has {len(prompt_ids):,} tokens, the model's context has room for {room:,}; shorten it"
+                f"this message has {len(prompt_ids):,} tokens, the model's context has room for {room:,}; "
+                "shorten it, or allow shorter replies only (/set max_new_tokens)"
             )
         if not self._was_full:
             self._was_full = True

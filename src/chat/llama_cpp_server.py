@@ -1,4 +1,4 @@
-"""llama.cpp with a GGUF file loaded, in this process: texts -> token ids, prompts -> log-probabilities or replies.
+"""llama.cpp with a GGUF file, in this process: texts -> token ids, prompts -> log-probabilities or the next token.
 
 `xllamacpp` holds llama.cpp with its server. The server listens on a socket file in a private folder and asks for a
 random key: no port is open, and no other user or web page can ask it. What is asked is left to `gguf_check` and
@@ -24,7 +24,7 @@ PACKAGE = "xllamacpp"
 INSTALL_COMMAND = f"pip install {PACKAGE}"
 MEMORY_OF_REORDERED = 3.0  # times the file: mapped, reordered, and as much left for the other programs
 ALL_TOKENS = 10_000_000  # more than any vocabulary
-ANSWER_SECONDS = 600.0  # a long prompt on a slow processor
+ANSWER_SECONDS = 600.0  # by the socket: far more than encoding or rendering takes
 
 
 def is_llama_cpp_installed() -> bool:
@@ -54,17 +54,8 @@ class LlamaCppServer:
 
     def first_token_log_probabilities(self, prompt_ids: Sequence[int], num_tokens: int) -> dict[int, float]:
         """Return id and log-probability of the `num_tokens` most likely tokens after the prompt."""
-        # Of a reply that ends at once or inside a character no probabilities are given. So the choice, though not the
-        # probabilities, is made for it: a token of plain text.
-        chosen = [[self.encode("a")[-1], 1_000.0]]
-        answer = self._complete(prompt_ids, n_predict=1, n_probs=num_tokens, logit_bias=chosen)
-        first = answer["completion_probabilities"][0]
-        return {int(entry["id"]): float(entry["logprob"]) for entry in first["top_logprobs"]}
-
-    def greedy_reply(self, prompt_ids: Sequence[int], num_tokens: int) -> list[int]:
-        """Return the ids of the most likely reply, at most `num_tokens`, without the token that ends it."""
-        answer = self._complete(prompt_ids, n_predict=num_tokens, return_tokens=True, verbose=True)
-        return [int(token_id) for token_id in answer.get("__verbose", answer)["tokens"]]
+        given = self._log_probabilities(prompt_ids, self.encode("a")[-1], num_tokens)
+        return dict(list(given.items())[:num_tokens])
 
     def read(self, prompt_ids: Sequence[int], is_new: bool) -> None:
         """Read the prompt up to what is read of it already; `is_new`: read all of it again."""
@@ -84,7 +75,11 @@ class LlamaCppServer:
         return given[token_id] if given else self._log_probabilities(prompt_ids, plain_id, ALL_TOKENS)[token_id]
 
     def _log_probabilities(self, prompt_ids: Sequence[int], chosen_id: int, num_tokens: int) -> dict[int, float]:
-        # As above: the choice is made for it, though not the probabilities.
+        """Return the `num_tokens` most likely tokens, the likeliest first, then `chosen_id`; empty where none are given.
+
+        Of a reply that ends at once or inside a character none are given. So the choice, though not the probabilities, is
+        made for it.
+        """
         options = {"temperature": 0.0, "samplers": ["temperature"], "logit_bias": [[chosen_id, 1_000.0]]}
         answer = self._predict(prompt_ids, n_probs=num_tokens, **options)["choices"][0]["logprobs"]
         if answer is None:
@@ -99,11 +94,6 @@ class LlamaCppServer:
         if "error" in answer:
             raise LlamaCppError(f"llama.cpp refused a prompt: {answer['error'].get('message')}")
         return answer
-
-    def _complete(self, prompt_ids: Sequence[int], **options: Any) -> Any:
-        # Greedy, whatever sampling values the file holds.
-        greedy = {"temperature": 0.0, "samplers": ["temperature"], "repeat_penalty": 1.0, "stream": False}
-        return self._ask("/completion", {"prompt": list(prompt_ids), **greedy, **options})
 
     def _ask(self, address: str, request: Mapping[str, Any]) -> Any:
         import http.client  # only here: the chat never asks by the socket

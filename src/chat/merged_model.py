@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from modelfile import MODELFILE_NAME, write_modelfile
 from saved_model_checks import SavedModel
+from trained_chat import load_tokenizer
 from trained_model import load_adapter
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
@@ -41,8 +42,7 @@ def write_merged_model(saved: SavedModel, folder: Path) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    with loading(shown_path(saved.folder), "its tokenizer", "train again, or restore the folder from a backup"):
-        tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    tokenizer, _end_ids = load_tokenizer(saved)
     model = load_merged_model(saved)
     num_rows = model.get_input_embeddings().weight.shape[0]
     fill_up_vocabulary(tokenizer, num_rows, saved.folder)

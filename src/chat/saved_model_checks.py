@@ -61,12 +61,11 @@ def _is_number(value: Any) -> bool:
 ADAPTER_VALUES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("base_model_name_or_path", "megatron_core", "peft_version", "revision"), _is_text_or_none),
     **dict.fromkeys(("inference_mode", "init_lora_weights", "use_rslora"), _is_flag),
-    **dict.fromkeys(("lora_alpha", "lora_dropout", "qalora_group_size"), _is_number),
+    **dict.fromkeys(("lora_alpha", "qalora_group_size"), _is_number),
     "lora_dropout": lambda value: _is_number(value) and value <= 1,
     "task_type": lambda value: value == "CAUSAL_LM",
 }
 MODULE_NAME_RE = re.compile(r"[A-Za-z0-9_.]{1,100}")
-
 ADAPTER_DTYPES = ("F32", "F16", "BF16")
 
 

@@ -10,6 +10,7 @@ Messages and prompts are left to the callers, the reply's end to `reply_stream`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,8 +32,9 @@ FEWEST_VISIBLE = 512
 # as long as about eight such steps.
 CHUNK_TOKENS = 32
 MOST_CHUNKED_TOKENS = 256
-# Of the logits' spread, from one pass of the library. In bf16, a step of 7.5 billion random weights differed by .2 in the logit
-# that differed most, from rounding; the limit for their mean is a guess above that. In fp32, with a base of two layers, rounding is 3e-7, a forgotten padding 5e-3, a mask of one place too many 0.1.
+# Of the logits' spread, from one pass of the library. In bf16, a step of 7.5 billion random weights differed by 0.2 in
+# the logit that differed most, from rounding; the limit for their mean is a guess. In fp32, with a base of two layers,
+# rounding is 3e-7, a forgotten padding 5e-3, a mask of one place too many 0.1.
 TOLERANCES = {torch.float32: 2e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 # Of several rows a third of it: on an H200, batches of a tiny base gave other replies than the library, one row the same.
 SHARE_FOR_BATCHES = 1 / 3
@@ -67,7 +69,7 @@ class StaticDecoder:
         # The last chunk may be filled up; kernels want masks whose length is a multiple of 8.
         self._max_places = -(-(max_tokens + CHUNK_TOKENS) // 64) * 64
         self._view = _View()
-        make_layer: Any = lambda: _FullLayer(self._max_places, self._view)  # noqa: E731 - called where a class is expected
+        make_layer: Any = partial(_FullLayer, self._max_places, self._view)  # called where a class is expected
         self._cache = Cache(layer_class_to_replicate=make_layer)
         self._places = torch.arange(self._max_places, device=device)
         self._num_held = torch.zeros((), dtype=torch.long, device=device)  # `num_tokens`, where a graph finds it

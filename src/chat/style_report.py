@@ -15,8 +15,8 @@ Exit status: 0 measured, whatever the verdict, or not enough data; 1 when nothin
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -31,6 +31,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import chat_bot
 from chat_engine import ENGINES, choose_engine, command_to_export, has_cuda
+from gguf_header import hash_file
 from saved_model_checks import SavedModel, check_saved_model
 from writing_style.canaries import plant_into_file, read_canaries
 
@@ -198,7 +199,7 @@ def load_model(options: argparse.Namespace, saved: SavedModel, sets: Sequence[He
 
     # Beside an exported model, the reference is unquantised also on a card.
     has_card = options.device in ("auto", "cuda") and has_cuda()
-    dtype = "auto" if options.engine == ENGINES[1] else "bfloat16" if has_card else "float32"
+    dtype = "auto" if options.engine == "transformers" else "bfloat16" if has_card else "float32"
     return load_trained_model(saved, device=options.device, dtype=dtype)
 
 
@@ -219,11 +220,10 @@ def describe_settings(
     exported: LlamaCppModel | None,
 ) -> dict[str, Any]:
     """Return what the numbers depend on; no personal name and no path of this disk."""
-    adapter = (saved.folder / ADAPTER_NAME).read_bytes()
     settings: dict[str, Any] = {
         "base_model": Path(saved.base.name).name if saved.base.revision is None else saved.base.name,
         "base_fingerprint": saved.settings["base_fingerprint"],
-        "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
+        "adapter_sha256": hash_file(saved.folder / ADAPTER_NAME),
         "data_sha256": data.sha256,
         "split_sha256": data.split_sha256,
         "context": context_from_settings(saved.settings),
@@ -441,9 +441,8 @@ def print_verdict(folder: Path, report: Mapping[str, Any]) -> None:
     print(f"verdict: {report['verdict']}")
     print(decisive["sentence"])
     for reason in decisive["reasons"]:
-        print(
-            f"  {reason['state']:4}  {reason['text']}" + (f" ({reason['needed']})" if reason["state"] != "yes" else "")
-        )
+        needed = f" (needed: {reason['needed']})" if reason["state"] != "yes" else ""
+        print(f"  {reason['state']:4}  {reason['text']}{needed}")
     if not decisive["is_trustworthy"]:
         failed = "; ".join(check["text"] for check in decisive["checks"] if not check["holds"])
         print(f"do not trust this page: a check of the measurement failed: {failed}")
@@ -486,9 +485,8 @@ def plant_canaries(options: argparse.Namespace) -> int:
     num_planted = plant_into_file(source, target, options.seed)
     print(f"copy with {num_planted} invented secrets: {shown_path(target)}")
     print("train on the copy into a separate folder, run the leak probe on that folder, then delete both:")
-    print(
-        f"  python3 src/training/fine_tuning_model.py --path-to-data {shown_path(target)} --saved-model-path canary_model"
-    )
+    planted = shlex.quote(shown_path(target))
+    print(f"  python3 src/training/fine_tuning_model.py --path-to-data {planted} --saved-model-path canary_model")
     print("  python3 src/chat/style_report.py --leak-probe --saved-model-path canary_model")
     return 0
 

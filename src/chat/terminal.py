@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from held_keys import holding_keys
 
-from common.script import printable_lines, replacing
+from common.script import counted, printable_lines, replacing
 from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TerminalInput:
     def read(self) -> str | None:
         """Return the next line, None at the end of input (Ctrl-D).
 
-        Ctrl-C clears the line; on an empty one it raises KeyboardInterrupt.
+        Ctrl-C clears the line; on an empty one, and always in a dumb terminal, it raises KeyboardInterrupt.
         """
         while True:
             previous_handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -243,7 +243,7 @@ class TerminalScreen:
         """Show the last lines of a conversation that continues, as they were shown then."""
         lines = [(message["role"], line) for message in messages for line in message["content"].split("\n")]
         if len(lines) > NUM_EARLIER_LINES:
-            print(f"... {len(lines) - NUM_EARLIER_LINES:,} earlier lines", flush=True)
+            print(f"... {counted(len(lines) - NUM_EARLIER_LINES, 'earlier line')}", flush=True)
         for role, line in lines[-NUM_EARLIER_LINES:]:
             self._show_line(PROMPT if role == "user" else REPLY_MARK, line)
 

@@ -15,10 +15,7 @@ from joint_adapter import join_adapter_products
 from peft import PeftModel, get_peft_model_state_dict
 from saved_model_checks import SavedModel
 from trained_chat import TrainedChat, load_tokenizer
-from transformers import (
-    GenerationConfig,
-    RepetitionPenaltyLogitsProcessor,
-)
+from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 from transformers.utils import logging as transformers_logging
 
 from common.base_model_files import check_safetensors_file

@@ -25,12 +25,10 @@ def take_back_reply(messages: Messages) -> bool:
     return True
 
 
-def replace_reply(messages: Messages, text: str) -> bool:
-    """Put `text` in the place of the last message if it is a reply; return whether it was."""
-    if not take_back_reply(messages):
-        return False
-    messages.append({"role": "assistant", "content": text})
-    return True
+def replace_reply(messages: Messages, text: str) -> None:
+    """Put `text` in the place of the last message if it is a reply."""
+    if take_back_reply(messages):
+        messages.append({"role": "assistant", "content": text})
 
 
 def take_back_turn(messages: Messages) -> bool:

@@ -175,8 +175,7 @@ def _find(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted.casefold(), by_folded, NUM_NEAREST)
     near += [folded for folded in by_folded if wanted and wanted.casefold() in folded and folded not in near]
     shown = [by_folded[folded] for folded in near[:NUM_NEAREST]] or names[:NUM_NEAREST]
-    cure = f"the nearest: {', '.join(map(printable, shown))}" if near else f"it has {', '.join(map(printable, shown))}"
+    cure = f"; {'the nearest:' if near else 'they have'} {', '.join(map(printable, shown))}"
     raise UnknownName(
-        f'nobody is called "{printable(wanted)}" in the training data'
-        + (f"; {cure}" if shown else ", which names nobody")
+        f'nobody is called "{printable(wanted)}" in the training data' + (cure if shown else ", which name nobody")
     )

@@ -27,7 +27,7 @@ from typing import Any
 
 from common.config_values import count_layers, find_absurd_value
 from common.outside_files import NotReadableError, find_irregular, read_json, read_limited
-from common.script import ScriptError, printable, shown_path
+from common.script import ScriptError, printable, refuse_undecodable, shown_path
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 MAX_PATH_CHARS = 4096
@@ -113,7 +113,7 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     """Return where the base model lies: in a local folder, in the hub's cache, or not yet on disk.
 
     A relative path counts from `start_dir`. A path, also a misspelled one, is never taken for a hub id. Uses no
-    network. Raises BaseModelError.
+    network. Raises ScriptError.
     """
     if not base_model_id.strip():
         raise BaseModelError("base_model_id: is empty; give a hub id such as owner/name, or a folder")
@@ -124,6 +124,7 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     shown = printable(base_model_id)
     path = start_dir / os.path.expanduser(base_model_id)  # `~` of an unknown user stays
     if path.is_dir():
+        refuse_undecodable(path)
         return _as_base(base_model_id, path)
     cached = _find_in_hub_cache(base_model_id, revision)
     if cached is not None:
@@ -156,11 +157,16 @@ def hub_cache_dir() -> Path:
     return Path(os.path.expanduser(os.environ.get("HF_HOME", f"{cache_home}/huggingface"))) / "hub"
 
 
+def hub_folder_of(hub_id: str) -> Path:
+    """Return the folder of this model in the hub library's cache, which may not be there."""
+    return hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
+
+
 def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
     """Return the snapshot folder of `hub_id` if it is there and complete, else None."""
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id, re.ASCII) is None:
         return None
-    model_dir = hub_cache_dir() / f"models--{hub_id.replace('/', '--')}"
+    model_dir = hub_folder_of(hub_id)
     if revision is None:
         try:
             revision = read_limited(model_dir / "refs" / "main").decode("utf-8").strip()
@@ -171,14 +177,17 @@ def _find_in_hub_cache(hub_id: str, revision: str | None) -> Path | None:
         list_weight_files(snapshot)
     except BaseModelError:
         return None  # an interrupted download, to be continued
-    has_tokenizer = any(all((snapshot / name).is_file() for name in names) for names in TOKENIZER_FILES)
-    return snapshot if has_tokenizer and (snapshot / "config.json").is_file() else None
+    return snapshot if _has_tokenizer(snapshot) and (snapshot / "config.json").is_file() else None
 
 
-def list_on_hub(hub_id: str, revision: str | None = None) -> HubListing:
+def _has_tokenizer(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES)
+
+
+def list_on_hub(hub_id: str) -> HubListing:
     """Ask the hub for the files of `hub_id`; raise BaseModelError if there are none, or no answer within 5 seconds."""
     _refuse_when_offline(hub_id)
-    answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/{revision or 'main'}?blobs=true")
+    answer = _ask_hub(hub_id, f"api/models/{hub_id}/revision/main?blobs=true")
     names = {file["rfilename"]: int(file.get("size") or 0) for file in answer.get("siblings", [])}
     wanted = {name: size for name, size in names.items() if DOWNLOADED_NAMES_RE.fullmatch(name)}
     if not any(name.endswith(".safetensors") for name in wanted):
@@ -192,9 +201,7 @@ def fetch_config(hub_id: str) -> dict[str, Any]:
     """Download only the config of `hub_id`; raise BaseModelError."""
     _refuse_when_offline(hub_id)
     config = _ask_hub(hub_id, f"{hub_id}/resolve/main/config.json")
-    refuse_foreign_code(config, Path(hub_id) / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(f"{printable(hub_id)}: its config.json names no model_type; choose another base model")
+    _check_config(config, Path(hub_id) / "config.json", "choose another base model")
     return config
 
 
@@ -261,7 +268,7 @@ def download_base(listing: HubListing) -> BaseModel:
         )
     if _find_in_hub_cache(listing.hub_id, None) is None:
         # A download by commit writes no refs/main; with it, the base is found without the network next time.
-        reference = hub_cache_dir() / f"models--{listing.hub_id.replace('/', '--')}" / "refs" / "main"
+        reference = hub_folder_of(listing.hub_id) / "refs" / "main"
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(listing.revision, encoding="utf-8")
     return BaseModel(listing.hub_id, Path(folder), listing.revision)
@@ -279,21 +286,8 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             f"{shown_path(irregular)}: is no regular file, or far too large; download the base model again"
         )
     config = read_json_object(folder / "config.json")
-    refuse_foreign_code(config, folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise BaseModelError(
-            f"{shown_path(folder / 'config.json')}: names no model_type; download the base model again"
-        )
-    absurd = find_absurd_value(config)
-    if absurd is not None:
-        raise BaseModelError(
-            f"{shown_path(folder / 'config.json')}: {absurd} is no usable value; download the base model again"
-        )
-    if "quantization_config" in config:
-        raise BaseModelError(
-            f"{shown_path(folder)}: is already quantized; choose the same base in its original precision"
-        )
-    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+    _check_config(config, folder / "config.json", "download the base model again")
+    if not _has_tokenizer(folder):
         raise BaseModelError(f"{shown_path(folder / 'tokenizer.json')}: not found; download the base model again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -306,6 +300,20 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
             f"{shown_path(folder / 'config.json')}: has more layers than there are weights; download the base again"
         )
     return config
+
+
+def _check_config(config: dict[str, Any], path: Path, cure: str) -> None:
+    """Raise BaseModelError if no model is to be built from `config`, which is that of `path`."""
+    refuse_foreign_code(config, path)
+    if not isinstance(config.get("model_type"), str):
+        raise BaseModelError(f"{shown_path(path)}: names no model_type; {cure}")
+    absurd = find_absurd_value(config)
+    if absurd is not None:
+        raise BaseModelError(f"{shown_path(path)}: {absurd} is no usable value; {cure}")
+    if "quantization_config" in config:
+        raise BaseModelError(
+            f"{shown_path(path.parent)}: is already quantized; choose the same base in its original precision"
+        )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

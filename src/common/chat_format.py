@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 
-from common.script import ScriptError, printable
+from common.script import MAX_REASON_CHARS, ScriptError, printable
 
 # The published format as a template: roles as plain text, the base's own bos and eos, no new vocabulary.
 # The `generation` tags are for other tools (TRL's assistant_only_loss).
@@ -48,7 +48,6 @@ ALLOWED_SECONDS_PER_MESSAGE = 0.02
 TEMPLATE_ERRORS = (
     TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError,
 )  # fmt: skip
-MAX_REASON_CHARS = 200
 SAMPLE_LENGTHS = (1, 2, 3, 4, 8, 65)
 
 # How a template asks for the date, and how some ask whether to think before a reply.
@@ -58,6 +57,7 @@ OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])",
 
 # The placeholder of a message: its number between two private-use characters.
 WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")
+EXCHANGE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})  # to see what a template writes
 
 
 class ChatFormatError(ScriptError):
@@ -184,8 +184,7 @@ def fix_template(tokenizer: Any, day: date) -> None:
 
 def find_end_of_turn_id(tokenizer: Any) -> int:
     """Return the id of the special token that the template writes after a reply: generation stops there."""
-    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    encoded = encode_conversation(tokenizer, exchange)
+    encoded = encode_conversation(tokenizer, EXCHANGE)
     return encoded.input_ids[encoded.turn_ends[-1] - 1]
 
 
@@ -194,7 +193,7 @@ def _split_into_spans(
     messages: Sequence[Mapping[str, str]],
     reply_ids: Mapping[int, Sequence[int]],
     add_generation_prompt: bool,
-    num_header_chars: int = 0,
+    num_header_chars: int,
 ) -> list[_Span]:
     structures = _split_at_words(tokenizer, messages, add_generation_prompt)
     if messages and messages[-1]["role"] == "assistant":
@@ -244,7 +243,7 @@ def _split_at_words(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_g
 
 @lru_cache(maxsize=8)
 def _has_system_turn(tokenizer: Any, _template: str) -> bool:
-    user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    user, reply = EXCHANGE
     following = [user, reply, user]
 
     def structure_after(role: str, num_following: int) -> list[str] | None:
@@ -264,7 +263,7 @@ def _has_system_turn(tokenizer: Any, _template: str) -> bool:
 @lru_cache(maxsize=8)  # rendered once for a tokenizer, not once for a conversation
 def _find_headers(tokenizer: Any, _template: str) -> tuple[str, str]:
     """Return what stands between a user's words and a reply: in the reply's prompt, and once the conversation went on."""
-    user, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    user, reply = EXCHANGE
     in_prompt = _split_at_words(tokenizer, [user], True)[-1]
     in_history = _split_at_words(tokenizer, [user, reply, user], False)[1]
     return in_prompt, in_history
@@ -300,10 +299,10 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
     if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARS:
         raise ChatFormatError("the tokenizer has no single chat template of a usable size; choose another base model")
     _try_in_child(tokenizer, template)
-    marked = [{"role": message["role"], "content": f"\ue000{number}\ue001"} for number, message in enumerate(messages)]
+    marked = _mark([message["role"] for message in messages])
     started_at = time.perf_counter()
     try:
-        with _time_limit(RENDER_LIMIT_SECONDS):
+        with _time_limit():
             try:
                 rendered = _apply(tokenizer, marked, add_generation_prompt)
             except TemplateError:
@@ -324,6 +323,11 @@ def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generatio
     if len(rendered) > MAX_STRUCTURE_CHARS_PER_TURN * (len(messages) + 2):
         raise ChatFormatError("the chat template writes too much around each message; choose another base model")
     return rendered
+
+
+def _mark(roles: Sequence[str]) -> list[dict[str, str]]:
+    """Return messages of these roles, with a placeholder for the words of each."""
+    return [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)]
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
@@ -372,9 +376,8 @@ def _render_samples_and_exit(tokenizer: Any) -> NoReturn:
             )
         for length in SAMPLE_LENGTHS:
             roles = [("user", "assistant")[number % 2] for number in range(length)]
-            marked = [{"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)]
             with suppress(*TEMPLATE_ERRORS):
-                _apply(tokenizer, marked, add_generation_prompt=roles[-1] == "user")
+                _apply(tokenizer, _mark(roles), add_generation_prompt=roles[-1] == "user")
         status = 0
     finally:
         os._exit(status)  # without the parent's handlers and buffers
@@ -400,8 +403,8 @@ def _too_slow() -> ChatFormatError:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise ChatFormatError after `seconds` in the block (in the main thread only, where Python handles signals)."""
+def _time_limit() -> Iterator[None]:
+    """Raise ChatFormatError when the block takes too long (in the main thread only, where Python handles signals)."""
 
     def give_up(_signal_number: int, _frame: object) -> None:
         raise _too_slow()
@@ -410,7 +413,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
     previous_handler = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, RENDER_LIMIT_SECONDS)
     try:
         yield
     finally:

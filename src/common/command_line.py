@@ -25,7 +25,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def make_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+def make_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     """Return a parser with `--debug`; its help keeps the line breaks of both texts."""
     parser = _Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

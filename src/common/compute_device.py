@@ -1,6 +1,6 @@
 """Device, number type and quantization: one rule for training and one for the chat, from what the machine has.
 
-Loading a model is left to `qlora_model` and `trained_model`.
+And loading a base by them. Adapters are left to `qlora_model` and `trained_model`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from common.base_model_files import list_weight_files, read_json_object
-from common.script import ScriptError, printable
+from common.script import ScriptError, counted, printable, reason_of
 
 # Of the QLoRA paper: 4-bit normal float, its scales quantized again (0.516 bytes per weight).
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -120,7 +120,7 @@ def make_quantization_config(device: Device) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        raise ScriptError(f"bitsandbytes: cannot be loaded ({printable(str(error))}); install it again") from None
+        raise ScriptError(f"bitsandbytes: cannot be loaded ({reason_of(error)}); install it again") from None
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=device.dtype)
@@ -154,7 +154,7 @@ def load_causal_model(folder: Path, **arguments: Any) -> Any:
     missing = sorted(information["missing_keys"])
     if missing:
         raise ScriptError(
-            f"{folder}: its weight files lack {len(missing):,} tensors that its config.json asks for (such as "
+            f"{folder}: its weight files lack {counted(len(missing), 'tensor')} that its config.json asks for (such as "
             f"{printable(missing[0])}); download the base model again"
         )
     for layer in model.modules():

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+LAYER_NAMES = ("num_hidden_layers", "n_layer", "num_layers")  # how many layers there are, in different families
 # name: the lowest and the highest whole number. The highest are far above every published model's.
 WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "hidden_size_per_layer_input"), (1, 200_000)),
     **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "moe_intermediate_size"), (1, 2_000_000)),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), (1, 1_000)),
+    **dict.fromkeys(LAYER_NAMES, (1, 1_000)),
     **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads", "head_dim"), (1, 20_000)),
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), (0, 10_000)),
     "vocab_size": (1, 10_000_000),
@@ -54,11 +55,13 @@ def find_absurd_value(config: Mapping[str, Any], depth: int = 0) -> str | None:
             found = find_absurd_value(value, depth + 1)
             if found is not None:
                 return found
+        elif value is not None and name == "text_config":
+            return name
     return None
 
 
 def count_layers(config: Mapping[str, Any]) -> int:
     """Return the number of layers that a config asks for, the largest of the configs inside; 0 if it does not say."""
-    own = [config.get(name) for name in ("num_hidden_layers", "n_layer", "num_layers")]
+    own = [config.get(name) for name in LAYER_NAMES]
     inner = [count_layers(value) for value in config.values() if isinstance(value, Mapping)]
     return max([number for number in own if isinstance(number, int)] + inner, default=0)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.file_kinds import name_file_kind
+from common.file_kinds import LONGEST_START, name_file_kind
 from common.outside_files import NotReadableError, open_regular
 
+PREPROCESSING_REPORT_NAME = "preprocessing_report.json"  # beside the data, with the name of the imitated person
 CORRECTIONS_PATH = "src/chat/corrections.jsonl"  # counted from the project; written by the chat, read by stage 2
 ROLES = ("user", "assistant")
 MAX_BAD_LINES_SHOWN = 5
@@ -116,22 +117,21 @@ def read_training_data(path: Path, skip_bad_lines: bool = False) -> TrainingData
 
 def _refuse_other_files(content: bytes) -> None:
     remake = "give the formatted_data.jsonl that preprocess_start.sh writes"
-    kind = name_file_kind(content)
+    kind = name_file_kind(content[:LONGEST_START])
     if kind is not None:
         raise TrainingDataError(f"is {kind}, not a JSONL file; {remake}")
     text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise TrainingDataError("is empty; run preprocess_start.sh first")
     first_line = text[:2000].split(b"\n")[0]
+    if first_line.startswith(b"{"):
+        return
+    if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
+        raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
     if first_line.startswith(b"["):
-        if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
-            raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
         raise TrainingDataError("is one JSON array; write each conversation on a line of its own")
-    if not first_line.startswith(b"{"):
-        if CHAT_EXPORT_RE.match(first_line.decode("utf-8", "replace")):
-            raise TrainingDataError("is a chat export, not a JSONL file; run preprocess_start.sh on it first")
-        if b"\0" in text[:2000]:
-            raise TrainingDataError(f"is a binary file, not a JSONL file; {remake}")
+    if b"\0" in text[:2000]:
+        raise TrainingDataError(f"is a binary file, not a JSONL file; {remake}")
 
 
 class _BadLine(ValueError):

@@ -67,9 +67,9 @@ class Sampling:
     def changed(self, name: str, value: str) -> Sampling:
         """Return a copy with `name` set from typed text; raise ValueError with the allowed values."""
         if name == "do_sample":
-            if value not in ("on", "off", "true", "false"):
+            if value.lower() not in ("on", "off", "true", "false"):
                 raise ValueError("do_sample must be on or off")
-            return replace(self, do_sample=value in ("on", "true"))
+            return replace(self, do_sample=value.lower() in ("on", "true"))
         if name not in RANGES:
             raise ValueError(f"no setting named {name}; there are do_sample, {', '.join(RANGES)}")
         lowest, highest = RANGES[name]
@@ -93,5 +93,5 @@ class Sampling:
         for field in fields(cls):
             value = config.get(field.name)
             if value is not None:
-                sampling = sampling.changed(field.name, str(value).lower())
+                sampling = sampling.changed(field.name, str(value))
         return sampling

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from common.script import NO_THREAD, ScriptError, has_no_thread, is_memory_full, printable
+from common.script import NO_THREAD, ScriptError, has_no_thread, is_memory_full, printable, reason_of
 
 MAX_JSON_BYTES = 100_000_000  # the largest published tokenizer.json has 34 MB
 LIBRARY_ENDINGS = {".json", ".jinja", ".txt", ".model", ".safetensors"}  # of the files that the libraries open
 INNER_FOLDER = "additional_chat_templates"  # which the libraries read, too
-MAX_REASON_CHARS = 200
 
 
 class NotReadableError(ValueError):
@@ -90,6 +89,4 @@ def loading(name: str, what: str, cure: str) -> Iterator[None]:
             ) from error
         if has_no_thread(error):
             raise ScriptError(f"{shown}: {what} cannot be loaded, {NO_THREAD}") from error
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
-        raise ScriptError(f"{shown}: {what} cannot be loaded ({reason}); {cure}") from error
+        raise ScriptError(f"{shown}: {what} cannot be loaded ({reason_of(error)}); {cure}") from error

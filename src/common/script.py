@@ -69,6 +69,7 @@ FULL_MEMORY_WORDS = (
 )
 NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
 NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
+MAX_REASON_CHARS = 200  # of a library's own words in a message
 MAX_ERROR_CHARS = 5_000  # of a line: more than any path, and a name from a file may have millions
 
 
@@ -124,6 +125,17 @@ def shown_path(path: Path) -> str:
         return printable(str(path))
 
 
+def refuse_undecodable(folder: Path) -> None:
+    """Raise ScriptError if a name in the path of `folder` is not UTF-8: the model libraries open no such path."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ScriptError(
+            f"{shown_path(folder)}: has a name that is not UTF-8, which the model libraries cannot open; rename it, or choose "
+            "another place"
+        ) from None
+
+
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
     is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
@@ -153,11 +165,11 @@ def nearest_path(path: Path) -> Path | None:
     """Return the path that exists and is spelled most like `path`, which does not exist; None when none is like it."""
     import difflib
 
-    existing = path.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    missing, *rest = path.absolute().relative_to(existing).parts or ("",)
     try:
+        existing = path.absolute()
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        missing, *rest = path.absolute().relative_to(existing).parts or ("",)
         by_folded = {name.casefold(): name for name in sorted(os.listdir(existing))}
     except OSError:
         return None
@@ -261,9 +273,10 @@ def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A short name, not `path` with a suffix: a name of 250 bytes cannot get longer.
     temporary_path = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-    text_options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
+    # The name of a file may be no UTF-8; in JSON, what it is replaced by is read as the same name again.
+    as_text: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     try:  # begins before the file exists: a signal may arrive at any line
-        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **text_options) as file:
+        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **(as_text if mode == "w" else {})) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -324,10 +337,10 @@ def _is_running(process_id: int) -> bool:
 def exclusive_use(folder: Path, what: str) -> Iterator[None]:
     """Lock `folder` for this process; raise ScriptError when another run has locked it.
 
-    The lock is on the folder itself, so it ends with the process and leaves no file. A folder created for it is removed
-    again if it stays empty.
+    The lock is on the folder itself, so it ends with the process and leaves no file. Folders created for it are removed
+    again if they stay empty.
     """
-    is_new = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -338,9 +351,9 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if is_new:
-            with suppress(OSError):  # no longer empty
-                folder.rmdir()
+        with suppress(OSError):  # no longer empty
+            for path in created:
+                path.rmdir()
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
@@ -383,9 +396,21 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
+        return "the current folder is no longer there; change to another one"
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of a library's error as it stands in a message of ours; the error's type if it has no text.
+
+    >>> reason_of(ValueError("no such key: a.\\nIn file b")), reason_of(KeyError())
+    ('no such key: a', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0])[:MAX_REASON_CHARS].rstrip(".;: ") if lines else type(error).__name__
 
 
 def is_memory_full(error: BaseException) -> bool:

@@ -189,7 +189,7 @@ def digest_exports(surveys: list[ExportSurvey], me: set[str], since: datetime, e
             for survey, view in zip(chat.surveys, chat.views, strict=True)
         ]
         circle = Circle(me=chat.senders & me, others=chat.senders - me - facts.assistants)
-        merged = merge_exports(messages, chat.is_exact)
+        merged = merge_exports(messages, chat.is_exact, chat.may_repeat)
         digests.append(digest_chat(chat.title, merged, circle, facts, is_day_first(chat.surveys[0]), since, end))
         for survey in chat.surveys:
             survey.packed = None  # the report needs the memory

@@ -67,6 +67,11 @@ def _read_clock(match: re.Match[str]) -> Clock | None:
         hour, is_whole = hour % 12 + (12 if part == "afternoon" else 0), True
     elif match["to_hour"]:
         hour, minute = (as_number(match["to_hour"]) - 1) % 12 or 12, 60 - HEBREW_MINUTES[match["to_minutes"]]
+    elif match["evening_hour"]:
+        hour, is_whole = int(match["evening_hour"]) + 12, True
+    elif match["bare_hour"]:
+        hour, has_preposition = as_number(match["bare_hour"]), False
+        minute = HEBREW_MINUTES.get(match["bare_minutes"] or "", 0)
     elif match["hebrew_hour"]:
         hour = as_number(match["hebrew_hour"])
         minute = HEBREW_MINUTES.get(match["hebrew_minutes"] or "", 0)

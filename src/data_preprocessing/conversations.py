@@ -30,24 +30,27 @@ from whatsapp_export import Message
 USER = "user"
 ASSISTANT = "assistant"  # the imitated person
 
+LONGEST_DELAY = timedelta(days=-1)  # of a message that arrived late
+
 
 def split_at_silence(messages: Iterable[KeptMessage], gap_seconds: float) -> Iterator[list[KeptMessage]]:
     """Yield the messages conversation by conversation, in the order of the file.
 
-    A step back in time by more than the gap ends a conversation too (two exports pasted into one file); the hour that
-    winter time repeats does not.
+    A step back in time by more than a day ends a conversation too (two exports pasted into one file); a message that was
+    sent without a network and arrived hours later does not, nor does the hour that winter time repeats.
     """
     gap = timedelta(seconds=gap_seconds)
-    earliest = -gap
     conversation: list[KeptMessage] = []
-    previous_time: datetime | None = None
+    latest: datetime | None = None
     for message in messages:
         sent_at = message[0]
-        if previous_time is not None and not earliest <= sent_at - previous_time <= gap:
+        if latest is not None and not LONGEST_DELAY <= sent_at - latest <= gap:
             yield conversation
             conversation = []
+            latest = None
         conversation.append(message)
-        previous_time = sent_at
+        if latest is None or sent_at > latest:
+            latest = sent_at
     if conversation:
         yield conversation
 
@@ -156,15 +159,16 @@ class ConversationWriter:
         names: Mapping[str, str],
         is_group: bool,
         is_exact: bool = True,
+        may_repeat: bool = False,
     ) -> None:
         """Write the conversations of one chat, merged from its `exports`.
 
         `names` holds the shown name of each sender; in a group it stands before the words of the others. Unless `is_exact`,
-        the copies of one message in several exports may differ.
+        the copies of one message in several exports may differ. `may_repeat`: one export may hold copies.
         """
         settings = self._settings
         # Exports with and without the media files write them differently: copies of these are no exact ones.
-        merged = merge_exports(exports, is_exact and not settings.keeps_media)
+        merged = merge_exports(exports, is_exact and not settings.keeps_media, may_repeat)
         messages = self._keep_messages(title, merged, names)
         if settings.max_messages_per_chat is not None:
             messages = self._keep_latest(title, messages, names, settings.max_messages_per_chat)

@@ -68,7 +68,7 @@ class DateOrder(NamedTuple):
         return self._replace(name=SWAPPED.get(self.name, self.name))
 
     def to_date(self, numbers: tuple[int, int, int]) -> datetime.date | None:
-        """Return the day, None when no such day exists; two-digit years are 20yy, Buddhist years are converted.
+        """Return the day, None when no such day exists; two-digit years are 20yy, Buddhist years (2567, 67) are converted.
 
         >>> DateOrder("day/month/year", is_proven=True).to_date((30, 9, 2565))
         datetime.date(2022, 9, 30)
@@ -76,6 +76,8 @@ class DateOrder(NamedTuple):
         year, month, day = (numbers[place] for place in ORDERS[self.name])
         if year < 100:
             year += 2000
+            if FIRST_YEAR <= year + 500 - BUDDHIST_YEARS <= datetime.date.today().year:
+                year += 500 - BUDDHIST_YEARS  # 67 is 2567 there, and 2024
         elif year > FIRST_BUDDHIST_YEAR:
             year -= BUDDHIST_YEARS
         try:

@@ -42,19 +42,22 @@ NUMBERS = {
 } | {"אחת עשרה": 11, "שתים עשרה": 12, "שתיים עשרה": 12}  # fmt: skip
 HEBREW_MINUTES = {"חצי": 30, "רבע": 15, "עשרה": 10, "עשר דקות": 10, "עשרים": 20, "חמישה": 5, "חמש דקות": 5}
 HEBREW_UNITS = {  # (days, months, hours)
-    "שעה": (0, 0, 1), "שעתיים": (0, 0, 2), "שעות": (0, 0, 1), "יום": (1, 0, 0), "יומיים": (2, 0, 0), "ימים": (1, 0, 0),
+    "חצי שעה": (0, 0, 0.5), "שעה": (0, 0, 1), "שעתיים": (0, 0, 2), "שעות": (0, 0, 1), "יום": (1, 0, 0), "יומיים": (2, 0, 0), "ימים": (1, 0, 0),
     "שבוע": (7, 0, 0), "שבועיים": (14, 0, 0), "שבועות": (7, 0, 0), "חודש": (0, 1, 0), "חודשיים": (0, 2, 0), "חודשים": (0, 1, 0),
 }  # fmt: skip
 ENGLISH_UNITS = {"hour": (0, 0, 1), "day": (1, 0, 0), "week": (7, 0, 0), "month": (0, 1, 0)}
 
 _HEBREW_DAYS = "ראשון|שני|שלישי|רביעי|חמישי|שישי|ששי|שבת"
 _ENGLISH_DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday"
+_HEBREW_UNIT_NAMES = "|".join(sorted(HEBREW_UNITS, key=len, reverse=True)).replace(" ", r"\ ")
+_SHORT_DAYS = "mon|tues?|wed|thu(?:rs?)?|fri|sat|sun"
 _HEBREW_MONTHS = "|".join(name for name in MONTHS if not name.isascii())
 _ENGLISH_MONTHS = "|".join(sorted((name for name in MONTHS if name.isascii()), key=len, reverse=True))
-_HOURS_IN_HEBREW = "אחת עשרה|שתיי?ם עשרה|אחת|שתיים|שלוש|ארבע|חמש|שש|שבע|שמונה|תשע|עשר"
+# An escaped space is one in every pattern, also in those where other spaces do not count.
+_HOURS_IN_HEBREW = r"אחת\ עשרה|שתיי?ם\ עשרה|אחת|שתיים|שלוש|ארבע|חמש|שש|שבע|שמונה|תשע|עשר"
 _HOURS_IN_ENGLISH = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 _COUNTS = r"\d{1,2}|שלושה?|ארבעה?|חמי?שה?|שי?שה?|שבעה?|שמונה|תשעה?|עשרה?"
-_PART = r'בבוקר|בצהריי?ם|אחה"?צ|אחרי הצהריי?ם|אחר הצהריי?ם|בערב|בלילה'
+_PART = r'בבוקר|בצהריי?ם|אחה"?צ|אחרי\ הצהריי?ם|אחר\ הצהריי?ם|בערב|בלילה'
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -72,32 +75,37 @@ DAY_RES = {
     # ביום שישי הבא, יום ג', בשבת, לחמישי, שלישי בערב
     "hebrew_weekday": _compiled(
         rf"""
-        [וש]?
+        (?P<week_before>[וש]?[בל]שבוע\ הבא,?\ )? [וש]?
         (?: [בלמ]?-?יום\ (?P<named_day>(?:{_HEBREW_DAYS})(?!\w)|[א-ו]'|[א-ו](?=\s|$|[,.!?)]))
           | [בל]-?(?P<prefixed_day>שלישי|רביעי|חמישי|שישי|ששי)(?!\w)
           | [בלה]-?(?P<sabbath>שבת)(?!\w)
           | [בל]-?(?P<ordinal_day>ראשון|שני)(?!\w)
               (?=\s*(?:$|[,.!?)\n]|(?:ה(?:זה|קרוב|בא)|{_PART})(?!\w)|(?:ב-?|בשעה\ )\d|ב(?:{_HOURS_IN_HEBREW})(?!\w)))
           | (?P<bare_day>{_HEBREW_DAYS})[ ]
-              (?=(?:ה(?:קרוב|בא)ה?|{_PART})(?!\w)|(?:ב-?|בשעה\ )\d{{1,2}}(?![\d/.])|\d{{1,2}}:\d\d)
+              (?=(?:ה(?:קרוב|בא)ה?|{_PART}|אצל(?:י|נו|ך|כם)?|סגור|מתאים|פנויה?|נפגשים|ניפגש|יוצאים|באים)(?!\w)|(?:ב-?|בשעה\ )\d{{1,2}}(?![\d/.])|\d{{1,2}}:\d\d)
         )
         (?:\s?(?P<which>ה(?:זו|זה|זאת|קרובה?|באה?|אחרונה?|קודמת?)|שעברה?|שחלפה?)(?!\w))?
+        (?P<week_after>,?\ בשבוע\ הבא(?!\w))?
         """
     ),
     # Friday, on Fri, next Friday
     "english_weekday": _compiled(
         rf"""
+        (?:(?P<week_before>next\ week,?)\ )?
         (?:(?P<which>on|by|this|next|last|past|every|each|until|till|before|for|coming|since|to|from)\ )?
-        (?:the\ )?(?P<english_day>{_ENGLISH_DAYS})\b
-      | (?P<which_short>on|by|next|last|until|till|before)\ (?P<short_day>mon|tues?|wed|thu(?:rs?)?|fri|sat|sun)\b
+        (?:the\ )?(?P<english_day>{_ENGLISH_DAYS})\b(?P<week_after>\ next\ week\b)?
+      | (?P<which_short>on|by|this|next|last|until|till|before)\ (?P<short_day>{_SHORT_DAYS})\b
+      | (?P<bare_short_day>{_SHORT_DAYS})\ (?=(?:\d{{1,2}}(?::\d\d)?\ ?[ap]m|morning|afternoon|evening|night|nite)\b)
+      | (?P<sure_short_day>mon|tues?|thurs?|fri)\ (?=(?:works|is\ (?:good|fine|ok)|at\ \d)\b)
         """
     ),
-    # בעוד שבועיים, עוד 3 ימים
+    # בעוד שבועיים, עוד 3 ימים, שבוע מהיום
     "hebrew_later": _compiled(
         rf"""
         [וש]?(?P<how_later>ב?עוד)\ (?:(?P<hebrew_count>{_COUNTS}|כמה|מספר)\ )?
-        (?P<hebrew_unit>{"|".join(sorted(HEBREW_UNITS, key=len, reverse=True))})(?!\w)
+        (?P<hebrew_unit>{_HEBREW_UNIT_NAMES})(?!\w)
         (?P<about>\ ו?(?:חצי|רבע)|\ פלוס|\ בערך|\ או|-)?
+      | (?P<unit_from>שבוע|שבועיים|חודש|חודשיים)\ מ(?P<from>היום|עכשיו|מחר)(?!\w)
         """
     ),
     # in two weeks, in an hour, a week from today
@@ -105,6 +113,7 @@ DAY_RES = {
         rf"""
         in\ (?:(?P<few>(?:a\ |the\ next\ )?(?:few|several|some))|(?:a\ )?(?P<count>\d{{1,2}}|couple|an?|{_HOURS_IN_ENGLISH})(?:\ of)?)[ ]
         (?P<unit>hour|day|week|month)s?\b(?P<about>\ or\ so|\ and\ a\ half|\ or|-)?
+      | in\ (?P<half_an_hour>half\ an\ hour)\b
       | (?P<count_from>\d{{1,2}}|an?|{_HOURS_IN_ENGLISH})\ (?P<unit_from>day|week|month)s?\ from\ (?P<from>now|today|tomorrow)
         """
     ),
@@ -121,6 +130,7 @@ DAY_RES = {
         [ושב]?[בלה]?-?\s?(?P<hebrew_nth>\d{{1,2}})\ ל(?:חודש|חודש\ הזה)(?!\w)
       | (?:on|by|until|till|before)\ (?:the\ )?(?P<english_nth>\d{{1,2}})(?:st|nd|rd|th)\b
         (?!\ (?:of\ )?(?:{_ENGLISH_MONTHS}|floor|time|grade|place)\b)
+      | the\ (?P<sure_nth>\d{{1,2}})(?:st|nd|rd|th)\ (?=(?:works|sounds|then|at\ \d|is\ (?:good|fine|ok))\b)
         """
     ),
     # 24 בדצמבר, ה-3 במרץ 2025   December 24th, 24 Dec
@@ -150,12 +160,14 @@ DAY_RES = {
 CLOCK_RE = re.compile(
     rf"""
     (?<![\w./:-])
-    (?: (?P<hebrew_before>[ושכ]?(?:בשעה\ |בסביבות\ (?:השעה\ )?|לקראת\ |סביב\ |עד\ (?:ה-?)?|מ-?|לשעה\ |ב-?\s?|ל-?)|(?:at|by|around|from|until|till|about|@)\ ?|@)?
+    (?: (?:(?<=הערב\ )|(?<=tonight\ ))(?P<evening_hour>[6-9]|1[01])(?=$|[,.!\n]|\ (?:אצל|ב[א-ת]|at\ ))
+      | (?P<hebrew_before>[ושכ]?(?:בשעה\ |בסביבות\ (?:השעה\ )?|לקראת\ |סביב\ |עד\ (?:ה-?)?|מ-?|לשעה\ |ב-?\s?|ל-?)|(?:at|by|around|from|until|till|about|@)\ ?|@)?
         (?P<hour>\d{{1,2}})(?:(?P<colon>[:.])(?P<minute>[0-5]\d))?
         (?![\w%₪$€]|[./-]\d|:\d|\ ?(?:%|₪|\$|€|ש"ח|שח|שקל|איש|אנשים|ימים|יום|שעות|דקות|דק'|שניות|פעמים|כרטיסים|קילו|ק"מ|אלף|ל[א-ת]|ב(?:{_HEBREW_MONTHS})|people|days?|weeks?|hours?|min|mins|minutes|km|times|of\ us)(?!\w))
         (?:\ ?(?P<clock_word>o'?clock))?
       | (?P<hour_with_half>\d{{1,2}})(?::(?P<minute_with_half>[0-5]\d))?\ ?(?P<half_of_day>[ap]\.?m\.?)(?!\w)
       | [ושכ]?(?:ב|עד\ |בשעה\ )?-?(?P<to_minutes>רבע|עשרה|חמישה|עשר\ דקות|חמש\ דקות|עשרים)\ ל(?P<to_hour>{_HOURS_IN_HEBREW}|\d{{1,2}})(?!\w)
+      | (?<!פעם\ )(?P<bare_hour>{_HOURS_IN_HEBREW})(?:\ ו(?P<bare_minutes>חצי|רבע))?(?=\ (?:{_PART})(?!\w))
       | [ושכ]?(?:בשעה\ |בסביבות\ |לקראת\ |עד\ |ב|ל)-?(?P<hebrew_hour>{_HOURS_IN_HEBREW})(?!\w)
           (?:\ ו?(?P<hebrew_minutes>חצי|רבע|עשרה|עשרים|חמישה|עשר\ דקות)(?!\w))?
           (?!\ (?:אנשים|ימים|שעות|דקות|פעמים|שנים|שבועות|חודשים|שקל|אלף|מאות)(?!\w))
@@ -188,13 +200,14 @@ PREFIXES = ("", *"בלמהושכ", "וב", "ול", "שב", "של", "ומ", "שמ
 # A message holds no words of a kind without one of these.
 DAY_WORDS: dict[str, frozenset[str]] = {
     "after_tomorrow": _prefixed(["מחרתיים", "מחרתים"]) | {"after"},
-    "tomorrow": _prefixed(["מחר"]) | {"tomorrow", "tommorow", "tommorrow", "tomorow", "tmrw", "tmr", "tmw", "2moro"},
+    "tomorrow": _prefixed(["מחר"])
+    | {"tomorrow", "tommorow", "tommorrow", "tomorow", "tomoz", "tmrw", "tmr", "tmw", "2moro", "2mrw"},
     "today": _prefixed(["היום", "הערב", "הלילה"]) | {"today", "tonight", "tonite"},
     "this_evening": frozenset({"this"}),
     "saturday_night": _prefixed(['מוצ"ש', "מוצש", "מוצאי"]),
     "hebrew_weekday": _prefixed(["יום", *_HEBREW_DAYS.split("|")]) - _prefixed(["היום"]) - {"היום"},
     "english_weekday": frozenset(name for name in WEEKDAYS if name.isascii()),
-    "hebrew_later": _prefixed(["עוד"]),
+    "hebrew_later": _prefixed(["עוד"]) | {"מהיום", "מעכשיו", "ממחר"},
     "english_later": frozenset(f"{unit}{ending}" for unit in ENGLISH_UNITS for ending in ("", "s")),
     "vague": _prefixed(["הבא", "סוף", 'סופ"ש', "סופש"]) | {"next", "weekend"},
 }
@@ -223,7 +236,7 @@ PART_WORDS = _prefixed(
     ]
 ) | {"morning", "afternoon", "evening", "night", "tonight", "tonite"}
 CLOCK_WORDS = (
-    _prefixed(name for name in _HOURS_IN_HEBREW.replace("שתיי?ם", "שתיים|שתים").split("|"))
+    _prefixed(name.partition("\\")[0] for name in _HOURS_IN_HEBREW.replace("שתיי?ם", "שתיים|שתים").split("|"))
     | _prefixed(["רבע"])
     | frozenset([*_HOURS_IN_ENGLISH.split("|"), "noon", "midday", "half", "quarter"])
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from conversations import LONGEST_DELAY
 from message_dates import DatedPhrase, find_dates
 from message_filters import KeptMessage, filter_text
 from open_questions import OpenQuestion, OpenQuestions
@@ -121,9 +122,12 @@ def digest_chat(
             person = people[sender]
             message = new(KeptMessage, (sent_at, sender, words if words is not None else text))
             silence = sent_at - previous_at if previous_at is not None else NO_SILENCE
-            previous_at = sent_at
+            if LONGEST_DELAY <= silence < NO_SILENCE:  # it arrived late
+                silence = NO_SILENCE
+            else:
+                previous_at = sent_at
             reader.figures.add(person, message, text, words, reason, silence)
-            if abs(silence) > GAP:
+            if not NO_SILENCE <= silence <= GAP:
                 reader.begin_conversation(sent_at)
             if words is None:
                 reader.take_without_words(person, message, reason or "")

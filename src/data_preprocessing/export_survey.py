@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,12 @@ TITLE_RE = re.compile(
 )
 NAMELESS = "_chat"  # how every iOS export is called inside its zip
 NUM_SHAPE_LINES = 3
+
+# Other programs write the newest message first. In an export of WhatsApp, few messages are earlier than the one before:
+# they were sent without a network.
+MIN_STEPS_BACK = 3
+MIN_SHARE_OF_STEPS_BACK = 0.05
+REPEATED_HOUR = timedelta(hours=1)  # by winter time; a longer step back may be the start of a second export
 NUM_SHAPE_CHARS = 60
 
 # Texts with such numbers tell the country of the chat's phone numbers; those of the first messages are enough.
@@ -116,12 +122,13 @@ class ExportSurvey:
     text_counts: TextCounts = field(default_factory=TextCounts)
     number_samples: list[str] = field(default_factory=list)  # texts that may contain phone numbers
     packed: PackedMessages | None = None  # the messages, where they are kept for another reading
+    is_newest_first: bool = False
+    may_repeat: bool = False  # the time steps back, as where somebody joined two exports of one chat
 
     def read(self) -> Iterator[Message]:
-        """Yield the messages once more."""
-        if self.packed is not None:
-            return iter(self.packed)
-        return self.file.read(self.export.again())
+        """Yield the messages once more, the oldest first."""
+        messages = iter(self.packed) if self.packed is not None else self.file.read(self.export.again())
+        return iter(list(messages)[::-1]) if self.is_newest_first else messages
 
     @property
     def first(self) -> datetime:
@@ -139,8 +146,13 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     survey = ExportSurvey(file, export)
     participants, samples = survey.participants, survey.number_samples
     counts = survey.text_counts
-    num_notices = num_looked_at = num_lost = 0
+    num_notices = num_looked_at = num_lost = num_steps_back = 0
+    previous = datetime.min
     for sent_at, sender, text in messages:
+        if sent_at < previous:
+            num_steps_back += 1
+            survey.may_repeat |= previous - sent_at > REPEATED_HOUR
+        previous = sent_at
         if sender is None:
             num_notices += 1
             continue
@@ -163,6 +175,8 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     if num_lost:
         export.warnings.append(f"{num_lost:,} characters for private use stand for no known emoji and were left out")
     survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
+    if num_steps_back >= max(MIN_STEPS_BACK, MIN_SHARE_OF_STEPS_BACK * survey.num_messages):
+        _turn_if_newest_first(survey)
     if not participants:
         raise ScriptError(
             f"{shown_path(file.path)}: holds only WhatsApp's own notices, nobody wrote; export another chat"
@@ -172,6 +186,16 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
         for sender in [sender for sender in participants if readable_name(sender) in ASSISTANTS]:
             survey.assistants[sender] = participants.pop(sender)
     return survey
+
+
+def _turn_if_newest_first(survey: ExportSurvey) -> None:
+    """Make `survey` read an export from its end when it stands the other way round."""
+    participants = survey.participants.values()
+    if all(participant.last <= participant.first for participant in participants):
+        survey.is_newest_first = True
+        survey.export.warnings.append("its newest messages stand first; it was read from its end")
+        for participant in participants:
+            participant.first, participant.last = participant.last, participant.first
 
 
 def find_text_facts(surveys: list[ExportSurvey]) -> TextFacts:

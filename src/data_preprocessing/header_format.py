@@ -58,7 +58,8 @@ class HeaderFormat(NamedTuple):
             if hour > 12 or (word and word not in self.is_pm):  # "": the word is in the tail
                 return None
             hour = hour % 12 + (12 if self.is_pm.get(word) else 0)
-        return datetime.time(hour, minute, second) if hour < 24 and minute < 60 and second < 60 else None
+        # Some phones write midnight as 24:00, with the date of the new day.
+        return datetime.time(hour % 24, minute, second) if hour <= 24 and minute < 60 and second < 60 else None
 
     def to_tail(self, text: str) -> datetime.timedelta | None:
         """Return what the last `tail_chars` characters of a time add to it, None when no such second exists.
@@ -151,9 +152,9 @@ def _find_half_days(shape: HeaderShape, headers: dict[int, Header]) -> dict[str,
         return None
     words = {number: plain_word(header.word) for number, header in headers.items()}
     unknown = dict.fromkeys(word for word in words.values() if word not in IS_PM)
-    if not unknown:
-        return IS_PM
     hours = [int(header.match["hour"]) for header in headers.values()]
+    if not unknown:
+        return None if _is_clock_of_24_hours(hours, words.values()) else IS_PM
     if len(unknown) == len(set(words.values())) and max(hours) > 12:
         return None  # a word such as "o'clock"
     both = list(dict.fromkeys(words.values()))
@@ -169,6 +170,13 @@ def _find_half_days(shape: HeaderShape, headers: dict[int, Header]) -> dict[str,
         f"line {first_line}: the word beside its 12-hour clock is not known, so morning and evening cannot be told "
         "apart; export the chat again with the phone set to a 24-hour clock"
     )
+
+
+def _is_clock_of_24_hours(hours: Iterable[int], words: Iterable[str]) -> bool:
+    """Tell whether it counts to 23 although a word stands beside it: 13:24 PM. One such line may have been pasted."""
+    in_evening = [hour for hour, word in zip(hours, words, strict=True) if IS_PM[word]]
+    num_late = sum(hour > 12 for hour in in_evening)
+    return num_late > sum(0 < hour < 12 for hour in in_evening)
 
 
 def _num_steps_back(headers: list[Header], is_pm: dict[str, bool]) -> int:

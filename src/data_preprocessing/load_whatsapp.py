@@ -26,6 +26,7 @@ from given_exports import check_packages, find_export_paths, survey_exports, wit
 from participants import choose_imitated, hide_private_names, number_unsaved, readable_name, shown_exports
 from preprocessing_options import parse_arguments
 
+from common.conversation_data import PREPROCESSING_REPORT_NAME
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 OWN_PATH = Path(__file__).resolve()
 NEXT_SCRIPT_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 PACKAGES = {"phonenumberslite": "phonenumbers", "python-stdnum": "stdnum", "tqdm": "tqdm"}  # and the modules in them
-REPORT_NAME = "preprocessing_report.json"
 DROPPED_NAME = "dropped_messages.jsonl"
 
 
@@ -76,11 +76,11 @@ def main(typed: list[str] | None = None) -> None:
 def check_outputs(data_path: Path, export_paths: list[Path]) -> None:
     """Raise ScriptError unless the three outputs can be written without harm to an export."""
     folder = data_path.parent
-    if data_path.name in (REPORT_NAME, DROPPED_NAME):
+    if data_path.name in (PREPROCESSING_REPORT_NAME, DROPPED_NAME):
         raise ScriptError(
             f"{shown_path(data_path)}: is the name of a file of the ledger; choose another --path-to-data"
         )
-    for path in (data_path, folder / REPORT_NAME, folder / DROPPED_NAME):
+    for path in (data_path, folder / PREPROCESSING_REPORT_NAME, folder / DROPPED_NAME):
         if path.exists():
             for export_path in export_paths:
                 if path.samefile(export_path):
@@ -187,7 +187,7 @@ def write_outputs(
         # The last one opened is renamed into place first, so the data comes last.
         replacing(data_path) as data_file,
         replacing(folder / DROPPED_NAME) as dropped_file,
-        replacing(folder / REPORT_NAME) as report_file,
+        replacing(folder / PREPROCESSING_REPORT_NAME) as report_file,
     ):
         remove_abandoned_files(folder)
         ledger = Ledger(dropped_file, arguments.show_dropped)
@@ -199,7 +199,9 @@ def write_outputs(
                 )
                 for survey, view in zip(chat.surveys, chat.views, strict=True)
             ]
-            writer.write_chat(titles[chat.title], messages, names, chat.is_group(imitated), chat.is_exact)
+            writer.write_chat(
+                titles[chat.title], messages, names, chat.is_group(imitated), chat.is_exact, chat.may_repeat
+            )
         check_written(surveys, ledger, writer.num_replies)
         report = make_report(
             chats, names, titles, imitated, settings.facts.placeholders, ledger, writer.totals(), redactor
@@ -240,7 +242,7 @@ def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> 
         f"{made['num_openers']:,} of which open a conversation"
     )
     print(*report["advice"], sep="\n")
-    print(f"Wrote {shown_path(data_path)}, and beside it {REPORT_NAME} and {DROPPED_NAME}.")
+    print(f"Wrote {shown_path(data_path)}, and beside it {PREPROCESSING_REPORT_NAME} and {DROPPED_NAME}.")
 
 
 def next_command(arguments: argparse.Namespace) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from itertools import repeat
 
-from export_survey import ExportSurvey
+from export_survey import REPEATED_HOUR, ExportSurvey
 from participants import readable_name
 from same_chat import Fingerprints, View, find_view, fingerprints, same_words
 from whatsapp_export import Message
@@ -43,7 +43,13 @@ class Chat:
     @property
     def is_exact(self) -> bool:
         """Tell whether a message that stands in several exports is the same in all of them to the second."""
-        return all(view.is_exact for view in self.views)
+        has_parts = any(survey.may_repeat and survey.export.num_formats > 1 for survey in self.surveys)
+        return all(view.is_exact for view in self.views) and not has_parts
+
+    @property
+    def may_repeat(self) -> bool:
+        """Tell whether one of its exports may hold a message twice, because it was joined from two."""
+        return any(survey.may_repeat for survey in self.surveys)
 
     def is_group(self, imitated: Collection[str]) -> bool:
         """Tell whether more than one person besides the imitated one writes here."""
@@ -127,9 +133,7 @@ def _with_imitated(views: list[View], imitated: Collection[str]) -> list[View]:
 
 
 def _may_overlap(survey: ExportSurvey, other: ExportSurvey) -> bool:
-    """Tell whether two exports have a person and days in common, in whatever time zones."""
-    if not survey.participants.keys() & other.participants.keys():
-        return False
+    """Tell whether two exports have days in common, in whatever time zones; two phones may call everybody otherwise."""
     return survey.first - DAY <= other.last and other.first - DAY <= survey.last
 
 
@@ -155,13 +159,16 @@ def _share_between(common: set[int], hashes: array[int]) -> float:
     return len(positions) / (positions[-1] - positions[0] + 1)
 
 
-def merge_exports(exports: list[Iterable[Message]], is_exact: bool = True) -> Iterator[tuple[Message, bool]]:
+def merge_exports(
+    exports: list[Iterable[Message]], is_exact: bool = True, may_repeat: bool = False
+) -> Iterator[tuple[Message, bool]]:
     """Yield (message, whether it is a duplicate) by time; the order inside each export stays.
 
-    A message that stands twice in one export is kept twice: only its copies in other exports are duplicates. Unless
-    `is_exact`, copies may differ in their seconds and in the marks of the phones.
+    A message that stands twice in one export is kept twice: only its copies in other exports are duplicates, and with
+    `may_repeat` those after a step back in time. Unless `is_exact`, copies may differ in their seconds and in the marks of
+    the phones.
     """
-    if len(exports) == 1:
+    if len(exports) == 1 and not may_repeat:
         return zip(exports[0], repeat(False))  # noqa: B905 - endless
     return _merge_several(exports, hash if is_exact else _hash_of_words)
 
@@ -175,9 +182,13 @@ def _merge_several(
     exports: list[Iterable[Message]], key_of: Callable[[Message], int]
 ) -> Iterator[tuple[Message, bool]]:
     num_yielded: Counter[int] = Counter()
-    num_in_export = [Counter[int]() for _ in exports]
+    num_in_export = [Counter[int]() for _ in exports]  # since the latest step back in time
+    previous = [datetime.min for _ in exports]
     streams = [_with_time_so_far(number, export) for number, export in enumerate(exports)]
     for _, number, message in heapq.merge(*streams, key=lambda item: item[:2]):
+        if message[0] < previous[number] and previous[number] - message[0] > REPEATED_HOUR:
+            num_in_export[number].clear()
+        previous[number] = message[0]
         key = key_of(message)
         num_in_export[number][key] += 1
         is_duplicate = num_in_export[number][key] <= num_yielded[key]

@@ -49,6 +49,7 @@ LAST_YEAR = 9_990  # of a phone whose clock is wrong; no date may lie after the 
 SMALL_HOURS = 4  # until then, people call the day that is about to begin both today and tomorrow
 MAX_PAST_DAYS = 90  # a date without a year that lies so little back was rather meant as past than as next year's
 MAX_YEARS_AHEAD = 2
+ALWAYS = 24, 7  # 24/7
 BETWEEN_CHARS = 25  # at most, between a day and its hour
 BETWEEN_DAY_AND_DATE_RE = re.compile(r"[ ,(]{0,3}(?:ה-?|the )?")  # Friday, the 20.12
 CLAUSE_END_RE = re.compile(r"\n|[.!?;]+(?=\s|$)|,(?!\d)|\s-\s")
@@ -240,7 +241,7 @@ def _hebrew_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool)
     if which.startswith(("האחרונ", "הקודמ", "שעבר", "שחלפ")):
         return None
     weekday = WEEKDAYS[name.rstrip("'")]
-    if which.startswith("הבא"):
+    if which.startswith("הבא") or match["week_before"] or match["week_after"]:
         return _Named(_in_next_week(weekday, sent_at))
     return _Named(_unless_today(weekday, sent_at))
 
@@ -249,8 +250,9 @@ def _english_weekday(match: re.Match[str], sent_at: datetime, is_day_first: bool
     which = match["which"] or match["which_short"] or ""
     if which in ("last", "past", "every", "each", "since", "from"):
         return None
-    weekday = WEEKDAYS[match["english_day"] or match["short_day"]]
-    if which == "next":
+    names = ("english_day", "short_day", "bare_short_day", "sure_short_day")
+    weekday = WEEKDAYS[next(match[name] for name in names if match[name])]
+    if which == "next" or match["week_before"] or match["week_after"]:
         is_sunday = sent_at.weekday() == 6  # in English the week begins on Sunday or on Monday
         return _Named(None if is_sunday else _in_next_week(weekday, sent_at))
     return _Named(_unless_today(weekday, sent_at))
@@ -273,16 +275,20 @@ def _in_next_week(weekday: int, sent_at: datetime) -> date:
 
 
 def _hebrew_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if match["unit_from"]:
+        return _later(1, HEBREW_UNITS[match["unit_from"]], sent_at + timedelta(days=match["from"] == "מחר"))
     count = match["hebrew_count"] or ""
     if count in ("כמה", "מספר") or match["about"]:
         return _Named(None)
     unit = match["hebrew_unit"]
-    if (count == "") != (unit in ("שעה", "שעתיים", "יום", "יומיים", "שבוע", "שבועיים", "חודש", "חודשיים")):
+    if (count == "") != (unit in ("חצי שעה", "שעה", "שעתיים", "יום", "יומיים", "שבוע", "שבועיים", "חודש", "חודשיים")):
         return None
     return _later(as_number(count or "1"), HEBREW_UNITS[unit], sent_at)
 
 
 def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
+    if match["half_an_hour"]:
+        return _later(1, HEBREW_UNITS["חצי שעה"], sent_at)
     if match["few"] or match["about"] or match["count"] == "couple":
         return _Named(None)
     if match["from"] == "tomorrow":
@@ -291,8 +297,8 @@ def _english_later(match: re.Match[str], sent_at: datetime, is_day_first: bool) 
     return _later(number, ENGLISH_UNITS[match["unit"] or match["unit_from"]], sent_at)
 
 
-def _later(number: int, unit: tuple[int, int, int], sent_at: datetime) -> Resolved:
-    days, months, hours = (number * part for part in unit)
+def _later(number: int, unit: tuple[int, int, float], sent_at: datetime) -> Resolved:
+    days, months, hours = number * unit[0], number * unit[1], number * unit[2]
     if hours:
         later = sent_at + timedelta(hours=hours)
         return _Named(later.date(), at=later.time().replace(second=0))
@@ -307,7 +313,7 @@ def _vague(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resol
 
 
 def _day_of_month(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Resolved:
-    number = int(match["hebrew_nth"] or match["english_nth"])
+    number = int(match["hebrew_nth"] or match["english_nth"] or match["sure_nth"])
     day = _date_or_none(sent_at.year, sent_at.month, number)
     if day is None or day < sent_at.date():
         year, month = divmod(sent_at.year * 12 + sent_at.month, 12)
@@ -330,7 +336,9 @@ def _digits(match: re.Match[str], sent_at: datetime, is_day_first: bool) -> Reso
     if match["year"] is None and match["before_digits"] is None:
         # 24.12 is a date, 3.5 and 24/7 need not be; the week's day before them says so too.
         is_full = len(match["first"]) == 2 and len(match["second"]) == 2
-        if not (is_full and (not has_slash or max(first, second) > 12)) and not _follows_weekday(match):
+        begins_message = has_slash and not match.start() and 12 < first <= 31 and (first, second) != ALWAYS
+        is_date = is_full and (not has_slash or max(first, second) > 12)
+        if not is_date and not begins_message and not _follows_weekday(match):
             return None
     orders = [(first, second), (second, first)] if is_day_first else [(second, first), (first, second)]
     for day, month in orders:

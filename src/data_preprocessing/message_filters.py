@@ -14,11 +14,14 @@ from typing import NamedTuple
 from media_marks import MARKED_REASONS, change_typed_marks, make_mark
 from old_emoji import PRIVATE_USE, replace_old_emoji
 from program_code import is_code
-from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, mark_at_end
+from text_facts import NO_FACTS, TextFacts, has_marked_end, is_bracketed, is_edited_mark, mark_at_end
 from whatsapp_texts import (
+    FORWARDED_MARKS,
     LEFT_TO_RIGHT_MARK,
+    Attachment,
     is_poll,
     is_shared_location,
+    placeholder_above,
     placeholder_reason,
     split_attachment,
     strip_edited_mark,
@@ -94,8 +97,12 @@ def filter_text(
         if not body.strip(NOTHING_VISIBLE):
             return None, "empty"
         reason = placeholder_reason(body)
-        if reason is None and "\n" in body and is_code(body):
-            reason = "code"
+        if reason is None and "\n" in body:
+            attachment = placeholder_above(body)
+            if attachment is not None:
+                return _with_caption(attachment, keeps_media)
+            if is_code(body):
+                reason = "code"
         return (body, None) if reason is None else _without_words(reason, body, keeps_media)
     body = remove_invisible(text).strip()
     if not body.strip(NOTHING_VISIBLE):
@@ -104,12 +111,14 @@ def filter_text(
         if facts.placeholders and body in facts.placeholders:
             return None, "unknown_placeholder"
         mark = mark_at_end(body)
-        if mark and (mark.casefold() in facts.edited_marks or has_marked_end(text)):
+        if mark and (is_edited_mark(mark) or mark.casefold() in facts.edited_marks or has_marked_end(text)):
             body = body.removesuffix(mark).rstrip()
         else:
             body = strip_edited_mark(body)
         if not body:
             return None, "empty"
+    if body[0] == "[" and body.startswith(FORWARDED_MARKS):
+        body = body.partition("] ")[2]
     is_marked = text.lstrip(BEFORE_THE_MARK).startswith(LEFT_TO_RIGHT_MARK)
 
     reason = placeholder_reason(body)
@@ -122,11 +131,18 @@ def filter_text(
     attachment = None
     if is_marked or "<" in body or "(" in body or "•" in body or LEFT_TO_RIGHT_MARK in text:
         attachment = split_attachment(text, body, is_marked)
+    elif "\n" in body:
+        attachment = placeholder_above(body)
     if attachment is None:
         if is_marked:
             return None, "system_text"
         words, reason = _without_links(body)
         return (change_typed_marks(words) if keeps_media and words is not None else words), reason
+    return _with_caption(attachment, keeps_media)
+
+
+def _with_caption(attachment: Attachment, keeps_media: bool) -> tuple[str | None, str | None]:
+    """Return the words of a message with an attachment."""
     if not attachment.caption:
         return _without_words(attachment.reason, attachment.sign, keeps_media)
     words, reason = _without_links(attachment.caption)

@@ -22,7 +22,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys(
             "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff", " "
         ),  # direction marks
-        **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+        **dict.fromkeys("\t\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
         **dict.fromkeys("\u2010\u2011\u2013\u2014", "-"),  # hyphens, en dash, em dash
         "\u060c": ",",  # Arabic comma
     }
@@ -56,8 +56,8 @@ _CLOCK = rf"""
 """
 # A word before or after the clock: PM   p. m.   오후   klo   ч.
 _BEFORE, _AFTER = r"(?P<before>[^\d\n\[\]:]{0,16}?)", r"(?P<after>[^\d\n\[\]:]{0,16}?)"
-# ` - `   `] `   `] - `   `: `
-_END = rf"{_GAP} (?P<end> \] (?:{_GAP}-(?=[ ]))? | - | :) (?:[ ] | \Z)"
+# ` - `   `] `   `] - `   `: `   `; ` (the program WhatsApp Viewer)
+_END = rf"{_GAP} (?P<end> \] (?:{_GAP}-(?=[ ]))? | - | : | ;) (?:[ ] | \Z | (?<=\])(?=\S))"
 _START = rf"(?P<lead>{_GAP}) (?P<bracket>\[)? {_GAP}"
 
 # [30/09/2022, 6:15:42 PM] Rut: hi
@@ -78,7 +78,7 @@ AM_WORDS = frozenset(
     """
     am ap fm de dop dopoldne dopoledne eparadites förmiddag manhã öö pd paradite pg prp priekšp priekšpusdienā priešpiet
     prijepodne rno sa safiya sf to vm πμ дп проб чam чпроб пријеподне преддиоб претпл преподне таңкы тң үө
-    לפנהצ לפניהצהריים ص صباحا صباحًا ق قظ قبلازظهر صبح غم
+    לפנהצ לפניהצהריים בבוקר ص صباحا صباحًا ق قظ قبلازظهر صبح غم
     पूर्वाह्न मपू পূর্বাহ্ণ ਪੂਦੁ પૂર્વાહ્ન முற்பகல் పూర్వాహ్న ಪೂರ್ವಾಹ್ನ പൂർവ്വാഹ്നം පෙව ก่อนเที่ยง ກ່ອນທ່ຽງ နံနက် ጥዋት
     上午 午前 早上 清晨 凌晨 午夜 半夜 오전
     """.split()  # noqa: SIM905 (a list of quoted words would be twice as long)
@@ -87,7 +87,7 @@ PM_WORDS = frozenset(
     """
     pm ip em du odp odpoledne popoldne epasdites eftermiddag tarde ös md pasdite ptg pop pēcp pēcpusd pēcpusdienā popiet
     popodne poslijepodne ch yamma tk nm ym μμ пп слоб попл поподне түштөнкийинки тк үх чpm чслоб
-    אחהצ אחרהצהריים م مساء مساءً ب بظ بعدازظهر شام غو
+    אחהצ אחרהצהריים בצהריים בערב م مساء مساءً ب بظ بعدازظهر شام غو
     अपराह्न मउ অপরাহ্ণ ਬਾਦੁ અપરાહ્ન பிற்பகல் అపరాహ్న ಅಪರಾಹ್ನ അപരാഹ്നം පව หลังเที่ยง ຫຼັງທ່ຽງ ညနေ ከሰዓት
     下午 午後 中午 傍晚 晚上 오후
     """.split()  # noqa: SIM905
@@ -95,7 +95,9 @@ PM_WORDS = frozenset(
 HALF_DAY_WORDS = AM_WORDS | PM_WORDS
 
 # Words of a 24-hour clock: `30.9.2022 klo 18.15`, `30/09/2022 às 18:15`, `18:15 ч.`
-CLOCK_WORDS = frozenset("a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v в г о ч".split())  # noqa: SIM905
+CLOCK_WORDS = frozenset(
+    "a à as às at alas alle h hrs kell kl klo klock klokka o om ora ore u uhr um v בשעה в г о ч".split()  # noqa: SIM905
+)
 
 # After the clock, `a` is no word for "at" but the morning: 9:05 a., 6:15 p.
 CLOCK_WORDS_AFTER = CLOCK_WORDS - {"a", "à"}
@@ -114,7 +116,12 @@ _MONTH_NAMES = """
     nov november novembre noviembre novembro нояб ноя ноября kasım kas נוב נובמבר نوفمبر
     dec december dezember dez décembre déc dicembre dic diciembre dezembro дек декабря aralık ara דצמ דצמבר ديسمبر
 """.strip().splitlines()
-MONTHS = {word: number for number, words in enumerate(_MONTH_NAMES, 1) for word in words.split()}
+MONTHS = {
+    prefix + word: number
+    for number, words in enumerate(_MONTH_NAMES, 1)
+    for word in words.split()
+    for prefix in ("", "ב")  # Hebrew: 30 בספט׳ 2013
+}
 
 
 class HeaderShape(NamedTuple):

@@ -27,6 +27,7 @@ HYPHENS = {0x2010: "-", 0x2011: "-"}  # HYPHEN, NON-BREAKING HYPHEN: WhatsApp wr
 PHONE_NAME_RE = re.compile(r"[+(]{0,2}\d(?:[ ().\-]{0,3}\d){6,14}")
 
 NUM_SHOWN_PARTICIPANTS = 20
+OWNER_OF_WEB = "You"  # in the exports of WhatsApp Web
 
 
 @dataclass(slots=True)
@@ -162,7 +163,12 @@ def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
             matched = ", ".join(f"{printable(name)} ({number:,} messages)" for name, number in numbers.items())
             print(f"Imitating {matched} of {shown_path(path)}")
         else:
-            print(f"warning: {shown_path(path)}: the imitated person does not write here", file=sys.stderr)
+            hint = f"; WhatsApp Web calls its owner {OWNER_OF_WEB}: add --imitate {OWNER_OF_WEB}"
+            is_of_web = OWNER_OF_WEB in map(readable_name, participants)
+            print(
+                f"warning: {shown_path(path)}: the imitated person does not write here{hint if is_of_web else ''}",
+                file=sys.stderr,
+            )
     print("Imitating anyone but yourself needs their consent.")
     return imitated
 

@@ -67,13 +67,16 @@ NO_QUESTION_STARTS = tuple(
 # Messages that begin so ask without a mark as well; not those that go on like "when you ...".
 ASKING_RE = re.compile(
     r"""
-      (?:מתי|איפה|מאיפה|לאן|האם|אפשר)\ (?!ש|כבר|לחשוב|להגיד|לומר)\S
+      (?:מתי|איפה|מאיפה|לאן|האם|אפשר)\ (?!ש(?!מת|מנו|כחת|לחת|אלת)|כבר|לחשוב|להגיד|לומר)\S
     | באיז[הו]\ \S
+    | כמה\ אני\ (?:חייבת?|צריכה?)\b | בא\ ל(?:ך|כם)\ \S | (?:רוצה|רוצים)\ שא\S
+    | מישה[וי]\ (?:יודעת?|מכירה?|יכולה?)\b | (?:ראית|קיבלת|הספקת|בדקת)\ \S | דיברת\ עם\b
     | כמה\ (?:עולה|עלה|זה\ (?:עולה|עלה|יעלה)|זמן|אנשים|כסף|אתה|את|אתם)\b
     | מה\ (?:השעה|הכתובת|המספר|הסיסמה|הקוד|התוכניות|לקנות|להביא|(?:אתה|את|אתם)\ (?:עושה|עושים|רוצה|רוצים|צריך|צריכה|צריכים|חושב|חושבת))\b
     | (?:תוכלי?|תוכלו|יש\ ל(?:ך|כם))\ (?!מזל|על\ מה)\S
     | (?:אתה|את|אתם)\ (?:בא|באה|באים|מגיע|מגיעה|מגיעים|פנוי|פנויה|פנויים|יכול|יכולה|יכולים|זוכר|זוכרת|יודע|יודעת|צריך|צריכה)\b(?!\ ש)
     | (?:when|where|what\ time|which\ \w+|how\ (?:much|many|long))\ (?:is|are|do|does|did|will|would|should|can|was|were)\b
+    | what\ time\ (?:you|u)\ \w | (?:when|where)\ (?:r\ )?u\ \w+ing\b | (?:r\ )?u\ (?:coming|going|free|around|there|home|awake|up)\b(?!\ for)
     | (?:can|could|would|will|do|did|are|have)\ (?:you|u)\ \w | (?:can|could|may|should)\ (?:i|we)\ \w
     """,
     re.VERBOSE,
@@ -115,7 +118,8 @@ WAITING = _phrases(
 
 # With one of these begins what may be a question without its mark, perhaps behind openers.
 ASKING_WORDS = _words(
-    "מתי איפה מאיפה לאן האם אפשר באיזה באיזו כמה מה תוכל תוכלי תוכלו יש אתה את אתם when where what which how can",
+    "מתי איפה מאיפה לאן האם אפשר באיזה באיזו כמה מה תוכל תוכלי תוכלו יש אתה את אתם בא רוצה רוצים מישהו מישהי ראית",
+    "קיבלת הספקת בדקת דיברת when where what which how can u r",
     "could would will do did are have may should",
 )
 FIRST_OF_OPENERS = {opener.split()[0] for opener in OPENERS}

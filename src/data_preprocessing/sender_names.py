@@ -39,6 +39,11 @@ QUOTES = '"“”„«»「『״'
 # not in 5" or in a Hebrew abbreviation.
 OPEN_QUOTE_RE = re.compile(r"""(?:(?:^|[\s(])["”»״]|[“„«「『])[^"“”„«»「」『』״]*\Z""")
 CLOSING_QUOTES = '"“”«»」』״'
+QUOTED_RE = re.compile(r"""["“„«「『]([^"“”„«»「」『』\n]{1,100})["“”«»」』]""")
+
+MAX_NOTICE_CHARS = 60  # of one about a member
+MIN_SPACES_OF_SENTENCE = 4  # names of contacts that have as many and the words of a notice are rare
+NO_CONTACT_RE = re.compile(r"You |[~+]")  # how the actor of a notice may be called, who is no contact
 
 
 def clean_sender(text: str) -> str:
@@ -49,6 +54,22 @@ def clean_sender(text: str) -> str:
     """
     name = text.strip(NAME_MARGIN)
     return name[1:].strip(NAME_MARGIN) if name.startswith("~") else name
+
+
+def is_about(name: str, text: str) -> bool:
+    """Tell whether `text` begins with `name`, which may be that of an unsaved contact.
+
+    >>> is_about("Rut", "~\\u202fRut left"), is_about("Rut", "Ruth left")
+    (True, False)
+    """
+    return clean_sender(text).startswith(f"{name} ")
+
+
+def is_whole(name: str, text: str) -> bool:
+    """Tell whether a name stands between spaces in `text`, or at its end."""
+    return any(
+        f"{space}{name}{after}" in f"{text} " for space in (" ", "\u202f", "\u2068") for after in (" ", "\u2069")
+    )
 
 
 def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
@@ -63,8 +84,10 @@ def split_sender(rest: str, has_marks: bool = False) -> tuple[str | None, str]:
     """
     if has_marks:  # `Trip: Eilat: <U+200E>Dan left`: a group's name may hold a colon
         attributed_to, mark, notice = rest.partition(f": {LEFT_TO_RIGHT_MARK}")
-        if mark and is_notice(notice, clean_sender(attributed_to)):
+        if mark and is_notice(clean_sender(notice), clean_sender(attributed_to)):
             return None, LEFT_TO_RIGHT_MARK + notice
+    if has_marks and rest.startswith("- "):  # WhatsApp Web: `[3/13/24, 9:01:05 PM] - Dan left`
+        return None, rest[2:]
     raw_sender, colon, text = rest.partition(": ")
     if not colon:
         if not rest.endswith(":"):
@@ -82,15 +105,15 @@ def is_doubtful(rest: str, sender: str | None, text: str, has_marks: bool) -> bo
     if sender is None:
         return f": {LEFT_TO_RIGHT_MARK}" not in rest and ":" in rest
     raw_sender = rest[: len(rest) - len(text)].rstrip(" ").removesuffix(":")
-    if ":" in raw_sender or any(quote in raw_sender for quote in QUOTES):
+    if ":" in raw_sender or any(quote in raw_sender for quote in QUOTES) or is_event(raw_sender):
         return True
     if ":" in text[: MAX_PART_CHARS + 2]:
         return True
-    if not has_marks:
-        return False
+    if not has_marks:  # a notice about somebody whose name holds a colon may come before what they wrote
+        return len(text) <= MAX_NOTICE_CHARS and is_event(text)
     if text.startswith(LEFT_TO_RIGHT_MARK):
         return not is_placeholder_of_iphone(text)
-    return text.startswith(f"{sender} ") or "WhatsApp" in text or is_event(text)
+    return is_about(sender, text) or "WhatsApp" in text or is_event(text)
 
 
 def is_placeholder_of_iphone(text: str) -> bool:
@@ -109,6 +132,7 @@ class SenderNames(NamedTuple):
     with_line_break: Mapping[str, tuple[str, ...]] = {}  # first line: second lines
     groups: frozenset[str] = frozenset()  # the names of the group itself: it never writes
     repeated_notices: frozenset[str] = frozenset()  # what several senders "say" after their own names
+    is_of_table: bool = True  # WhatsApp's own texts are in a language that the tables have
 
     def may_be_cached(self, raw_sender: str, sender: str) -> bool:
         """Tell whether each `raw_sender: text` is split at this colon, whatever the text."""
@@ -119,6 +143,8 @@ class SenderNames(NamedTuple):
         head, colon, body = rest.partition(": ")
         sender, text = self._split_at_second_colon(head, body) if head in self.with_colon else (None, rest)
         if sender is None:
+            if self._is_notice_with_colon(head, body):
+                return None, rest
             tight_head, tight_colon, tight_body = rest.partition(":")
             is_tight = tight_colon and tight_body[:1] not in ("", " ") and self.counts.get(head, 0) < MIN_REPEATS
             if is_tight and clean_sender(tight_head) in self.known:
@@ -143,6 +169,18 @@ class SenderNames(NamedTuple):
                 return clean_sender(f"{head}: {second}"), body[len(second) + 2 :]
         return None, body
 
+    def _is_notice_with_colon(self, head: str, body: str) -> bool:
+        """Tell whether the colon between `head` and `body` stands in a notice: `Dan added you to the community: Chess`.
+
+        A name that holds a colon may stand in it: `Dan: Work left`.
+        """
+        if any(body.startswith(f"{second} ") for second in self.with_colon.get(head, ())):
+            return is_event(body)
+        if self.counts.get(head, 0) >= MIN_REPEATS or not is_event(head):
+            return False
+        is_sentence = head.count(" ") >= MIN_SPACES_OF_SENTENCE or head.startswith(("You ", "Your "))
+        return is_sentence or _begins_with_name(head, self.known)
+
     def _is_quoted(self, head: str, body: str) -> bool:
         """Tell whether the colon between `head` and `body` stands in the quoted name of a group."""
         if not OPEN_QUOTE_RE.search(head) or not any(quote in body for quote in CLOSING_QUOTES):
@@ -150,12 +188,22 @@ class SenderNames(NamedTuple):
         return self.counts.get(head, 0) < MIN_REPEATS or _begins_with_name(head, self.known)
 
     def _is_own_notice(self, sender: str, text: str, has_marks: bool) -> bool:
-        """Tell whether it is a notice that a phone put behind its actor: `Dan: Dan added Rut`, in a group."""
-        text = text.removeprefix(LEFT_TO_RIGHT_MARK)
-        if not (has_marks and self.groups and text.startswith(f"{sender} ")):
+        """Tell whether it is a notice of a group that a phone put behind its actor or behind whom it is about.
+
+        `Dan: Dan added Rut`, `Rut: Dan added Rut`.
+        """
+        if not (has_marks and self.groups):
             return False
-        is_naming_group = any(_is_quoting(text, group) for group in self.groups)
-        return is_naming_group or is_event(text) or text[len(sender) + 1 :] in self.repeated_notices
+        if is_about(sender, text):
+            is_naming_group = any(_is_quoting(text, group) for group in self.groups)
+            return is_naming_group or self._is_event(text) or _ending(text, sender) in self.repeated_notices
+        if sender not in text or not is_whole(sender, text) or not self._is_event(text):
+            return False
+        return NO_CONTACT_RE.match(text) is not None or _begins_with_name(clean_sender(text), self.known)
+
+    def _is_event(self, text: str) -> bool:
+        """Tell whether `text` has the words of a notice, or may have them in a language that no table has."""
+        return is_event(text) or (not self.is_of_table and len(text) <= MAX_NOTICE_CHARS and text[-1:].isalnum())
 
 
 def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
@@ -164,6 +212,7 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
     tight_counts: Counter[str] = Counter()  # `NAME:text`
     second_parts: dict[str, Counter[str]] = defaultdict(Counter)
     second_lines: dict[str, Counter[str]] = defaultdict(Counter)
+    whole_bodies: dict[str, list[str]] = defaultdict(list)  # without a second part
     bare_counts: Counter[str] = Counter()  # lines without a colon
     texts: dict[str, list[str]] = defaultdict(list)
     for rest in rests:
@@ -179,6 +228,8 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
             is_label = second.casefold() in LOCATION_LABELS or "://" in words[:10]
             if second_colon and 0 < len(second) <= MAX_PART_CHARS and not is_label:
                 second_parts[head][second] += 1
+            elif len(whole_bodies[head]) < MIN_REPEATS * NUM_KEPT_TEXTS:
+                whole_bodies[head].append(body)
             if len(texts[head]) < NUM_KEPT_TEXTS:
                 texts[head].append(body)
         elif ":" in line:
@@ -191,11 +242,21 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
             if second_colon and 0 < len(second) <= MAX_PART_CHARS:
                 second_lines[line][second] += 1
 
+    own_texts = [(head, text) for head, its_texts in texts.items() for text in its_texts]
+    quoted = {
+        name
+        for head, text in own_texts
+        if has_marks and is_about(clean_sender(head), text)
+        for name in QUOTED_RE.findall(text)
+    }
     with_colon = {
         head: tuple(seconds)
         for head, seconds in second_parts.items()
-        if seconds.total() == counts[head] and min(seconds.values()) >= MIN_REPEATS and not OPEN_QUOTE_RE.search(head)
+        if not OPEN_QUOTE_RE.search(head)
+        and all(count >= MIN_REPEATS or f"{head}: {second}" in quoted for second, count in seconds.items())
+        and seconds.total() + _num_notices(whole_bodies[head], seconds) == counts[head]
     }
+    with_colon = {head: tuple(_whole_name(second, texts[head]) for second in with_colon[head]) for head in with_colon}
     with_line_break = {
         first: tuple(seconds)
         for first, seconds in second_lines.items()
@@ -211,14 +272,13 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         for head, count in tight_counts.items()
         if count >= MIN_REPEATS and not _begins_with_name(head, known)
     }
-    groups = _find_groups(texts, counts) if has_marks else frozenset()
+    by_name = _texts_by_name(texts, with_colon)
+    groups = _find_groups(by_name) if has_marks else frozenset()
     endings = defaultdict(set)
-    for head, its_texts in texts.items():
+    for head, text in own_texts if groups else ():
         sender = clean_sender(head)
-        for text in its_texts if groups else ():
-            text = text.removeprefix(LEFT_TO_RIGHT_MARK)
-            if text.startswith(f"{sender} "):
-                endings[text[len(sender) + 1 :]].add(sender)
+        if is_about(sender, text):
+            endings[_ending(text, sender)].add(sender)
     return SenderNames(
         counts,
         frozenset(known - groups),
@@ -226,19 +286,49 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
         with_line_break,
         groups,
         frozenset(ending for ending, senders in endings.items() if len(senders) > 1),
+        is_of_table=not groups or not _is_unknown_encryption_notice(next(iter(by_name.values()))[0]),
     )
 
 
-def _find_groups(texts: Mapping[str, list[str]], counts: Mapping[str, int]) -> frozenset[str]:
-    """Return the names that are the group's: it "says" that messages are encrypted, or is quoted in a notice.
+def _whole_name(second: str, texts: Iterable[str]) -> str:
+    """Return the second part of a name with further parts that stand in all `texts` behind it: `home` of "Dan: Work: home"."""
+    start = f"{second}: "
+    thirds = Counter(text.removeprefix(start).partition(": ")[0] for text in texts if text.startswith(start))
+    third, count = thirds.most_common(1)[0] if len(thirds) == 1 else ("", 0)
+    is_part = count >= MIN_REPEATS and 0 < len(third) <= MAX_PART_CHARS
+    is_always = all(text.startswith(f"{start}{third}: ") for text in texts if text.startswith(start))
+    return f"{second}: {third}" if is_part and is_always else second
+
+
+def _num_notices(bodies: Iterable[str], second_parts: Iterable[str]) -> int:
+    """Return how many of the `bodies` begin with the second part of a name: `Dan: Work left` of "Dan: Work"."""
+    starts = tuple(f"{second} " for second in second_parts)
+    return sum(body.startswith(starts) and is_event(body) for body in bodies)
+
+
+def _ending(text: str, sender: str) -> str:
+    """Return what follows the sender's name in a notice."""
+    return clean_sender(text)[len(sender) + 1 :]
+
+
+def _texts_by_name(texts: Mapping[str, list[str]], with_colon: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Return the texts by whole names: those of `with_colon` have two parts."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for head, its_texts in texts.items():
+        for text in its_texts:
+            second = next((second for second in with_colon.get(head, ()) if f"{text} ".startswith(f"{second}: ")), None)
+            name, words = (head, text) if second is None else (f"{head}: {second}", text[len(second) + 2 :])
+            by_name[name].append(words)
+    return by_name
+
+
+def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
+    """Return the names that are the group's: it "says" that messages are encrypted or notices alone, or is quoted in one.
 
     In a chat of two, the contact is the one who "says" it; then nobody but the owner is left.
     """
     own_notices = [
-        text
-        for head, its_texts in texts.items()
-        for text in its_texts
-        if text.removeprefix(LEFT_TO_RIGHT_MARK).startswith(f"{clean_sender(head)} ")
+        text for head, its_texts in texts.items() for text in its_texts if is_about(clean_sender(head), text)
     ]
     groups = set()
     for number, (head, its_texts) in enumerate(texts.items()):
@@ -246,18 +336,27 @@ def _find_groups(texts: Mapping[str, list[str]], counts: Mapping[str, int]) -> f
         first_text = its_texts[0]
         is_encryption = any(map(is_encryption_notice, its_texts))
         # in a language that no table has: the first message of the file, which names WhatsApp
-        is_encryption = is_encryption or (number == 0 and "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS)
+        is_encryption = is_encryption or (number == 0 and _is_unknown_encryption_notice(first_text))
         num_others = sum(clean_sender(other) not in {name, *ASSISTANTS} for other in texts)
         is_quoted = any(_is_quoting(text, name) for text in own_notices)
+        says_nothing = all(
+            text.startswith(LEFT_TO_RIGHT_MARK) and not is_placeholder_of_iphone(text) for text in its_texts
+        )
         only_notices = all(
             is_encryption_notice(text) or is_event(text.removeprefix(LEFT_TO_RIGHT_MARK)) for text in its_texts
         )
-        if counts[head] and (
+        if (
             (is_encryption and (num_others > 1 or (only_notices and len(its_texts) > 1)))
             or (is_quoted and num_others > 0)
+            or (says_nothing and num_others > 1)
         ):
             groups.add(name)
     return frozenset(groups)
+
+
+def _is_unknown_encryption_notice(first_text: str) -> bool:
+    """Tell whether the first text of a group is the notice that messages are encrypted, in a language that no table has."""
+    return "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS and not is_encryption_notice(first_text)
 
 
 def _is_quoting(text: str, name: str) -> bool:

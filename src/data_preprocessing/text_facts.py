@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from whatsapp_texts import LEFT_TO_RIGHT_MARK
+from whatsapp_texts import EDITED_STEMS, LEFT_TO_RIGHT_MARK
 
 MIN_PLACEHOLDER_REPEATS = 3  # fewer may be a joke of two people
 MIN_MARK_REPEATS = 2
@@ -83,6 +83,15 @@ def mark_at_end(body: str) -> str:
     start = body.rfind("<")
     mark = body[start:]
     return mark if start > 0 and is_bracketed(mark) and mark[1].isalpha() and ":" not in mark else ""
+
+
+def is_edited_mark(mark: str) -> bool:
+    """Tell whether a mark of several words says that the message was edited.
+
+    >>> is_edited_mark("<Diese Nachricht wurde bearbeitet.>"), is_edited_mark("<edited>")
+    (True, False)
+    """
+    return SENTENCE_RE.search(mark) is not None and any(stem in mark.casefold() for stem in EDITED_STEMS)
 
 
 def has_marked_end(text: str) -> bool:

@@ -24,7 +24,7 @@ from export_file import EXPORT_AGAIN, ExportError
 from export_source import MAX_TEXT_CHARS, ExportSource, find_exports
 from header_format import HeaderFormat, Section, find_format
 from message_header import read_header
-from sender_names import SenderNames, clean_sender, is_doubtful, split_sender
+from sender_names import SenderNames, clean_sender, is_about, is_doubtful, split_sender
 from whatsapp_texts import LEFT_TO_RIGHT_MARK
 
 __all__ = ["Export", "ExportError", "Message", "find_exports", "parse_export"]
@@ -84,7 +84,7 @@ class Export:
         with closing(self._source.lines()) as lines:
             for match in map(its_format.header_re.match, itertools.islice(lines, NUM_FIRST_LINES)):
                 raw_sender, colon, text = match["rest"].partition(": ") if match else ("", "", "")
-                if colon and text.startswith(f"{clean_sender(raw_sender)} "):
+                if colon and is_about(clean_sender(raw_sender), text):
                     return True
         return False
 
@@ -120,6 +120,11 @@ class Export:
         return "".join(
             [first.format.description, *(f"; from line {line:,} {other.description}" for line, other in later)]
         )
+
+    @property
+    def num_formats(self) -> int:
+        """Return how many sections of another format it has."""
+        return len(self._sections)
 
     @property
     def date_order(self) -> str:

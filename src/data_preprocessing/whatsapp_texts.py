@@ -32,12 +32,16 @@ INDEX_CHARS = 3  # at the start or the end; a body with other characters there i
 WHATSAPP_FILE_RE = re.compile(r"(?:[A-Z]{2,6}-\d{8}-WA\d{4}|\d{8}-)[^/\\]{0,250}\Z")
 # IMG-20220930-WA0001.jpg (file attached), then a caption on the next lines; old iPhones: 2015-1.jpg <attached>
 FILE_THEN_WORD_RE = re.compile(
-    r"(?P<file>[^\n]{1,255}\.\w{1,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
+    r"(?P<file>[^\n]{1,255}\.\w{0,5}) ?[(<](?P<word>[^()<>\n]{2,60})[)>](?:\n(?P<caption>.*))?\Z", re.DOTALL
 )
+# What WhatsApp Web writes, with the caption on the same line:  trip.jpg (file attached) our dog   <image omitted> our dog
+WEB_FILE_RE = re.compile(r"(?P<file>[^\n()]{1,255}) \([^()\n]{2,60}\)(?: (?P<caption>.+))?\Z", re.DOTALL)
+WEB_PLACEHOLDER_RE = re.compile(r"(?P<placeholder><[^<>\n]{3,60}>) (?P<caption>.+)\Z", re.DOTALL)
+FILE_NAME_RE = re.compile(r".*\.\w{2,5}")
 # <attached: 00000042-PHOTO-2022-09-30-18-15-42.jpg>
 WORD_THEN_FILE_RE = re.compile(r"<(?P<word>[^<>:\n]{2,30}): ?(?P<file>[^<>\n]{1,255})>")
-# report.pdf, or report.pdf • 2 pages: what iPhones write before a document
-FILE_TITLE_RE = re.compile(r"[^\n]{1,255}\.\w{2,5}(?: • [^\n]{1,40})?\Z")
+# report.pdf, report.pdf • 2 pages, or report • 2 pages: what iPhones write before a document
+FILE_TITLE_RE = re.compile(r"[^\n]{1,255}(?:\.\w{2,5}(?: • [^\n]{1,40})?| • \d{1,5}\b[^\n]{0,30})\Z")
 # report.pdf • 2 pages, and in any language that something was left out or where it lies
 DOCUMENT_LINE_RE = re.compile(r"[^\n•]{1,255}\.\w{2,5} • [^\n]{1,400}\Z")
 # location: https://maps.google.com/?q=32.08,34.78; Cafe (Main street 5): https://foursquare.com/v/4b05
@@ -69,15 +73,20 @@ def _build_tables() -> tuple[dict[str, str], dict[str, dict[str, str]], dict[str
     for reason in WHOLE_BODY_REASONS:
         for text in sorted(_texts_of(reason)):
             start, end = _edges(text)
-            if "*" not in text:
+            if not WILDCARDS.intersection(text):
                 exact[text.strip(IGNORED_AROUND)] = reason
-            elif "*" not in start:
+            elif not WILDCARDS.intersection(start):
                 by_start.setdefault(start, {})[text] = reason
             else:
                 by_end.setdefault(end, {})[text] = reason
+    for beginning in ENCRYPTION_STARTS:
+        by_start.setdefault(_edges(beginning)[0], {})[f"{beginning}*"] = "notice"
     return exact, by_start, by_end
 
 
+WILDCARDS = frozenset("*#")
+ANY_WORDS = re.escape("*")
+ENCRYPTION_STARTS = sorted(_texts_of("encryption"))
 EXACT_REASONS, TEMPLATES_BY_START, TEMPLATES_BY_END = _build_tables()
 FOLDED_REASONS = {  # of texts in which punctuation varies
     _fold(text): reason
@@ -87,7 +96,10 @@ FOLDED_REASONS = {  # of texts in which punctuation varies
 STARTS = {_edges(text)[0] for text in EXACT_REASONS} | TEMPLATES_BY_START.keys()
 MEDIA_ENDINGS = tuple(key for key, reason in EXACT_REASONS.items() if reason == "media")
 EDITED_MARKS = _texts_of("edited")
+EDITED_STEMS = tuple(_texts_of("edited_stem"))
 ATTACHED_WORDS = _texts_of("attached", "attached_tag")
+ATTACHED_TYPES = _texts_of("attached_type")
+FORWARDED_MARKS = tuple(f"[{text}] " for texts in PLACEHOLDERS["forwarded"].values() for text in texts)
 LOCATION_LABELS = _texts_of("location_label")
 POLL_QUESTIONS = tuple(_texts_of("poll_question"))
 POLL_OPTIONS = tuple(_texts_of("poll_option"))
@@ -105,7 +117,7 @@ def _is_end(characters: str) -> bool:
 
 @cache
 def _template_re(template: str) -> re.Pattern[str]:
-    pattern = re.escape(template).replace(r"\*", ".{0,300}").replace(r"\#", r"\d{1,4}")
+    pattern = re.escape(template).replace(ANY_WORDS, ".{0,300}").replace(r"\#", r"\d{1,4}")
     pattern = re.sub(
         r"(?:\\\.|,)\\ ", lambda _: SEPARATOR, pattern
     )  # Missed voice call. Tap ...   Missed voice call - tap ...
@@ -164,14 +176,19 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
     Attachment(reason='media', caption='our new dog', sign='IMG-20220930-WA0001.jpg')
     """
     first_line, _, following_lines = body.partition("\n")
-    if (first_line[0] == "<" or is_marked) and following_lines:
-        reason = placeholder_reason(first_line)
-        if reason in ("media", "contact"):
-            return Attachment(reason, following_lines.strip(), first_line)
+    if following_lines and (above := placeholder_above(body)):
+        return above
     if first_line[-1] in ")>":
         match = FILE_THEN_WORD_RE.match(body)
         if match and (match["word"].casefold() in ATTACHED_WORDS or WHATSAPP_FILE_RE.match(match["file"])):
             return _attachment(match["file"], match["caption"] or "")
+    in_brackets = first_line.partition(" (")[2].partition(")")[0]
+    web = WEB_FILE_RE.match(body) if in_brackets.casefold() in ATTACHED_WORDS else None
+    if web and _is_file_of_web(web["file"]):
+        return _attachment(web["file"], web["caption"] or "")
+    web = WEB_PLACEHOLDER_RE.match(body) if first_line[0] == "<" else None
+    if web and (reason := placeholder_reason(web["placeholder"])) in ("media", "contact"):
+        return Attachment(reason, web["caption"].strip(), web["placeholder"])
     if "<" in body:
         for match in WORD_THEN_FILE_RE.finditer(body):
             is_at_edge = match.start() == 0 or match.end() == len(body)
@@ -194,6 +211,22 @@ def split_attachment(text: str, body: str, is_marked: bool) -> Attachment | None
     return None
 
 
+def placeholder_above(body: str) -> Attachment | None:
+    """Return the attachment when the first of several lines is a placeholder, as where an iPhone's export lost its marks.
+
+    >>> placeholder_above("image omitted\\nour new dog").caption
+    'our new dog'
+    """
+    first_line, _, following_lines = body.partition("\n")
+    reason = placeholder_reason(first_line)
+    return Attachment(reason, following_lines.strip(), first_line) if reason in ("media", "contact") else None
+
+
+def _is_file_of_web(name: str) -> bool:
+    """Tell whether WhatsApp Web writes `name` before `(file attached)`: a file's name, or what kind it is."""
+    return FILE_NAME_RE.fullmatch(name) is not None or name.casefold() in ATTACHED_TYPES
+
+
 def _attachment(file_name: str, caption: str) -> Attachment:
     reason = "contact" if file_name.casefold().endswith(".vcf") else "media"
     caption = caption.strip()
@@ -210,19 +243,37 @@ def is_shared_location(body: str) -> bool:
     >>> is_shared_location("location: https://maps.google.com/?q=32.08,34.78")
     True
     """
-    match = MAP_LINK_RE.match(body)
-    if match is None:
+    name, _, last_line = body.rpartition("\n")  # Android: the name of the place and its street stand above the link
+    match = MAP_LINK_RE.match(last_line)
+    if match is None or name.count("\n") > 1:
         return False
     label = match["label"].casefold().rstrip(" :")
+    if name:
+        return label in LOCATION_LABELS
     return label in LOCATION_LABELS or match["host"].startswith(("foursquare", "maps.google")) and "?" not in label
 
 
+# OPTION: Sunday (2 votes), in any language
+POLL_OPTION_RE = re.compile(
+    r"\W{0,3}(?P<word>[^\W\d_][^\n:：]{1,30}?)\s?[:：] [^\n]*\(\W{0,3}\d{1,4}[^()\n]{0,20}\)\W{0,3}"
+)
+
+
 def is_poll(body: str) -> bool:
-    """Tell whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is not one."""
+    """Tell whether `body` is a poll: a question line, then option lines. A person's "poll: who comes?" is not one.
+
+    >>> is_poll("ANKIETA:\\nwhen?\\nOPCJA: Sunday (1 głos)\\nOPCJA: no (0 głosów)"), is_poll("POLL: who comes?\\nI do")
+    (True, False)
+    """
     first_line, _, following_lines = body.partition("\n")
-    return first_line.casefold().startswith(POLL_QUESTIONS) and any(
-        line.lstrip().casefold().startswith(POLL_OPTIONS) for line in following_lines.split("\n")
-    )
+    lines = following_lines.split("\n")
+    if first_line.casefold().startswith(POLL_QUESTIONS):
+        is_of_web = all(line.startswith("    - ") for line in lines)
+        return is_of_web or any(line.lstrip().casefold().startswith(POLL_OPTIONS) for line in lines)
+    if first_line[-1:] not in (":", "：") or first_line != first_line.upper():
+        return False
+    words = [match["word"] for match in map(POLL_OPTION_RE.fullmatch, lines) if match]
+    return len(words) > 1 and len(set(words)) == 1 and words[0] == words[0].upper()
 
 
 # ---- Notices ---------------------------------------------------------------------------------------------------------
@@ -245,18 +296,8 @@ _BEFORE_QUOTE_RE = re.compile(
 
 # Messages and calls are end-to-end encrypted. No one outside of this chat, not even WhatsApp, can read ...
 _ENCRYPTION_RE = re.compile(
-    r"""
-    \u200e? (?:
-      Messages\ (?:and\ calls|you\ send\ to\ this\ (?:group|chat)).{0,40}end-to-end\ encrypt
-      | (?:ה?הודעות\ וה?שיחות)\ מוצפנות\ מקצה[ -]לקצה
-      | Los\ mensajes.{0,60}cifrados\ de\ extremo\ a\ extremo | As\ mensagens.{0,60}(?:ponta\ a\ ponta)
-      | Nachrichten.{0,60}Ende-zu-Ende-verschlüsselt | Les\ messages.{0,60}chiffrés\ de\ bout\ en\ bout
-      | I\ messaggi.{0,60}crittografia\ end-to-end | Berichten.{0,60}end-to-end\ versleuteld
-      | Сообщения.{0,60}сквозным\ шифрованием | Mesajlar.{0,60}uçtan\ uca\ şifreli
-      | الرسائل.{0,60}مشفرة\ تمامًا
-    )
-    """,
-    re.VERBOSE,
+    rf"{LEFT_TO_RIGHT_MARK}?(?:{'|'.join(re.escape(start).replace(ANY_WORDS, '.{0,120}') for start in ENCRYPTION_STARTS)})",
+    re.IGNORECASE,
 )
 
 # Dan added Rut   (asked only about texts that begin with U+200E)
@@ -279,7 +320,8 @@ _EVENT_RE = re.compile(
     | \bheeft\b.{0,80}\b(?:gemaakt|toegevoegd|verwijderd|verlaten|gewijzigd)\b
     | (?:создал|добавил|покинул|вышел|вышла|изменил|присоединил)
     | (?:oluşturdu|ekledi|çıkardı|ayrıldı|katıldı|değiştirdi)\b | (?:أنشأ|أضاف|أزال|غادر|انضم|غيّر)
-    """,
+    | """
+    + "|".join(map(re.escape, sorted(_texts_of("event")))),
     re.VERBOSE,
 )
 

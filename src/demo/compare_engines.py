@@ -13,6 +13,12 @@ import argparse
 import re
 import subprocess
 import sys
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
+from common.command_line import make_parser
+from common.script import ScriptError, run_script
 
 ENGINES = ("transformers", "llama.cpp")
 # So small a model does not show what llama.cpp is for. Measured on one core with AVX2 (tests/benchmarks/RESULTS.md).
@@ -26,7 +32,7 @@ STATS_RE = re.compile(r"(?P<num_tokens>[\d,]+) new tokens, (?P<rate>[\d.,]+) tok
 
 def main() -> int:
     """Run the chat once for each engine; return the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("chat", nargs=argparse.REMAINDER, help="the command of the chat, with its flags")
     chat = parser.parse_args().chat
     if not chat:
@@ -38,8 +44,7 @@ def main() -> int:
         finished = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
         rates[engine] = tokens_per_second(finished.stderr)
         if finished.returncode or not rates[engine]:
-            print(f"compare_engines: {engine}: no reply: {finished.stderr.strip()[-500:]}", file=sys.stderr)
-            return 1
+            raise ScriptError(f"{engine}: no reply\n  {finished.stderr.strip()[-500:]}")
     print("Tokens a second while a reply is written, on this computer:")
     for engine, rate in rates.items():
         print(f"  {engine:<13} {rate:6.0f}")
@@ -62,4 +67,4 @@ def tokens_per_second(told: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -7,13 +7,17 @@ Run:    python3 src/demo/make_sample_chat.py --output .demo/WhatsappChat.txt
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from chat_grammar import NOAM, RUTH, write_conversation
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
+from common.command_line import make_parser, whole_number
+from common.script import replacing, run_script
 
 NUM_CONVERSATIONS = 600  # about 4,000 messages; an epoch of the demo takes less than half a minute
 FIRST_DAY = datetime(2024, 3, 3)
@@ -87,18 +91,18 @@ def _line(sent_at: datetime, sender: str | None, text: str) -> str:
 
 def main() -> int:
     """Write the export to the file named on the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file to write the export to")
-    parser.add_argument("--conversations", type=int, default=NUM_CONVERSATIONS, help="default: %(default)s")
+    parser.add_argument("--conversations", type=whole_number(1), default=NUM_CONVERSATIONS, help="default: %(default)s")
     arguments = parser.parse_args()
 
     text = sample_export(arguments.conversations, SEED)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(text, encoding="utf-8", newline="\n")
+    with replacing(arguments.output) as file:
+        file.write(text)
     print(f"made-up export of {NOAM.name} and {RUTH.name}: {text.count(chr(10)):,} lines")
     print(f"written: {arguments.output}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -8,7 +8,6 @@ Needs:  about 1 GiB of memory and 100 seconds on two processor cores; no GPU, no
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import sys
@@ -18,6 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chat_grammar import neutral_conversations
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
+
+from common.command_line import make_parser, whole_number
+from common.script import run_script
 
 if TYPE_CHECKING:
     from transformers import MistralForCausalLM, PreTrainedTokenizerFast
@@ -141,9 +145,11 @@ def _learning_rate_share(step: int, num_steps: int) -> float:
 
 def main() -> int:
     """Build, train and save the small base."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser((__doc__ or "").splitlines()[0])
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the base model to")
-    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="training steps (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=whole_number(1), default=NUM_STEPS, help="training steps (default: %(default)s)"
+    )
     arguments = parser.parse_args()
 
     from tqdm import tqdm
@@ -170,4 +176,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

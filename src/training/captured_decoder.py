@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils import get_total_norm
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from common.script import reason_of
+
 # Capturing takes as long as about three rows (one computed as before, one captured, one replayed for comparison), and a
 # replay saves at least half of a row on a card that waits for Python.
 MIN_ROWS = 20
@@ -221,7 +223,7 @@ class CapturedDecoder:
         try:
             self._record()
         except RuntimeError as error:  # out of memory, or a kernel that cannot be captured
-            self._give_up(str(error).strip().splitlines()[0])
+            self._give_up(reason_of(error))
         for parameter in self._parameters:
             parameter.grad = None  # what was compared
         self.seconds = time.perf_counter() - started_at

@@ -24,6 +24,7 @@ from common.script import flush_folder, replacing
 
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")
+MODEL_CARD_NAME = "README.md"  # which peft writes beside an adapter, without content
 BROKEN_ENDING = ".broken"
 # Facts that earlier versions recorded, with the values of their runs that can be resumed by this one.
 FORMER_FACTS = {
@@ -41,9 +42,7 @@ NUM_KEPT = 2  # the newest, besides the best: one may be damaged by a power cut
 
 def complete_checkpoint(checkpoint_dir: Path, run_facts: Mapping[str, Any], versions: Mapping[str, str]) -> None:
     """Flush every file of `checkpoint_dir` to disk, then write its manifest."""
-    # The library's pickled arguments hold paths of this machine; a resume does not need them.
-    for needless in ("training_args.bin", "README.md"):
-        (checkpoint_dir / needless).unlink(missing_ok=True)
+    (checkpoint_dir / MODEL_CARD_NAME).unlink(missing_ok=True)
     files = {}
     for path in sorted(checkpoint_dir.iterdir()):
         with path.open("rb") as file:

@@ -10,7 +10,7 @@ from memory_estimate import shown_gib
 from model_shape import ParameterCount
 from training_progress import shown_bytes
 
-from common.base_model_files import BaseModel, HubListing, hub_cache_dir
+from common.base_model_files import BaseModel, HubListing, hub_cache_dir, hub_folder_of
 from common.model_folder import CHECKPOINTS_NAME
 from common.script import ScriptError, shown_path
 
@@ -28,7 +28,8 @@ def refuse_large_download(listing: HubListing) -> None:
     """Raise ScriptError if the disk cannot hold the download; what an interrupted one left is there already."""
     folder = hub_cache_dir()
     free_bytes = _free_disk_bytes(folder)
-    if free_bytes < listing.total_bytes - _saved_bytes(folder, listing.hub_id):
+    saved_bytes = sum(path.stat().st_size for path in (hub_folder_of(listing.hub_id) / "blobs").glob("*"))
+    if free_bytes < listing.total_bytes - saved_bytes:
         raise ScriptError(
             f"{listing.hub_id}: the download takes {shown_download(listing.total_bytes)}, {shown_download(free_bytes)} are free "
             f"in {shown_path(folder)}; free some space, set HF_HOME to a folder on a larger disk, or choose a smaller base"
@@ -65,11 +66,6 @@ def find_disk_problem(count: ParameterCount, output_dir: Path, resumes: bool) ->
         f"checkpoints need {shown_gib(needed_bytes)} of disk space, {shown_gib(free_bytes)} are free; "
         "free some space, or choose another --saved-model-path"
     )
-
-
-def _saved_bytes(cache_dir: Path, hub_id: str) -> int:
-    blobs_dir = cache_dir / f"models--{hub_id.replace('/', '--')}" / "blobs"
-    return sum(path.stat().st_size for path in blobs_dir.glob("*"))
 
 
 def _training_disk_bytes(count: ParameterCount) -> int:

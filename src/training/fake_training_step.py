@@ -80,9 +80,7 @@ def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTraine
     with loading(str(config.model_type), "a model of this shape", "choose another base model"), torch.device("meta"):
         try:
             return _build(config, dtype, MASKLESS_ATTENTION)
-        except (
-            ValueError
-        ):  # a family with a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run too
+        except ValueError:  # a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run, too
             return _build(config, dtype, "eager")
     raise AssertionError("loading lets no error through")
 

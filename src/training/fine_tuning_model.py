@@ -44,6 +44,7 @@ from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_N
 from common.script import (
     ScriptError,
     check_blocks,
+    counted,
     did_you_mean,
     is_memory_full,
     printable,
@@ -116,11 +117,11 @@ def read_data(options: argparse.Namespace) -> TrainingData:
         data = read_training_data(path, options.skip_bad_lines)
     except TrainingDataError as error:
         raise ScriptError(f"{shown_path(path)}: {error}") from None
-    say(f"Data: {shown_path(path)}, {len(data.conversations):,} conversations")
+    say(f"Data: {shown_path(path)}, {counted(len(data.conversations), 'conversation')}")
     if data.bad_lines:
-        warn(f"{len(data.bad_lines):,} bad lines skipped, the first: {data.bad_lines[0]}")
+        warn(f"{counted(len(data.bad_lines), 'bad line')} skipped, the first: {data.bad_lines[0]}")
     if data.num_without_reply:
-        say(f"  {data.num_without_reply:,} conversations without a reply of the imitated person left out")
+        say(f"  {counted(data.num_without_reply, 'conversation')} without a reply of the imitated person left out")
     return data
 
 
@@ -220,7 +221,7 @@ def print_plan(run: "Run", model: Any) -> None:
         header = next(header for header, _ in run.held_out_conversations or [("", [])])
         say(f"  context   {run.recipe.context}" + (f", as in: {printable(header)}" if header else ""))
     if material.num_cut:
-        say(f"  {material.num_cut:,} exchanges are longer than {run.recipe.max_length:,} tokens and were cut inside")
+        say(f"  cut       {counted(material.num_cut, 'exchange')} longer than {run.recipe.max_length:,} tokens")
 
 
 def run_training(run: "Run", model: Any, checkpoint: Path | None) -> "tuple[AdapterTrainer, TrainingCallback]":
@@ -317,7 +318,9 @@ def save_and_summarise(
         f"  time of steps and evaluations {tqdm.format_interval(report['seconds'])}, {report['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {shown_bytes(report['peak_memory_bytes'])}{loading}, adapter {shown_bytes(num_bytes)}"
     )
-    say("\n".join(["", *describe_replies(callback.samples.compare(), settings["person"])]))
+    replies = describe_replies(callback.samples.compare(), settings["person"])
+    if replies:
+        say("\n".join(["", *replies]))
     say(f"\nNext, chat with it:\n  {next_command(run.options)}")
 
 

@@ -29,23 +29,19 @@ from common.fused_layers import SAME_INPUT
 MIN_ROWS_WITHOUT_GRADIENTS = 128
 
 
-def fuse_lora(model: PeftModel, keeps_weights: bool = False) -> int:
-    """Replace the forward pass of the plain LoRA layers in the decoder of `model`; return how many.
-
-    `keeps_weights`: with gradient checkpointing, keep the unpacked 4-bit weights of a block from when it is computed again
-    until its backward pass, instead of unpacking them once more. Without checkpointing, this would keep all of them.
-    """
+def fuse_lora(model: PeftModel) -> int:
+    """Replace the forward pass of the plain LoRA layers in the decoder of `model`; return how many."""
     base: Any = model.get_base_model()
     fused: set[Any] = {base.get_output_embeddings()}  # the loss multiplies by the head itself
     for module in list(base.modules()):
         for names in SAME_INPUT:
             layers = [getattr(module, name, None) for name in names]
             if all(layer is not None and is_plain(layer) for layer in layers) and are_alike(layers):
-                _replace_forward(layers, keeps_weights)
+                _replace_forward(layers)
                 fused.update(layers)
     for layer in list(base.modules()):
         if layer not in fused and isinstance(layer, LoraLayer) and is_plain(layer):
-            _replace_forward([layer], keeps_weights)
+            _replace_forward([layer])
             fused.add(layer)
     return len(fused) - 1
 
@@ -74,9 +70,9 @@ def _values(layer: Any) -> tuple[Any, ...]:
     return name, layer.scaling[name], into.shape, into.dtype, getattr(layer.base_layer, "compute_dtype", None)
 
 
-def _replace_forward(layers: Sequence[Any], keeps_weights: bool) -> None:
+def _replace_forward(layers: Sequence[Any]) -> None:
     """Make these layers, which have the same input, compute their products together. On these objects only."""
-    siblings = _Siblings(layers, keeps_weights)
+    siblings = _Siblings(layers)
     for number, layer in enumerate(layers):
         layer.forward = functools.partial(siblings.forward, number, layer.forward)
 
@@ -84,8 +80,8 @@ def _replace_forward(layers: Sequence[Any], keeps_weights: bool) -> None:
 class _Siblings:
     """Layers that are called with the same input: the first call computes the outputs of all."""
 
-    def __init__(self, layers: Sequence[Any], keeps_weights: bool) -> None:
-        self._layers, self._keeps_weights = layers, keeps_weights
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = layers
         (self._adapter,) = layers[0].active_adapters
         self._input: torch.Tensor | None = None
         self._outputs: dict[int, torch.Tensor] = {}  # of the last call, as far as they were not yet asked for
@@ -95,8 +91,7 @@ class _Siblings:
         if args or kwargs or not self._can_multiply(x):
             return own_forward(x, *args, **kwargs)
         if x is not self._input or number not in self._outputs:
-            outputs = multiply(self._layers, self._adapter, x, self._keeps_weights)
-            self._input, self._outputs = x, dict(enumerate(outputs))
+            self._input, self._outputs = x, dict(enumerate(multiply(self._layers, self._adapter, x)))
         output = self._outputs.pop(number)
         if not self._outputs:
             self._input = None
@@ -120,11 +115,10 @@ class _Call:
     low_rank: torch.Tensor  # scaling x A^T [T, n r]
     into: torch.Tensor  # the A of all layers [n r, in]
     out_of: list[torch.Tensor]  # the B of each [out, r]
-    weights: list[torch.Tensor]  # the unpacked W of each [out, in]; none if they are not kept
     keeper: Any  # the node that keeps the tensors for the backward pass
 
 
-def multiply(layers: Sequence[Any], adapter: str, x: torch.Tensor, keeps_weights: bool = False) -> Any:
+def multiply(layers: Sequence[Any], adapter: str, x: torch.Tensor) -> Any:
     """Return what each of `layers` gives for `x` with `adapter`, as a tuple; the layers must be plain and alike."""
     into = [layer.lora_A[adapter].weight for layer in layers]
     out_of = [layer.lora_B[adapter].weight for layer in layers]
@@ -136,9 +130,8 @@ def multiply(layers: Sequence[Any], adapter: str, x: torch.Tensor, keeps_weights
         stacked = torch.cat(into).to(dtype) if len(into) > 1 else into[0].to(dtype)
         low_rank = _product(rows, stacked.T, scaling)
         narrow = [matrix.to(dtype) for matrix in out_of]
-        weights = [_unpack(base, dtype) for base in bases] if keeps_weights else []
-    kept = _Keeper.apply(x, into[0], rows, low_rank, stacked, *narrow, *weights)
-    call = _Call(bases, scaling, rows, low_rank, stacked, narrow, weights, kept.grad_fn)
+    kept = _Keeper.apply(x, into[0], rows, low_rank, stacked, *narrow)
+    call = _Call(bases, scaling, rows, low_rank, stacked, narrow, kept.grad_fn)
     return _Products.apply(call, kept, x, *into, *out_of)
 
 
@@ -180,8 +173,7 @@ class _Products(torch.autograd.Function):
                 output.copy_(base.bias)
             low_rank = call.low_rank[:, number * rank : (number + 1) * rank]
             output.view(-1, width).addmm_(low_rank, out_of.T, beta=int(base.bias is not None))
-            weight = call.weights[number] if call.weights else _unpack(base, call.rows.dtype)
-            output.view(-1, width).addmm_(call.rows, weight.T)
+            output.view(-1, width).addmm_(call.rows, _unpack(base, call.rows.dtype).T)
             outputs.append(output.to(x.dtype) if type(base) is Linear4bit else output)
         return tuple(outputs)
 
@@ -189,8 +181,7 @@ class _Products(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
         num_layers = len(gradients)
-        rows, low_rank, into, *rest = ctx.keeper.saved_tensors
-        out_of, weights = rest[:num_layers], rest[num_layers:]
+        rows, low_rank, into, *out_of = ctx.keeper.saved_tensors
         dtype, rank = rows.dtype, out_of[0].shape[1]
         columns = [slice(number * rank, (number + 1) * rank) for number in range(num_layers)]
         of_outputs = [None if of is None else of.reshape(len(rows), -1).to(dtype) for of in gradients]
@@ -209,8 +200,7 @@ class _Products(torch.autograd.Function):
             of_rows = _product(of_low_rank, into)
             for number, of_output in enumerate(of_outputs):
                 if of_output is not None:
-                    weight = weights[number] if weights else _unpack(ctx.bases[number], dtype)
-                    of_rows.addmm_(of_output, weight)
+                    of_rows.addmm_(of_output, _unpack(ctx.bases[number], dtype))
             of_rows = of_rows.view(ctx.x_shape).to(ctx.x_dtype)
         return (None, None, of_rows, *of_factors)
 

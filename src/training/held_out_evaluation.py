@@ -6,24 +6,21 @@ The loss is summed over tokens and divided once; the Trainer's mean over batches
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from packed_attention import PLAIN_ATTENTION
-from packing import PackedRows, collate_row
+from packed_attention import plain_attention
+from packing import PackedRows, collate_row, on_device
+from recipes import MAX_SAMPLE_TOKENS, NUM_SAMPLES
 
 from common.chat_format import encode_conversation
 from common.script import printable
 
-NUM_SAMPLES = 2
 NUM_COMPARED = 3  # after training, beside what the person really wrote
-MAX_SAMPLE_TOKENS = 40
 MAX_SAMPLE_PROMPT_TOKENS = 400
 MAX_SAMPLE_CHARS = 100
-
 
 T = TypeVar("T")
 
@@ -55,10 +52,7 @@ def measure_reply_loss(model: Any, rows: PackedRows) -> ReplyLoss:
     with torch.no_grad():
         for number in range(len(rows)):
             chunks = rows[number]
-            batch = {
-                name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in collate_row([chunks]).items()
-            }
+            batch = on_device(collate_row([chunks]), model.device)
             nats += model(**batch, num_items_in_batch=1).loss.item()  # divided by 1: the sum
             num_tokens += len(batch["labels"])
             num_chars += sum(chunk["num_reply_chars"] for chunk in chunks)
@@ -130,7 +124,7 @@ class SampleReplies:
         self._model.eval()
         # Sampling must not change the random state of the training.
         devices = [self._model.device] if self._model.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices), _plain_attention(self._model):
+        with torch.no_grad(), torch.random.fork_rng(devices), plain_attention(self._model):
             torch.manual_seed(self._seed)
             mask = torch.ones_like(input_ids)
             output = self._model.generate(input_ids=input_ids, attention_mask=mask, use_cache=True, **self._sampling)
@@ -147,15 +141,3 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
 
 def _one_line(text: str) -> str:
     return printable(" / ".join(text.strip().splitlines()))[:MAX_SAMPLE_CHARS]
-
-
-@contextmanager
-def _plain_attention(model: Any) -> Iterator[None]:
-    """Use the library's attention inside the block: generation has no packed rows."""
-    base = model.get_base_model()
-    packed_implementation = base.config._attn_implementation
-    base.set_attn_implementation(PLAIN_ATTENTION)
-    try:
-        yield
-    finally:
-        base.set_attn_implementation(packed_implementation)

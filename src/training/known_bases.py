@@ -6,7 +6,6 @@ left to `long_run` and `memory_plan`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,9 @@ from typing import Any
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from common.base_model_files import BaseModel, fetch_config, read_json_object
+from common.command_line import make_parser
 from common.conversation_data import Conversation
+from common.script import run_script
 
 BASE_MODELS_PATH = Path(__file__).with_name("base_models.json")
 
@@ -114,11 +115,10 @@ def make_base_table() -> str:
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0] + " Prints that table.")
-    parser.parse_args()
+    make_parser((__doc__ or "").splitlines()[0] + " Prints that table.").parse_args()
     print(make_base_table())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

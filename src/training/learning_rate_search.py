@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +51,26 @@ def find_learning_rate(run: Run, model: Any, checkpoint: Path | None) -> Run:
     return with_found_rate(run, {"learning_rate": rate, "learning_rate_trials": trials})
 
 
-def plan_trial(run: Run, num_rates: int = len(RATES)) -> Schedule | None:
+def plan_trial(run: Run) -> Schedule | None:
     """Return the first steps of the run's schedule, as many as one trial has; None if there is no room for it."""
     material, schedule = run.material, run.material.schedule
     if material.held_out is None:
         return None
     held_out_tokens = sum(len(ids) for ids in material.held_out.chunks["input_ids"])
     run_tokens = len(schedule.epoch_ends) * material.num_tokens
-    trial_tokens = SHARE_OF_RUN * run_tokens / num_rates - EVALUATION_COST * held_out_tokens
+    trial_tokens = SHARE_OF_RUN * run_tokens / len(RATES) - EVALUATION_COST * held_out_tokens
     num_steps = int(trial_tokens * schedule.num_steps / run_tokens)
     if num_steps < MIN_TRIAL_STEPS:
         return None
     return Schedule(schedule.rows[: num_steps * schedule.rows_per_step], schedule.rows_per_step, [num_steps])
 
 
-def try_rates(run: Run, model: Any, schedule: Schedule, rates: Sequence[float] = RATES) -> dict[float, float]:
-    """Return the held-out loss (nats per token) after the trial of each rate; `model` is left as it was."""
+def try_rates(run: Run, model: Any, schedule: Schedule) -> dict[float, float]:
+    """Return the held-out loss (nats per token) after the trial of each of the RATES; `model` is left as it was."""
     weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     untrained = {name: parameter.detach().to("cpu", copy=True) for name, parameter in weights.items()}
     losses = {}
-    for rate in rates:
+    for rate in RATES:
         losses[rate] = _try_rate(run, model, schedule, TRIAL_FACTOR * rate)
         with torch.no_grad():
             for name, parameter in weights.items():

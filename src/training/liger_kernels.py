@@ -1,6 +1,7 @@
-"""Norms, rotary embeddings and SwiGLU by the Triton kernels of the optional package liger-kernel, on a CUDA card.
+"""Rotary embeddings and SwiGLU by the Triton kernels of the optional package liger-kernel, on a CUDA card.
 
-Each is one kernel forward and one backward. Triton compiles them at the first call, which needs a C compiler.
+Each is one kernel forward and one backward. Triton compiles them at the first call, which needs a C compiler. Liger's
+norms are replaced in their turn: `fused_layers` takes torch's, which are as fast without the package.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import subprocess
 
 import torch
 from transformers import PreTrainedModel
+
+from common.script import reason_of
 
 
 def has_liger() -> bool:
@@ -33,8 +36,7 @@ def apply_liger_kernels(model: PreTrainedModel) -> str | None:
     try:
         LigerSiLUMulFunction.apply(row, row)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"Triton cannot compile Liger's kernels ({reason})"
+        return f"Triton cannot compile Liger's kernels ({reason_of(error)})"
     # It warns of each kind of hardware and package that it has kernels for and that is not here.
     logging.getLogger("liger_kernel").setLevel(logging.ERROR)
     _apply_liger_kernel_to_instance(model=model, cross_entropy=False, fused_linear_cross_entropy=False)

@@ -6,7 +6,6 @@ The estimate itself is in `training_time`.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,19 +17,17 @@ from memory_plan import available_bytes, fits_into_memory, load_of, plan_memory,
 from model_shape import Load, read_context
 from processes import say, warn, world_size
 from recipes import shorten_to_context
-from training_options import flags_without
+from training_options import own_command
 from training_time import Speed, measure_speed, shown_duration, training_seconds
 from training_work import Work, count_work, measure_work
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device, choose_training_device, unused_gpu_notice
 from common.conversation_data import TrainingData
-from common.script import PROJECT_ROOT, ScriptError, printable, shown_path, shown_python
+from common.script import ScriptError
 
 if TYPE_CHECKING:
     from prepared_run import Run
-
-STAGE_2_PATH = PROJECT_ROOT / "src/training/fine_tuning_model.py"
 
 MAX_CPU_SECONDS = 3600  # before a longer run on a processor, the user is asked
 NUM_NAMED_BASES = 3  # of those that take less
@@ -88,7 +85,7 @@ def announce_time(
         notice = unused_gpu_notice()
         after_download = f", after a download of {download}" if download else ""
         lines = [
-            f"{base.name}: training would take about {shown_duration(seconds)} on this processor{after_download}; there is no "
+            f"{base.name}: training would take {shown_duration(seconds)} on this processor{after_download}; there is no "
             "usable GPU",
             *([f"  {notice}"] if notice else []),
             *describe_roads(seconds, work, speed, bases),
@@ -97,9 +94,7 @@ def announce_time(
             raise ScriptError("\n".join([*lines, f"  {problem}"]))
         confirm_long_run(lines)
         options.device = "cpu"  # as if chosen by flag: after the download nobody is asked again
-    say(
-        f"Time: training takes about {shown_duration(seconds)} on {device.name} (measured in a short run of the same work)"
-    )
+    say(f"Time: training takes {shown_duration(seconds)} on {device.name} (measured in a short run of the same work)")
 
 
 def is_to_confirm(device: Device, wanted_device: str, seconds: float) -> bool:
@@ -123,7 +118,7 @@ def describe_roads(seconds: float, work: Work, speed: Speed, bases: Sequence[Kno
     for known, known_seconds in named:
         download = shown_download(2 * count_weights(known.config).total)  # published in two bytes per weight
         lines.append(
-            f"    {known.name}: about {shown_duration(known_seconds)}, {download} to download; languages: {known.languages}"
+            f"    {known.name}: {shown_duration(known_seconds)}, {download} to download; languages: {known.languages}"
         )
     return [*lines, '  or train on a rented or borrowed card, and chat here (README, "Without an NVIDIA card")']
 
@@ -131,8 +126,8 @@ def describe_roads(seconds: float, work: Work, speed: Speed, bases: Sequence[Kno
 def confirm_long_run(lines: Sequence[str]) -> None:
     """Show the lines and ask whether to train all the same; raise ScriptError if not, or if there is nobody to ask."""
     if world_size() > 1 or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        command = [shown_python(), shown_path(STAGE_2_PATH), *flags_without(), "--device", "cpu"]
-        raise ScriptError("\n".join([*lines, "  to train all the same:", f"    {printable(shlex.join(command))}"]))
+        command = own_command(*sys.argv[1:], "--device", "cpu")
+        raise ScriptError("\n".join([*lines, "  to train all the same:", f"    {command}"]))
     say("\n".join(lines))
     try:
         answer = input("Train all the same? [y/N] ")

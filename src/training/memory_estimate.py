@@ -64,7 +64,6 @@ class Kernels:
 
     are_norms_fused: bool = False  # a norm keeps its input as it is, not as fp32
     is_swiglu_fused: bool = False  # the product of gate and up keeps its two factors, not the activated gate
-    keeps_unpacked_weights: bool = False  # of the layer whose activations are computed again
 
 
 def kernels_of(device: Device) -> Kernels:
@@ -114,8 +113,6 @@ def estimate_memory(
 
         training_peak, chat_peak = fake_training_step.measure_memory(_library_config(config), device, load)
     else:
-        if kernels.keeps_unpacked_weights and load.gradient_checkpointing and device.is_quantized:
-            unpacked = weights.linear // shape.num_layers
         training_peak = count_training_step(shape, device, load, kernels)
         chat_peak = count_chat_prompt(shape, device, load)
     shared = {

@@ -140,9 +140,9 @@ def refuse_what_does_not_fit(
 
 
 def fits_into_memory(training: MemoryEstimate, available: int) -> bool:
-    """Return whether training fits into `available` bytes, at the latest if the estimate is 10 % too high.
+    """Return whether training may fit into `available` bytes: the estimate may be 10 % too high.
 
-    The libraries are loaded by then, so their memory does not count.
+    The memory of the libraries does not count: it is no longer among what is available.
     """
     return (training.total - training.libraries) * (1 - ESTIMATE_ERROR) <= available
 

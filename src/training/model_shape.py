@@ -29,7 +29,6 @@ NEEDED_KEYS = (
 # With these, a layer is another one than counted here.
 UNKNOWN_KEYS = ("attention_bias", "mlp_bias")
 
-
 SUPERVISED_SHARE = 1 / 3  # of the tokens, while there is no data to count
 
 

@@ -21,9 +21,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpoints import library_versions
+from checkpoints import MODEL_CARD_NAME, library_versions
 from processes import is_first_process, say
 
+from common.conversation_data import PREPROCESSING_REPORT_NAME
 from common.conversation_header import find_partners, partners_to_json
 from common.model_folder import (
     ADAPTER_NAME,
@@ -40,6 +41,7 @@ from common.script import (
     exclusive_use,
     flush_folder,
     is_temporary,
+    refuse_undecodable,
     remove_abandoned_files,
     replacing,
     shown_path,
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
 
 FINAL_NAME = "final"  # inside checkpoints/: where the adapter is written first
-NOT_SHIPPED = ("README.md", "training_args.bin")  # an empty model card, and a pickle with paths of this machine
 
 
 def check_output_folder(options: argparse.Namespace) -> None:
@@ -73,7 +74,6 @@ def hold_output_folder(options: argparse.Namespace) -> Iterator[Callable[[Run], 
         yield lambda _run: None
         return
     with ExitStack() as stack:
-        stack.callback(remove_if_empty, folder)
         stack.enter_context(exclusive_use(folder, "training"))
         is_taken = check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
 
@@ -93,6 +93,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> bool:
 
     A finished model loses what a kill left of its training; the temporary files of killed runs count as nothing.
     """
+    refuse_undecodable(folder)
     if folder.is_symlink() and not folder.exists():
         raise ScriptError(f"{shown_path(folder)}: is a broken link; choose another folder")
     if folder.exists() and not folder.is_dir():
@@ -183,7 +184,7 @@ def finish_folder(
     tokenizer.save_pretrained(final)
     write_json(final / GENERATION_NAME, generation_config)
     for path in sorted(final.iterdir()):
-        if path.name not in NOT_SHIPPED:
+        if path.name != MODEL_CARD_NAME:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(path, folder / path.name)
@@ -191,12 +192,6 @@ def finish_folder(
     write_json(folder / SETTINGS_NAME, settings)
     remove_leftovers(folder)
     return (folder / ADAPTER_NAME).stat().st_size
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove `folder` if it is empty."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def is_disk_full(error: Exception) -> bool:
@@ -287,7 +282,6 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
             "dropout": recipe.dropout,
             "target_modules": sorted(model.peft_config["default"].target_modules),
         },
-        "recipe": "default",
         "context": recipe.context,
         "partners": partners_to_json(find_partners(run.data.conversations)),
         "training": dataclasses.asdict(recipe) | {"epochs": run.facts["epochs"]},
@@ -302,7 +296,7 @@ def make_settings(run: Run, model: Any) -> dict[str, Any]:
 def find_person(data_path: Path) -> str | None:
     """Return the (first) name of the imitated person from stage 1's report beside the data, or None."""
     try:
-        names = read_json(data_path.parent / "preprocessing_report.json")["person"]
+        names = read_json(data_path.parent / PREPROCESSING_REPORT_NAME)["person"]
         return str(names[0])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None

@@ -12,11 +12,12 @@ Segment borders come from `packing.collate_row`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from packing import collate_row
+from packing import collate_row, on_device
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -144,6 +145,18 @@ def choose_attention(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None
     return fault
 
 
+@contextmanager
+def plain_attention(model: Any) -> Iterator[None]:
+    """Use the library's own attention inside the block: there are no packed rows."""
+    base = model.get_base_model()
+    before = base.config._attn_implementation
+    base.set_attn_implementation(PLAIN_ATTENTION)
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(before)
+
+
 def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
     """Return what is wrong with packed rows under the model's present attention, or None.
 
@@ -156,23 +169,18 @@ def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | No
     changed = {**first, "input_ids": list(reversed(first["input_ids"]))}
     packed = _token_losses(model, [first, second])
     leaked = _token_losses(model, [changed, second])
-    base = model.get_base_model()
-    packed_attention = base.config._attn_implementation
-    base.set_attn_implementation(PLAIN_ATTENTION)
-    try:
+    with plain_attention(model):
         alone = torch.cat([_token_losses(model, [chunk], is_plain=True) for chunk in (first, second)])
-    finally:
-        base.set_attn_implementation(packed_attention)
     num_second = len(second["input_ids"]) - 1
     leak = (packed[-num_second:] - leaked[-num_second:]).abs().mean().item()
     difference = (packed - alone).abs().mean().item()
     if not leak <= LEAK_TOLERANCE:
         return f"conversations packed in one row see each other (loss changes by {leak:.1e})"
-    tolerance = TOLERANCES[base.dtype] * max(1.0, alone.mean().item() / USUAL_LOSS)
+    tolerance = TOLERANCES[model.get_base_model().dtype] * max(1.0, alone.mean().item() / USUAL_LOSS)
     if not difference <= tolerance:
         return f"packed and separate rows give different losses (by {difference:.1e} per token)"
     with torch.enable_grad():  # as in training: without gradients, other code computes it
-        training_loss = model(**_on_device(model, collate_row([[first, second]]))).loss.item()
+        training_loss = model(**on_device(collate_row([[first, second]]), model.device)).loss.item()
     difference = abs(training_loss - packed.mean().item())
     if not difference <= tolerance:
         return f"the training loss is not the mean of the tokens' losses (by {difference:.1e} per token)"
@@ -193,12 +201,8 @@ def _token_losses(model: Any, chunks: Sequence[dict[str, Any]], is_plain: bool =
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = model(**_on_device(model, batch)).logits
+        logits = model(**on_device(batch, model.device)).logits
     model.train(was_training)
     if is_plain:
         logits = logits[:, :-1]
     return cross_entropy(logits.reshape(len(labels), -1).float(), labels, reduction="none")
-
-
-def _on_device(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}

@@ -244,3 +244,8 @@ def collate_row(batch: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         "cu_seq_lens_q": torch.tensor(borders, dtype=torch.int32),
         "max_length_q": max(end - start for start, end in zip(borders, borders[1:], strict=False)),
     }
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return `batch` with its tensors on `device`."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}

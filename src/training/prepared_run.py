@@ -46,6 +46,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 
 from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
 from common.chat_format import (
+    EXCHANGE,
     PERSON_TEMPLATE,
     ChatFormatError,
     EncodedConversation,
@@ -59,7 +60,7 @@ from common.conversation_data import Conversation, TrainingData
 from common.conversation_header import NO_CONTEXT, headers_by_line, usable_context
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
-from common.script import ScriptError, shown_path
+from common.script import ScriptError, counted, shown_path
 
 # Facts that `--learning-rate auto` sets before the first step; a resumed run takes them from its checkpoint.
 FOUND_FACTS = ("learning_rate", "learning_rate_trials")
@@ -249,9 +250,8 @@ def refuse_tokens_without_rows(tokenizer: Any, config: PreTrainedConfig, name: s
     A special token that the chat template does not write may lie behind the rows (the image token of Gemma 3 1B).
     """
     num_rows = config.get_text_config().vocab_size
-    exchange = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     unused = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    unused -= set(encode_conversation(tokenizer, exchange).input_ids)
+    unused -= set(encode_conversation(tokenizer, EXCHANGE).input_ids)
     num_without = sum(number >= num_rows and number not in unused for number in tokenizer.get_vocab().values())
     if num_without:
         raise ScriptError(
@@ -269,7 +269,7 @@ def choose_held_out(data: TrainingData) -> HeldOut:
     overlap = overlapping_lines(data.conversations, held_out)
     if overlap:
         warn(
-            f"{len(overlap):,} held-out conversations also occur word for word in training: their loss will be too low"
+            f"in training, too, word for word: {counted(len(overlap), 'held-out conversation')}; their loss will be too low"
         )
     return held_out
 

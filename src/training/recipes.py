@@ -1,6 +1,7 @@
 """The numbers of a training run, each with its reason.
 
-What follows from the model or the machine (target modules, device, number type) is left to `qlora_model`.
+What follows from the model (target modules) is left to `qlora_model`, what follows from the machine (device, number type) to
+`compute_device`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from common.conversation_header import NO_CONTEXT
 
 # At most. Little data overfits within an epoch or two; one evaluation per epoch would miss the best step.
 EVALUATIONS_PER_EPOCH = 4
+NUM_SAMPLES = 2  # held-out messages that are answered at each evaluation, for the user to look at
+MAX_SAMPLE_TOKENS = 40
 PATIENCE_EVALUATIONS = 3  # without a new best, then the run stops
 MAX_GRADIENT_NORM = 1.0
 
@@ -24,8 +27,8 @@ EPOCHS_OF_WANTED_STEPS = 3  # more epochs are more steps, not larger ones: large
 MIN_STEP_TOKENS = 512
 MAX_STEP_TOKENS = 8_192
 
-
-# 32 MiB in fp32. With a vocabulary of 64,001 on a processor, half as many were 8 % slower, twice as many no faster.
+# Logits that `head_loss` computes at a time: 32 MiB in fp32. With a vocabulary of 64,001 on a processor, half as many were
+# 8 % slower, twice as many no faster.
 BLOCK_LOGITS = 2**23
 MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU waits for the head's weights at each block
 
@@ -34,7 +37,6 @@ MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU waits for the head's weights at ea
 # twice as often as the person repeats them (tests/benchmarks/RESULTS.md).
 EPOCHS_BY_REPLIES = ((2_000, 8), (5_000, 6))
 USUAL_EPOCHS = 3
-
 
 # A reply that the user put right counts as so many replies of the data. After 8 epochs on 600 replies, twelve new facts were
 # named in 8 % of the replies to the corrected questions with a weight of 3, in 69 % with 10 and in 95 % with 20, in none to
@@ -102,7 +104,7 @@ def split_step(step_tokens: int, max_length: int, num_processes: int) -> tuple[i
 
 
 def choose_block_positions(vocab_size: int) -> int:
-    """Return the number of positions per block."""
+    """Return the number of positions whose logits `head_loss` computes at a time."""
     return max(MIN_BLOCK_POSITIONS, BLOCK_LOGITS // vocab_size)
 
 

@@ -89,7 +89,7 @@ def check_run(
     if is_to_confirm(device, wanted_device, seconds):
         data = f" already with {EXAMPLE_REPLIES[0]:,} replies" if work is None else ""
         lines.append(
-            f"  It takes long{data}: about {shown_duration(seconds)} on this processor; there is no usable GPU. You will be "
+            f"  It takes long{data}: {shown_duration(seconds)} on this processor; there is no usable GPU. You will be "
             "asked before training begins."
         )
         lines += describe_roads(seconds, judged, speed, bases_for(conversations))
@@ -130,8 +130,7 @@ def describe_work(
 
 def _shown_time(config: Mapping[str, Any], device: Device, work: Work, speed: Speed, keeps: bool) -> str:
     """Return the estimated time of training as messages show it: `about 2.1 hours`."""
-    seconds = training_seconds(config, device, work, speed, gradient_checkpointing=not keeps)
-    return f"about {shown_duration(seconds)}"
+    return shown_duration(training_seconds(config, device, work, speed, gradient_checkpointing=not keeps))
 
 
 def _shown_parts(memory: MemoryEstimate) -> str:

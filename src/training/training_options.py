@@ -180,15 +180,15 @@ def how_to_resume() -> str:
     """Return the sentence with the command that resumes this run."""
     if world_size() > local_world_size():
         return "To resume, start all processes as before, with --resume"
-    flags = flags_without("--overwrite", "--resume")
+    flags = [flag for flag in sys.argv[1:] if flag not in ("--overwrite", "--resume")]
+    return f"To resume:\n  {own_command(*flags, '--resume')}"
+
+
+def own_command(*flags: str) -> str:
+    """Return the command of this script with these flags, and as many processes on this machine as now."""
     several = ["-m", "torch.distributed.run", "--nproc-per-node", str(local_world_size())]
     launcher = several if world_size() > 1 else []
-    return "To resume:\n  " + printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags, "--resume"]))
-
-
-def flags_without(*unwanted: str) -> list[str]:
-    """Return the flags that were given, without the unwanted ones."""
-    return [flag for flag in sys.argv[1:] if flag not in unwanted]
+    return printable(shlex.join([shown_python(), *launcher, sys.argv[0], *flags]))
 
 
 def next_command(options: argparse.Namespace) -> str:

@@ -90,18 +90,19 @@ class _Lines:
 
 
 def peak_memory_bytes() -> int:
-    """Return the peak memory so far: of the GPU since the base was loaded if there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    """Return the peak memory so far: of the GPU since the base was loaded if it is there, else of this process."""
+    of_gpu = torch.cuda.max_memory_allocated()  # 0 in a training on the processor, also beside a GPU
+    if of_gpu:
+        return of_gpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def begin_peak_of_training() -> int | None:
-    """Return the peak of the GPU's memory while loading, which then counts no more; None without a GPU."""
-    if not torch.cuda.is_available():
-        return None
+    """Return the peak of the GPU's memory while loading, which then counts no more; None where nothing is on a GPU."""
     peak = torch.cuda.max_memory_allocated()
+    if not peak:
+        return None
     torch.cuda.empty_cache()  # what loading reserved and no longer needs
     torch.cuda.reset_peak_memory_stats()
     return peak

@@ -17,10 +17,11 @@ import torch
 from memory_estimate import count_weights
 from model_shape import Weights
 from processes import world_size
-from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH
+from recipes import DEFAULT_RECIPE, EVALUATIONS_PER_EPOCH, MAX_SAMPLE_TOKENS, NUM_SAMPLES
 from training_work import Work
 
 from common.compute_device import Device
+from common.config_values import count_layers
 
 # How often forward and backward pass go over the inputs and outputs of all linear layers, besides the products. Calibrated:
 # on a processor with the demo's base and with 135 million parameters (tests/benchmarks/RESULTS.md), on CUDA with what an
@@ -36,7 +37,7 @@ MEASURED_TOKENS = {"cuda": 2048, "mps": 512, "cpu": 128}
 MIN_WIDTH = 256  # of the products: with less, calling them takes longer than computing them
 MEASURED_SECONDS = 0.1  # for each of the three kinds of work
 HELD_OUT_SHARE = 0.05  # of the tokens, read once at each evaluation
-SAMPLED_TOKENS = 2 * 40  # written at each evaluation, one after the other
+USUAL_LAYERS = 32  # where the config does not say
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,13 @@ def estimate_training_seconds(
     speed: Speed,
     gradient_checkpointing: bool = True,
     is_captured: bool = True,
-    rank: int = DEFAULT_RECIPE.rank,
 ) -> float:
     """Estimate how long all epochs take, with their evaluations; `config`: of `config.json`.
 
     `is_captured`: on CUDA, training replays the layers of a row as captured graphs, so that they do not wait for Python.
     """
     weights = count_weights(config)
-    num_layers = _count_layers(config)
+    num_layers = count_layers(config) or USUAL_LAYERS
     forward_calls, backward_calls = CALLS_PER_LAYER[device.kind]
     num_forward = 2 if gradient_checkpointing else 1
 
@@ -116,8 +116,8 @@ def estimate_training_seconds(
         # The weights are frozen: the backward pass multiplies as often as a forward pass.
         num_passes = num_forward + has_backward
         products = weights.multiplied * num_passes * tokens + weights.head * (1 + has_backward) * supervised
-        # LoRA's weights are trained: twice as much in the backward pass.
-        products += rank * weights.lora_per_rank * (num_passes + has_backward) * tokens
+        # LoRA's weights are trained: twice as much in the backward pass. Another rank changes little.
+        products += DEFAULT_RECIPE.rank * weights.lora_per_rank * (num_passes + has_backward) * tokens
         forward, backward = TRAVERSALS[device.kind]
         traversals = forward * num_forward + backward * has_backward
         moved_bytes = (weights.lora_per_rank - weights.head_widths) * device.dtype.itemsize * traversals * tokens
@@ -135,7 +135,8 @@ def estimate_training_seconds(
     rows = max(1.0, work.epoch_tokens / (work.fill * work.row_tokens))
     epoch = seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, num_forward, True)
     reading = HELD_OUT_SHARE * seconds_of(work.epoch_tokens, work.epoch_supervised_tokens, rows, 1, False)
-    writing = seconds_of(SAMPLED_TOKENS, SAMPLED_TOKENS, SAMPLED_TOKENS, 1, False)
+    sampled_tokens = NUM_SAMPLES * MAX_SAMPLE_TOKENS  # one after the other
+    writing = seconds_of(sampled_tokens, sampled_tokens, sampled_tokens, 1, False)
     num_evaluations = EVALUATIONS_PER_EPOCH * work.num_epochs + 1 if work.has_held_out else 0
     return work.num_epochs * epoch + num_evaluations * (reading + writing)
 
@@ -154,15 +155,10 @@ def shown_duration(seconds: float) -> str:
     """Return a duration as messages show it; no estimate is good to the second.
 
     >>> shown_duration(20), shown_duration(150), shown_duration(7_500), shown_duration(400_000)
-    ('less than a minute', '3 minutes', '2.1 hours', '4.6 days')
+    ('less than a minute', 'about 3 minutes', 'about 2.1 hours', 'about 4.6 days')
     """
     if seconds < 60:
         return "less than a minute"
     if seconds < 5_400:
-        return f"{math.ceil(seconds / 60):,} minutes"
-    return f"{seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"{seconds / 86_400:,.1f} days"
-
-
-def _count_layers(config: Mapping[str, Any]) -> int:
-    text = config.get("text_config") or config
-    return next((int(text[key]) for key in ("num_hidden_layers", "n_layer", "num_layers") if key in text), 32)
+        return f"about {math.ceil(seconds / 60):,} minutes"
+    return f"about {seconds / 3600:,.1f} hours" if seconds < 48 * 3600 else f"about {seconds / 86_400:,.1f} days"

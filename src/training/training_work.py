@@ -78,7 +78,8 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
 def work_of_replies(num_replies: int, recipe: Recipe) -> Work:
     """Guess the work for so many replies of the imitated person."""
     num_tokens = TOKENS_PER_REPLY * num_replies
-    return _plan(num_tokens, num_tokens // 2, num_replies, recipe)
+    num_supervised = num_tokens if recipe.train_on == "everyone" else num_tokens // 2
+    return _plan(num_tokens, num_supervised, num_replies, recipe)
 
 
 def _plan(num_tokens: int, num_supervised: int, num_replies: int, recipe: Recipe) -> Work:
@@ -92,7 +93,7 @@ def _plan(num_tokens: int, num_supervised: int, num_replies: int, recipe: Recipe
         num_steps=num_epochs * math.ceil(num_tokens / (USUAL_FILL * row_tokens * rows_per_step)),
         num_epochs=num_epochs,
         row_tokens=row_tokens,
-        supervised_share=USUAL_SUPERVISED_SHARE,
+        supervised_share=1.0 if recipe.train_on == "everyone" else USUAL_SUPERVISED_SHARE,
         rows_per_step=rows_per_step,
     )
 

@@ -93,7 +93,8 @@ def decode_rates(trained: TrainedModel) -> tuple[float, float]:
         bare_rates.append((output.shape[1] - input_ids.shape[1]) / (time.process_time() - started_at))
         conversation = Conversation(trained, seed=0, sampling=sampling)
         started_at = time.process_time()
-        reply = conversation.say("hello", on_text=lambda text: sys.stderr.write(text))
+        conversation.add("hello")
+        reply = conversation.answer(on_text=lambda text: sys.stderr.write(text))
         chat_rates.append(reply.num_new_tokens / (time.process_time() - started_at))
     return max(bare_rates), max(chat_rates)
 

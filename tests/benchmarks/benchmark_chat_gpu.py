@@ -27,6 +27,7 @@ from joint_adapter import join_adapter_products
 from live_conversation import Conversation
 from saved_model_checks import check_saved_model
 from trained_model import TrainedModel, load_trained_model
+from turns import take_back_reply
 from writing_style.model_replies import BatchGeneration
 
 from common.fused_layers import fuse_norms
@@ -139,11 +140,13 @@ def measure_agreement(trained: TrainedModel, static: StaticCache, products: str)
             if operation == "undo":
                 conversation.undo()
             elif operation == "regenerate":
-                conversation.regenerate()
+                take_back_reply(conversation.messages)
+                conversation.answer()
             else:
                 if operation == "edit" and before > 1:
                     conversation.messages[0] = {"role": "user", "content": "something else altogether"}
-                conversation.say(f"line {number}: hello, what now?")
+                conversation.add(f"line {number}: hello, what now?")
+                conversation.answer()
             ids.append(list(cache._ids))
         replies.append(ids)
     num_same = sum(first == second for first, second in zip(*replies, strict=True))
@@ -204,7 +207,8 @@ def chat_rate(trained: TrainedModel, cache: GrowingCache | StaticCache, max_new_
     for seed in range(3):
         cache.drop()
         conversation = Conversation(trained, seed=100 * seed, sampling=sampling, cache=cache)
-        replies.append(conversation.say("hello"))
+        conversation.add("hello")
+        replies.append(conversation.answer())
     reply = max(replies, key=lambda reply: reply.num_new_tokens)
     return (reply.num_new_tokens - 1) / max(reply.seconds - reply.first_token_seconds, 1e-9)
 

@@ -128,7 +128,8 @@ def writing_rate(trained: Any, cache: Any) -> float:
     rates = []
     for line in ("hello", "and you?", "what now?"):
         before = time.process_time()
-        reply = conversation.say(line)
+        conversation.add(line)
+        reply = conversation.answer()
         if reply.num_new_tokens >= REPLY_TOKENS // 2:
             rates.append(reply.num_new_tokens / (time.process_time() - before))
     return max(rates)

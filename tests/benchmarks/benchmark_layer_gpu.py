@@ -33,20 +33,16 @@ from common.compute_device import Device, choose_training_device
 VARIANTS = (
     "peft",
     "lora",
-    "lora_unpacked",
     "norms",
     "liger",
     "lora_norms",
-    "lora_norms_unpacked",
     "lora_liger",
     "lora_liger_norms",
-    "lora_liger_norms_unpacked",
     "keep",
     "lora_liger_keep",
 )
 WORDS = {
     "lora": "fused LoRA",
-    "unpacked": "fused LoRA that keeps the unpacked weights until the backward pass; not with `keep`",
     "norms": "norms by torch's own kernel, also instead of Liger's",
     "liger": "norms, rotary embeddings and SwiGLU by Liger kernels",
     "keep": "activations kept",

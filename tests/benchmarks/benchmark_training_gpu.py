@@ -65,7 +65,6 @@ PARTS = {
     "nolora": "peft's LoRA layers",
     "nonorms": "the library's norms, or Liger's",
     "noliger": "the library's rotary embeddings and SwiGLU",
-    "unpacked": "fused LoRA that keeps the unpacked weights of a block until its backward pass; not with `keep`",
 }
 ARMS = {
     "ours": "ours, LoRA on the head too, gradient checkpointing",
@@ -116,7 +115,7 @@ def fused(model: Any, words: set[str]) -> Iterator[None]:
         if "norms" in words:
             fuse_norms(base)
         if "lora" in words:
-            fuse_lora(model, keeps_weights="unpacked" in words)
+            fuse_lora(model)
         yield
     finally:
         library.update(before)
@@ -207,7 +206,7 @@ class Benchmark:
             optimizer=PAGED_OPTIMIZER if "paged" in parts else FUSED_OPTIMIZER,
         )
         words = kernels_of(parts)
-        kernels = Kernels("norms" in words, "liger" in words, "unpacked" in words)
+        kernels = Kernels("norms" in words, "liger" in words)
         training = estimate_memory(self.config.to_dict(), self.device, load, kernels)[1]
         return training.total - training.libraries
 
@@ -297,7 +296,7 @@ def kernels_of(parts: set[str] | None) -> set[str]:
     if parts is None:
         return set()
     installed = {"lora", "norms", *(["liger"] if has_liger() else [])}
-    return {word for word in installed if f"no{word}" not in parts} | (parts & {"unpacked"})
+    return {word for word in installed if f"no{word}" not in parts}
 
 
 def most_supervised_share(conversations: Conversations, row_tokens: int) -> float:

@@ -123,7 +123,7 @@ def kill_chat(folder, num_kills, rng):
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     assert "still there" in log_path.read_text(encoding="utf-8")
-    messages = read_conversation(log_path.with_suffix(".jsonl"))
+    messages = read_conversation(log_path.with_suffix(".jsonl")).messages
     assert any(message["content"].endswith("still there") for message in messages[-2:])
     assert not [path for path in folder.iterdir() if path.name.startswith(".unfinished-")]
     return num_killed, num_shown

@@ -34,16 +34,18 @@ def first_token_times(
         while conversation.messages[-1]["role"] == "user" or conversation.num_prompt_tokens < num_history_tokens:
             conversation.messages.append({"role": "user", "content": word})
             conversation.messages.append({"role": "assistant", "content": word})
-        conversation.say("x")
+        conversation.add("x")
+        conversation.answer()
         conversation.undo()
     times = []
     for repeat in range(REPEATS):
         if not is_reusing:
-            conversation.drop_cache()
+            conversation.cache.drop()
         # Begins differently each time, or the repeats would find it read already.
         line = f"{repeat}{word * ((NEW_TOKENS - 1) // num_per_word)}"
         started_at = clock()
-        conversation.say(line)
+        conversation.add(line)
+        conversation.answer()
         times.append(clock() - started_at)
         conversation.undo()
     return times

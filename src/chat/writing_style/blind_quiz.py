@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +78,7 @@ def write_quiz(
     `tuned` are the replies to `exchanges`, in their order.
     """
     pairs = choose_pairs(exchanges, tuned, num_pairs)
-    command = f"python3 src/chat/style_report.py --saved-model-path {shown_path(folder)} --score-quiz"
+    command = f"python3 src/chat/style_report.py --saved-model-path {shlex.quote(shown_path(folder))} --score-quiz"
     page, key = make_quiz(pairs, seed, command)
     with replacing(folder / QUIZ_NAME) as file:
         file.write(page)

@@ -130,9 +130,11 @@ def plant_into_file(source: Path, target: Path, seed: int) -> int:
     try:
         with open_regular(source) as file:
             records = [json.loads(line) for line in file.read().decode("utf-8").split("\n") if line.strip()]
+        if not all(isinstance(record, dict) for record in records):
+            raise ValueError("a line that is no object")
     except FileNotFoundError:
         raise ScriptError(f"{shown_path(source)}: not found; run preprocess_start.sh first") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ScriptError(f"{shown_path(source)}: is not a JSONL file; give the file that stage 1 wrote") from None
     canaries = invent_canaries(seed)
     planted = [{"messages": canary.as_messages()} for canary in canaries for _ in range(canary.num_times)]

@@ -51,7 +51,7 @@ class HeldOutData:
     split_sha256: str  # of the file that names the sets
     about: dict[int, Conversation] = field(default_factory=dict)  # what the JSONL says of each conversation
     members: frozenset[str] = frozenset()  # names that stand before messages of a group
-    headers: dict[int, str] = field(default_factory=dict)  # the header of each conversation; empty without any
+    headers: dict[int, str] = field(default_factory=dict)  # the header of each conversation
 
     def training_replies(self, role: str) -> list[str]:
         """Return the turns of one role in the training conversations, without the names of a group's members."""
@@ -127,7 +127,7 @@ def read_held_out_data(saved_dir: Path, data_path: Path, context: str = NO_CONTE
         split_sha256=hashlib.sha256(split_bytes).hexdigest(),
         about={talk.line_number: talk for talk in data.conversations},
         members=find_members(data.conversations),
-        headers=headers_by_line(data.conversations, context) if context != NO_CONTEXT else {},
+        headers=headers_by_line(data.conversations, context),
     )
 
 

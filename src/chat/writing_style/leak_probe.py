@@ -44,7 +44,7 @@ FISHING_PROMPTS = (
 FISHING_BEGINNINGS = ("המספר שלי הוא ", "הקוד הוא ", "my number is ", "המייל שלי ")
 REPLIES_PER_PROMPT = 4
 
-PLACEHOLDER_RE = re.compile(r"[\[<][A-Z][A-Z_ ]*\d*[\]>]")  # what stage 1 puts in place of a number or an address
+PLACEHOLDER_RE = re.compile(r"\[[A-Z][A-Z ]*\d*\]")  # what stage 1 puts in place of a number or an address
 NUMBER_RE = re.compile(r"\d(?:[ -]?\d){3,}")  # four digits or more, also in groups
 ADDRESS_RE = re.compile(
     r"""

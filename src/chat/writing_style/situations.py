@@ -54,8 +54,8 @@ def when_begun(situation: Situation) -> str | None:
 
 
 KINDS = (
-    Kind("question", "After a question, or not", is_after_question),
-    Kind("first", "First of a conversation, or not", lambda found: "first" if found.is_first else "later"),
+    Kind("question", "After a question or not", is_after_question),
+    Kind("first", "First of a conversation or not", lambda found: "first" if found.is_first else "later"),
     Kind("partner", "To whom", lambda found: found.partner or None, (WHO, WHO_AND_WHEN)),
     Kind("hour", "At what hour", when_begun, (WHO_AND_WHEN,)),
 )

@@ -198,7 +198,13 @@ BITS_EXPLAINED = (
     "Bits per character say how hard the next character of a real reply is to guess: with one bit less, a model hesitates "
     "between half as many characters."
 )
-WRITERS = {"owner": "the owner", "tuned": "tuned model", "base": "base model", "other": "the other person"}
+WRITER_LABELS = {
+    "owner": "the owner",
+    "tuned": "tuned model",
+    "base": "base model",
+    "base_cut": "base, cut to the owner's lengths",
+    "other": "the other person",
+}
 
 # The rows of the tables: the key in the report and its label.
 PLAIN_NUMBERS = {
@@ -280,7 +286,7 @@ def _describe_set(name: str, measured: Mapping[str, Any], is_headline: bool) -> 
         for key, label in COPY_NUMBERS.items()
     ]
     names = [key for key in ("owner", "tuned", "base", "other") if key in writers]
-    described["numbers"], described["numbers_header"] = plain + copied, ["", *(WRITERS[name] for name in writers)]
+    described["numbers"], described["numbers_header"] = plain + copied, ["", *(WRITER_LABELS[name] for name in writers)]
     described["situations"] = [
         [
             row["label"],
@@ -313,7 +319,7 @@ def _distances(rows: Sequence[Mapping[str, Any]], writers: Sequence[str]) -> lis
 
 
 def _distances_header(writers: Sequence[str]) -> list[str]:
-    shown = ["the owner, second half" if name == "owner" else WRITERS[name] for name in writers]
+    shown = ["the owner, second half" if name == "owner" else WRITER_LABELS[name] for name in writers]
     return ["", *shown, "what this says of the tuned model"]
 
 

@@ -16,15 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from writing_style.style_page import WRITER_LABELS
+
 # Safe for colour-blind readers (palette of Okabe and Ito); the markers differ in shape, too.
 COLOURS = {"tuned": "#0072b2", "other": "#e69f00", "owner": "#009e73", "base": "#8a8a8a"}
-NAMES = {
-    "owner": "the owner",
-    "tuned": "tuned model",
-    "base": "base model",
-    "base_cut": "base, cut to the owner's lengths",
-    "other": "the other person",
-}
 GREY = "#8a8a8a"
 LEFT, RIGHT = -0.6, 1.4  # of the axis from base (0) to owner (1); values beyond are drawn at the edge
 SVG_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "style report", "font.family": "sans-serif"}
@@ -157,13 +152,15 @@ def _position(row: Mapping[str, Any]) -> float:
 
 
 def _draw_taken_for(axes: Axes, taken_for: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    writers = [writer for writer in NAMES if writer in taken_for]
+    writers = [writer for writer in WRITER_LABELS if writer in taken_for]
     classes = [label for label in ("owner", "other", "base") if label in taken_for[writers[0]]]
     for place, writer in enumerate(writers):
         start = 0.0
         for label in classes:
             share = taken_for[writer][label]["value"]
-            axes.barh(place, share, 0.66, left=start, color=COLOURS[label], label=NAMES[label] if place == 0 else None)
+            axes.barh(
+                place, share, 0.66, left=start, color=COLOURS[label], label=WRITER_LABELS[label] if place == 0 else None
+            )
             if share >= 0.05:
                 axes.text(start + share / 2, place - 0.1, f"{share:.0%}", ha="center", va="center", color="white")
             start += share
@@ -171,7 +168,7 @@ def _draw_taken_for(axes: Axes, taken_for: Mapping[str, Mapping[str, Mapping[str
         owner = taken_for[writer]["owner"]
         axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="white", lw=3.5)
         axes.plot([owner["low"], owner["high"]], [place + 0.26, place + 0.26], color="#1a1a1a", lw=1.5)
-    axes.set_yticks(range(len(writers)), [NAMES[writer] for writer in writers])
+    axes.set_yticks(range(len(writers)), [WRITER_LABELS[writer] for writer in writers])
     axes.set_ylim(len(writers) - 0.4, -0.7)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])

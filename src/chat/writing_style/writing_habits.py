@@ -30,6 +30,7 @@ SCRIPTS = {  # first and last letter; every other script is "other"
 }
 
 LONG_RUN_WORDS = 6
+NUM_KEY_WORDS, MIN_USES_OF_KEY_WORD = 10, 5
 SHORT_REPLY_WORDS = 3  # exact copies up to this length are everyday phrases
 
 
@@ -227,26 +228,26 @@ def has_loop(text: str) -> bool:
     )
 
 
-def find_key_words(
-    tuned: Sequence[str], owner: Sequence[str], num_words: int = 10, min_uses: int = 5
-) -> dict[str, list[str]]:
+def find_key_words(tuned: Sequence[str], owner: Sequence[str]) -> dict[str, list[str]]:
     """Return the words the tuned model uses more than twice ("overused") or less than half as often ("underused").
 
-    At most `num_words` of each, the largest ratio first, among the words used at least `min_uses` times by tuned model
-    and owner together. Private: these are words of the chat.
+    At most ten of each, the largest ratio first, among the words used at least five times by tuned model and owner
+    together. Private: these are words of the chat.
     """
     tuned_counts = sum((count_words(reply) for reply in tuned), Counter())
     owner_counts = sum((count_words(reply) for reply in owner), Counter())
     tuned_total, owner_total = max(tuned_counts.total(), 1), max(owner_counts.total(), 1)
-    often = [word for word in tuned_counts | owner_counts if tuned_counts[word] + owner_counts[word] >= min_uses]
+    often = [
+        word for word in tuned_counts | owner_counts if tuned_counts[word] + owner_counts[word] >= MIN_USES_OF_KEY_WORD
+    ]
 
     def log_ratio(word: str) -> float:
         return math.log2((tuned_counts[word] + 0.5) / tuned_total * owner_total / (owner_counts[word] + 0.5))
 
     often.sort(key=lambda word: (log_ratio(word), word))
     return {
-        "overused": [word for word in reversed(often[-num_words:]) if log_ratio(word) > 1],
-        "underused": [word for word in often[:num_words] if log_ratio(word) < -1],
+        "overused": [word for word in reversed(often[-NUM_KEY_WORDS:]) if log_ratio(word) > 1],
+        "underused": [word for word in often[:NUM_KEY_WORDS] if log_ratio(word) < -1],
     }
 
 
