@@ -21,7 +21,7 @@ from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
 from terminal import read_line_as_command
-from whatsapp_export import split_sender
+from whatsapp_export import parse_export, split_sender
 from whatsapp_texts import is_encryption_notice, is_notice, is_quoting_notice
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
 
@@ -91,6 +91,26 @@ def test_a_bubble_of_any_words_is_drawn_in_time(unit):
 def test_a_message_of_three_million_characters_is_kept(tmp_path, monkeypatch):
     (tmp_path / "chat.txt").write_text(CHAT + f"{LINE}{'word ' * 600_000}\n", encoding="utf-8")
     assert len(made_of(tmp_path, monkeypatch, "chat.txt")[-1]["content"]) > 2_900_000
+
+
+IPHONE = "[1/2/24, 10:00:00] "
+MANY_NAMES = {  # lines, for a number
+    "senders": lambda n: f"{IPHONE}Dan {n}: hi: you\n",
+    "members in notices": lambda n: f"{IPHONE}Dan {n}: \u200eDan {n} added Rut\n",
+    "groups in quotes": lambda n: f'{IPHONE}Dan {n}: \u200eDan {n} changed the subject to "Dan {n + 1}"\n',
+    "second parts of a name": lambda n: f"{LINE}to {n}: hi\n" * 3,
+    "second lines of a name": lambda n: f"{LINE[:-2]}\nLevi {n}: hi\n" * 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", MANY_NAMES.values(), ids=MANY_NAMES)
+def test_an_export_with_thousands_of_names_takes_linear_time(tmp_path, line):
+    def write_export(num_names):
+        path = tmp_path / f"{num_names}.txt"
+        path.write_text(CHAT * ("[" not in line(0)) + "".join(map(line, range(num_names))), encoding="utf-8")
+        return path
+
+    assert_linear(lambda path: list(parse_export(path)), 2_400, write_export)
 
 
 # ---- Zips ----

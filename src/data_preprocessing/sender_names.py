@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from whatsapp_texts import (
@@ -24,6 +24,9 @@ from whatsapp_texts import (
 MIN_REPEATS = 3  # of the second part of a name; fewer may be words that a person likes to begin with
 MAX_PART_CHARS = 40  # of a name
 MAX_NAMES = 10_000
+MAX_NAME_CHARS = 100  # as many as WhatsApp gives the name of a group
+MAX_SECOND_PARTS = 100  # of one first part; more are no names
+MAX_LOOKED_AT_CHARS = 2_000  # of a message
 NUM_KEPT_TEXTS = 30  # of each name
 
 # Characters, mostly invisible, that may stand around a name.
@@ -34,12 +37,15 @@ NAME_MARGIN = (
     "\u2066\u2067\u2068\u2069\ufeff"  # isolates, around names; byte order mark
 )
 
+SPACE_RE = re.compile(" ")
 QUOTES = '"“”„«»「『״'
 # A quote that opens, then text without a closing one. Some signs open and close; they open behind a space or a bracket, and
 # not in 5" or in a Hebrew abbreviation.
 OPEN_QUOTE_RE = re.compile(r"""(?:(?:^|[\s(])["”»״]|[“„«「『])[^"“”„«»「」『』״]*\Z""")
 CLOSING_QUOTES = '"“”«»」』״'
-QUOTED_RE = re.compile(r"""["“„«「『]([^"“”„«»「」『』\n]{1,100})["“”«»」』]""")
+OPENING_QUOTE_RE = re.compile('["“”„«»「『״]')
+CLOSING_QUOTE_RE = re.compile(f"[{CLOSING_QUOTES}]")
+MAX_QUOTES = 20  # of a notice, which has two or four and those in the names of groups
 
 MAX_NOTICE_CHARS = 60  # of one about a member
 MIN_SPACES_OF_SENTENCE = 4  # names of contacts that have as many and the words of a notice are rare
@@ -195,7 +201,7 @@ class SenderNames(NamedTuple):
         if not (has_marks and self.groups):
             return False
         if is_about(sender, text):
-            is_naming_group = any(_is_quoting(text, group) for group in self.groups)
+            is_naming_group = not self.groups.isdisjoint(_quoted_in(text))
             return is_naming_group or self._is_event(text) or _ending(text, sender) in self.repeated_notices
         if sender not in text or not is_whole(sender, text) or not self._is_event(text):
             return False
@@ -216,38 +222,38 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
     bare_counts: Counter[str] = Counter()  # lines without a colon
     texts: dict[str, list[str]] = defaultdict(list)
     for rest in rests:
-        line, _, more = rest.partition("\n")
+        line, _, more = rest[:MAX_LOOKED_AT_CHARS].partition("\n")
         head, colon, body = line.partition(": ")
         if not colon and line.endswith(":"):
             head, colon, body = line[:-1], ":", ""
         if colon:
-            if head not in counts and len(counts) >= MAX_NAMES:
+            _count(counts, head, MAX_NAMES)
+            if head not in counts:
                 continue
-            counts[head] += 1
             second, second_colon, words = f"{body} ".partition(": ")
             is_label = second.casefold() in LOCATION_LABELS or "://" in words[:10]
             if second_colon and 0 < len(second) <= MAX_PART_CHARS and not is_label:
-                second_parts[head][second] += 1
+                _count(second_parts[head], second, MAX_SECOND_PARTS)
             elif len(whole_bodies[head]) < MIN_REPEATS * NUM_KEPT_TEXTS:
                 whole_bodies[head].append(body)
             if len(texts[head]) < NUM_KEPT_TEXTS:
                 texts[head].append(body)
         elif ":" in line:
             head, _, body = line.partition(":")
-            if not body.startswith("//") and len(tight_counts) < MAX_NAMES:
-                tight_counts[head] += 1
-        elif len(bare_counts) < MAX_NAMES:
-            bare_counts[line] += 1
+            if not body.startswith("//"):
+                _count(tight_counts, head, MAX_NAMES)
+        else:
+            _count(bare_counts, line, MAX_NAMES)
             second, second_colon, _ = f"{more.partition(chr(10))[0]} ".partition(": ")
-            if second_colon and 0 < len(second) <= MAX_PART_CHARS:
-                second_lines[line][second] += 1
+            if line in bare_counts and second_colon and 0 < len(second) <= MAX_PART_CHARS:
+                _count(second_lines[line], second, MAX_SECOND_PARTS)
 
     own_texts = [(head, text) for head, its_texts in texts.items() for text in its_texts]
     quoted = {
         name
         for head, text in own_texts
         if has_marks and is_about(clean_sender(head), text)
-        for name in QUOTED_RE.findall(text)
+        for name in _quoted_in(text)
     }
     with_colon = {
         head: tuple(seconds)
@@ -290,6 +296,12 @@ def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
     )
 
 
+def _count(counts: Counter[str], name: str, max_names: int) -> None:
+    """Count a name; a new one only while there are fewer than `max_names`."""
+    if name in counts or len(counts) < max_names:
+        counts[name] += 1
+
+
 def _whole_name(second: str, texts: Iterable[str]) -> str:
     """Return the second part of a name with further parts that stand in all `texts` behind it: `home` of "Dan: Work: home"."""
     start = f"{second}: "
@@ -330,6 +342,11 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
     own_notices = [
         text for head, its_texts in texts.items() for text in its_texts if is_about(clean_sender(head), text)
     ]
+    quoted = set().union(*map(_quoted_in, own_notices))
+    writers = Counter(map(clean_sender, texts))
+    for assistant in ASSISTANTS:
+        del writers[assistant]
+    num_writers = writers.total()
     groups = set()
     for number, (head, its_texts) in enumerate(texts.items()):
         name = clean_sender(head)
@@ -337,8 +354,7 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
         is_encryption = any(map(is_encryption_notice, its_texts))
         # in a language that no table has: the first message of the file, which names WhatsApp
         is_encryption = is_encryption or (number == 0 and _is_unknown_encryption_notice(first_text))
-        num_others = sum(clean_sender(other) not in {name, *ASSISTANTS} for other in texts)
-        is_quoted = any(_is_quoting(text, name) for text in own_notices)
+        num_others = num_writers - writers[name]
         says_nothing = all(
             text.startswith(LEFT_TO_RIGHT_MARK) and not is_placeholder_of_iphone(text) for text in its_texts
         )
@@ -347,7 +363,7 @@ def _find_groups(texts: Mapping[str, list[str]]) -> frozenset[str]:
         )
         if (
             (is_encryption and (num_others > 1 or (only_notices and len(its_texts) > 1)))
-            or (is_quoted and num_others > 0)
+            or (name in quoted and num_others > 0)
             or (says_nothing and num_others > 1)
         ):
             groups.add(name)
@@ -359,10 +375,12 @@ def _is_unknown_encryption_notice(first_text: str) -> bool:
     return "WhatsApp" in first_text and len(first_text) > MAX_PART_CHARS and not is_encryption_notice(first_text)
 
 
-def _is_quoting(text: str, name: str) -> bool:
-    """Tell whether `name` stands in quotes in `text`."""
-    return re.search(rf"""["“”„«»「『״]{re.escape(name)}["“”«»」』״]""", text) is not None
+def _quoted_in(text: str) -> set[str]:
+    """Return what stands in quotes in a notice; a name may hold quotes too, as Hebrew abbreviations do."""
+    starts = [quote.end() for quote in OPENING_QUOTE_RE.finditer(text)][:MAX_QUOTES]
+    ends = [quote.start() for quote in CLOSING_QUOTE_RE.finditer(text)][:MAX_QUOTES]
+    return {text[start:end] for start in starts for end in ends if start < end}
 
 
-def _begins_with_name(text: str, names: Iterable[str]) -> bool:
-    return any(text.startswith(f"{name} ") for name in names)
+def _begins_with_name(text: str, names: Collection[str]) -> bool:
+    return any(text[: space.start()] in names for space in SPACE_RE.finditer(text, 0, MAX_NAME_CHARS + 1))
