@@ -682,6 +682,13 @@ def test_an_export_whose_newest_messages_stand_first(tmp_path, prepare):
     assert "its newest messages stand first; it was read from its end" in shown
 
 
+def test_parts_of_a_chat_that_were_joined_the_latest_first_are_read_forwards(tmp_path, prepare):
+    lines = hours(*TALK)
+    turns, _, shown = prepare(write(tmp_path / "chat.txt", [*lines[30:40], *lines[20:30], *lines[10:20], *lines[:10]]))
+    assert words(turns)[:3] == [text.split(": ")[1] for text in TALK[30:33]]
+    assert "newest messages" not in shown
+
+
 def test_a_message_that_arrived_hours_late_stays_in_its_conversation(
     tmp_path, prepare
 ):  # whatsapp-chat-parser issue 247

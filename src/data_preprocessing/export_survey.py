@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from export_file import ExportError
@@ -39,12 +39,12 @@ TITLE_RE = re.compile(
 NAMELESS = "_chat"  # how every iOS export is called inside its zip
 NUM_SHAPE_LINES = 3
 
+NUM_SHAPE_CHARS = 60
+
 # Other programs write the newest message first. In an export of WhatsApp, few messages are earlier than the one before:
 # they were sent without a network.
 MIN_STEPS_BACK = 3
-MIN_SHARE_OF_STEPS_BACK = 0.05
 REPEATED_HOUR = timedelta(hours=1)  # by winter time; a longer step back may be the start of a second export
-NUM_SHAPE_CHARS = 60
 
 # Texts with such numbers tell the country of the chat's phone numbers; those of the first messages are enough.
 NUMBER_LIKE_RE = re.compile(r"\d[\d ().\u2011-]{6,}\d")
@@ -128,7 +128,7 @@ class ExportSurvey:
     def read(self) -> Iterator[Message]:
         """Yield the messages once more, the oldest first."""
         messages = iter(self.packed) if self.packed is not None else self.file.read(self.export.again())
-        return iter(list(messages)[::-1]) if self.is_newest_first else messages
+        return reversed(list(messages)) if self.is_newest_first else messages
 
     @property
     def first(self) -> datetime:
@@ -175,8 +175,11 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     if num_lost:
         export.warnings.append(f"{num_lost:,} characters for private use stand for no known emoji and were left out")
     survey.num_messages = num_notices + sum(participant.num_messages for participant in participants.values())
-    if num_steps_back >= max(MIN_STEPS_BACK, MIN_SHARE_OF_STEPS_BACK * survey.num_messages):
-        _turn_if_newest_first(survey)
+    if num_steps_back >= MIN_STEPS_BACK and _is_newest_first(survey, num_steps_back):
+        survey.is_newest_first = True
+        export.warnings.append("its newest messages stand first; it was read from its end")
+        for participant in participants.values():
+            participant.first, participant.last = participant.last, participant.first
     if not participants:
         raise ScriptError(
             f"{shown_path(file.path)}: holds only WhatsApp's own notices, nobody wrote; export another chat"
@@ -188,14 +191,12 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     return survey
 
 
-def _turn_if_newest_first(survey: ExportSurvey) -> None:
-    """Make `survey` read an export from its end when it stands the other way round."""
-    participants = survey.participants.values()
-    if all(participant.last <= participant.first for participant in participants):
-        survey.is_newest_first = True
-        survey.export.warnings.append("its newest messages stand first; it was read from its end")
-        for participant in participants:
-            participant.first, participant.last = participant.last, participant.first
+def _is_newest_first(survey: ExportSurvey, num_steps_back: int) -> bool:
+    """Tell whether an export stands the other way round; one joined from parts, the latest first, has more steps forward."""
+    if any(participant.last > participant.first for participant in survey.participants.values()):
+        return False
+    times = (message.sent_at for message in survey.read())
+    return sum(one < other for one, other in pairwise(times)) < num_steps_back
 
 
 def find_text_facts(surveys: list[ExportSurvey]) -> TextFacts:
