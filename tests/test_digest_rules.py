@@ -73,7 +73,7 @@ def test_figures_name_links_files_and_what_was_answered_most():
         (0.02, "Noam", "two"),
         (0.03, "Noam", "three"),
         (20, "Ruth", "report.pdf (file attached)"),
-        (20.1, "Ruth", "thanks"),
+        (20.1, "Ruth", "thanks. (really)"),
     )
     figures = found.figures
     assert [address for _, address in figures.links] == ["https://example.com/a"]

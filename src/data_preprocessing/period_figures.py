@@ -8,7 +8,7 @@ from collections import Counter, deque
 from datetime import datetime, timedelta
 
 from message_filters import KeptMessage, remove_invisible
-from whatsapp_texts import FILE_THEN_WORD_RE, WORD_THEN_FILE_RE
+from whatsapp_texts import split_attachment
 
 NUM_MOST_ANSWERED = 5
 MIN_ANSWERS = 3
@@ -117,12 +117,14 @@ class PeriodFigures:
 def attached_file(text: str) -> str | None:
     """Return the name of the file that a message attaches, None when it names none.
 
-    >>> attached_file("<attached: 00000042-report.pdf>"), attached_file("IMG-1.jpg (file attached)"), attached_file("report.pdf • 2 pages")
-    ('00000042-report.pdf', 'IMG-1.jpg', 'report.pdf')
+    >>> [attached_file(text) for text in ("IMG-1.jpg (file attached)", "report.pdf • 2 pages", "see you at 8. (maybe)")]
+    ['IMG-1.jpg', 'report.pdf', None]
     """
     body = remove_invisible(text[:1_000]).strip()
-    match = FILE_THEN_WORD_RE.match(body) or WORD_THEN_FILE_RE.search(body)
-    if match is not None:
-        return match["file"].strip()
+    attachment = split_attachment(text, body, is_marked=False) if body else None
+    if attachment is None:
+        return None
+    if "." in attachment.sign:
+        return attachment.sign.strip()
     name, bullet, _ = body.partition(" • ")
     return name if bullet and "." in name and "\n" not in name else None
