@@ -121,6 +121,14 @@ def test_days_count_back_from_the_end_of_the_export(chat_dir):
     assert report_of(chat_dir, "--since", "99999d")["first_message"] == "2024-12-17T09:30:00"
 
 
+def test_the_end_is_the_latest_message_wherever_it_stands(chat_dir):
+    (chat_dir / "chat.txt").write_text(export(CHAT[5:] + CHAT[:5]), encoding="utf-8")
+    report = report_of(chat_dir)
+    assert (report["first_message"], report["last_message"]) == ("2024-12-17T09:30:00", "2024-12-19T09:48:00")
+    assert [plan["date"] for plan in report["plans"]["ahead"]] == ["2024-12-20", "2024-12-24"]
+    assert report_of(chat_dir, "--since", "1d")["first_message"] == "2024-12-18T10:30:00"
+
+
 def test_a_month_first_export_has_month_first_dates_in_its_messages(chat_dir):
     said = [(0, "Ruth", "hi"), (24 * 9, "Noam", "ok"), (24 * 9.1, "Ruth", "see you on 3/4")]
     text = "".join(f"{START + timedelta(hours=h):%m/%d/%Y, %H:%M} - {who}: {text}\n" for h, who, text in said)

@@ -124,6 +124,8 @@ class ExportSurvey:
     packed: PackedMessages | None = None  # the messages, where they are kept for another reading
     is_newest_first: bool = False
     may_repeat: bool = False  # the time steps back, as where somebody joined two exports of one chat
+    latest_before_step: datetime = datetime.min  # of the places where it does
+    earliest_after_step: datetime = datetime.max
 
     def read(self) -> Iterator[Message]:
         """Yield the messages once more, the oldest first."""
@@ -132,13 +134,13 @@ class ExportSurvey:
 
     @property
     def first(self) -> datetime:
-        """When the earliest of the participants' first messages was sent."""
-        return min(participant.first for participant in self.participants.values())
+        """When the earliest message of a person was sent."""
+        return min(self.earliest_after_step, *(participant.first for participant in self.participants.values()))
 
     @property
     def last(self) -> datetime:
-        """When the latest of the participants' last messages was sent."""
-        return max(participant.last for participant in self.participants.values())
+        """When the latest message of a person was sent."""
+        return max(self.latest_before_step, *(participant.last for participant in self.participants.values()))
 
 
 def survey_export(file: ExportFile, messages: Iterable[Message], export: Export) -> ExportSurvey:
@@ -149,13 +151,15 @@ def survey_export(file: ExportFile, messages: Iterable[Message], export: Export)
     num_notices = num_looked_at = num_lost = num_steps_back = 0
     previous = datetime.min
     for sent_at, sender, text in messages:
-        if sent_at < previous:
-            num_steps_back += 1
-            survey.may_repeat |= previous - sent_at > REPEATED_HOUR
-        previous = sent_at
         if sender is None:
             num_notices += 1
             continue
+        if sent_at < previous:
+            num_steps_back += 1
+            survey.may_repeat |= previous - sent_at > REPEATED_HOUR
+            survey.latest_before_step = max(survey.latest_before_step, previous)
+            survey.earliest_after_step = min(survey.earliest_after_step, sent_at)
+        previous = sent_at
         participant = participants.get(sender)
         if participant is None:
             participant = participants[sender] = Participant(sent_at, sent_at)

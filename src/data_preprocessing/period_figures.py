@@ -23,7 +23,7 @@ class PeriodFigures:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.first: datetime | None = None  # when the first message was sent
+        self.first: datetime | None = None  # when the earliest message was sent
         self.people: dict[str, list[int]] = {}  # numbers of messages and of words
         self.silence: tuple[datetime, datetime] | None = None  # the longest
         self.kinds: Counter[str] = Counter()  # of messages without words, by reason
@@ -42,7 +42,7 @@ class PeriodFigures:
     ) -> None:
         """Take the next message: as exported (`text`), its words or the reason why it has none, and the silence before it."""
         sent_at = message[0]
-        if self.first is None:
+        if self.first is None or sent_at < self.first:
             self.first = sent_at
         counts = self.people.get(person)
         if counts is None:
