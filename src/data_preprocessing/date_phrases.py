@@ -64,8 +64,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.VERBOSE)
 
 
-# The words that name a day, by kind (those of "today" and "tomorrow" are single words: DAY_WORDS); where two overlap, the one that begins first counts. None of the characters of INSIDE may
-# stand before: that is checked afterwards, because a lookbehind in front takes two thirds of the time.
+# The words that name a day, by kind (those of "today" and "tomorrow" are single words: DAY_WORDS); where two overlap, the one
+# that begins first counts. None of the characters of INSIDE may stand before: that is checked afterwards, because a
+# lookbehind in front takes two thirds of the time.
 DAY_RES = {
     # מחרתיים   the day after tomorrow
     "after_tomorrow": _compiled(r"[ושכ]?ל?מחרתיי?ם(?!\w) | (?:the\ )?day\ after\ (?:tomorrow|tmrw)\b"),

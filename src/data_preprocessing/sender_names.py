@@ -47,7 +47,7 @@ OPENING_QUOTE_RE = re.compile('["“”„«»「『״]')
 CLOSING_QUOTE_RE = re.compile(f"[{CLOSING_QUOTES}]")
 MAX_QUOTES = 20  # of a notice, which has two or four and those in the names of groups
 
-MAX_NOTICE_CHARS = 60  # of one about a member
+MAX_MEMBER_NOTICE_CHARS = 60  # of a notice about a member
 MIN_SPACES_OF_SENTENCE = 4  # names of contacts that have as many and the words of a notice are rare
 NO_CONTACT_RE = re.compile(r"You |[~+]")  # how the actor of a notice may be called, who is no contact
 
@@ -116,7 +116,7 @@ def is_doubtful(rest: str, sender: str | None, text: str, has_marks: bool) -> bo
     if ":" in text[: MAX_PART_CHARS + 2]:
         return True
     if not has_marks:  # a notice about somebody whose name holds a colon may come before what they wrote
-        return len(text) <= MAX_NOTICE_CHARS and is_event(text)
+        return len(text) <= MAX_MEMBER_NOTICE_CHARS and is_event(text)
     if text.startswith(LEFT_TO_RIGHT_MARK):
         return not is_placeholder_of_iphone(text)
     return is_about(sender, text) or "WhatsApp" in text or is_event(text)
@@ -209,7 +209,7 @@ class SenderNames(NamedTuple):
 
     def _is_event(self, text: str) -> bool:
         """Tell whether `text` has the words of a notice, or may have them in a language that no table has."""
-        return is_event(text) or (not self.is_of_table and len(text) <= MAX_NOTICE_CHARS and text[-1:].isalnum())
+        return is_event(text) or (not self.is_of_table and len(text) <= MAX_MEMBER_NOTICE_CHARS and text[-1:].isalnum())
 
 
 def find_names(rests: Iterable[str], has_marks: bool) -> SenderNames:
