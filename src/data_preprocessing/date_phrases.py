@@ -220,22 +220,8 @@ SIGNS_IN_DIGITS = {
     "digits": re.compile(r"\d[./-]\d"),
 }
 PART_WORDS = _prefixed(
-    [
-        "בבוקר",
-        "בצהריים",
-        "בצהרים",
-        'אחה"צ',
-        "אחהצ",
-        "הצהריים",
-        "הצהרים",
-        "בערב",
-        "הערב",
-        "בלילה",
-        "הלילה",
-        "הבוקר",
-        "בוקר",
-    ]
-) | {"morning", "afternoon", "evening", "night", "tonight", "tonite"}
+    _words('בבוקר בצהריים בצהרים אחה"צ אחהצ הצהריים הצהרים בערב הערב בלילה הלילה הבוקר בוקר')
+) | _words("morning afternoon evening night tonight tonite")
 CLOCK_WORDS = (
     _prefixed(name.partition("\\")[0] for name in _HOURS_IN_HEBREW.replace("שתיי?ם", "שתיים|שתים").split("|"))
     | _prefixed(["רבע"])
@@ -292,20 +278,12 @@ ARRANGED_RE = re.compile(
     r"(?<!\w)(?:[וש]?ה?קבע(?:נו|תי|ת|ו)?|הזמנ(?:תי|נו)|נרשמ(?:תי|נו)|דח(?:ו|ה|ינו|יתי)|נדח(?:ה|תה)|booked|scheduled|moved|postponed|planned|invited|set)(?!\w)"
 )
 # The word before the words of a day that makes them something else: "every Friday", "all day", "there is no tomorrow".
-RECURRING_BEFORE = _words(
-    "כל בכל שכל וכל מדי ימי every each all another one any a second other",
-)
+RECURRING_BEFORE = _words("כל בכל שכל וכל מדי ימי every each all another one any a second other")
 NO_DAY_BEFORE = {
-    "today": _words(
-        "אותו באותו סוף אמצע במשך שאר כמו עד מאז of until since",
-    ),
-    "tomorrow": _words(
-        "אין no never of the",
-    ),
+    "today": _words("אותו באותו סוף אמצע במשך שאר כמו עד מאז of until since"),
+    "tomorrow": _words("אין no never of the"),
     "hebrew_weekday": frozenset(["פעם", "חלק", "סיבוב", "שיר"]),
-    "english_weekday": _words(
-        "black good cyber ash casual happy super easter palm bloody",
-    ),
+    "english_weekday": _words("black good cyber ash casual happy super easter palm bloody"),
     "hebrew_later": _words(
         "לי לך לנו להם לו לה לכם נשאר נשארו צריך צריכה צריכים לקח לוקח ייקח יקח תן תני תנו חכה חכי נחכה מחכים יש אין",
         "רוצה דורש הוסיפו עבר עברו הארכתי קיבלתי קיבלנו ל",

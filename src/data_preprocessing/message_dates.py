@@ -38,13 +38,8 @@ from date_phrases import (
 )
 from wording import WORD_RE, Wording
 
-PART_BEGINS = {
-    "morning": 6,
-    "noon": 11,
-    "afternoon": 12,
-    "evening": 17,
-    "night": 20,
-}  # hours; said later, it is no more ahead
+# Hours; said later, it is no more ahead.
+PART_BEGINS = {"morning": 6, "noon": 11, "afternoon": 12, "evening": 17, "night": 20}
 LAST_YEAR = 9_990  # of a phone whose clock is wrong; no date may lie after the year 9999
 SMALL_HOURS = 4  # until then, people call the day that is about to begin both today and tomorrow
 MAX_PAST_DAYS = 90  # a date without a year that lies so little back was rather meant as past than as next year's
@@ -390,13 +385,8 @@ KINDS = {
     "digits": _digits,
 }
 WEEKDAY_KINDS = {"hebrew_weekday", "english_weekday"}
-DATE_KINDS = {
-    "digits",
-    "month_name",
-    "day_of_month",
-    "today",
-    "tomorrow",
-}  # one of them may follow the name of a weekday
+# One of them may follow the name of a weekday.
+DATE_KINDS = {"digits", "month_name", "day_of_month", "today", "tomorrow"}
 MAY_BE_PAST = KINDS.keys() - {"after_tomorrow", "tomorrow"}
 
 

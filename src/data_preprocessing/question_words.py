@@ -29,21 +29,8 @@ OPENERS = _phrases(  # before the words that count
 CLOSERS = OPENERS | _phrases(
     "איתך|אתך|אצלך|היום|שם|עכשיו|בכלל|כבר|באמת|בסדר|כולם|לכולם|everyone|everybody|folks|today|now|then|again|guys|all|there|anyway|please|בבקשה"
 )
-TAGS = (
-    "אה",
-    "הא",
-    "נכון",
-    "לא",
-    "כן",
-    "מה",
-    "right",
-    "huh",
-    "no",
-    "eh",
-    "innit",
-    "yeah",
-    "lol",
-)  # "nice weather, right?"
+# "nice weather, right?"
+TAGS = _words("אה הא נכון לא כן מה right huh no eh innit yeah lol")
 TAG_RE = re.compile(rf"\S[\s,]+(?:{'|'.join(TAGS)})$")
 
 NO_QUESTIONS = _phrases(  # whole

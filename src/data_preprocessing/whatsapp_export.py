@@ -209,10 +209,8 @@ class Export:
                         its_format = block_format
                         take_lines_apart = re.compile(rf"(?:{its_format.header_re.pattern}|(?P<other>.*))\n").findall
                         is_time_first = its_format.shape.is_time_first
-                        tail_chars, has_marks = (
-                            its_format.tail_chars,
-                            its_format.shape.end != "-",
-                        )  # iPhones mark notices
+                        tail_chars = its_format.tail_chars
+                        has_marks = its_format.shape.end != "-"  # iPhones mark notices
                         days = _Cache(self._checked_to_date(its_format) if names is None else its_format.to_date)
                         times = _Cache(its_format.to_time)
                         tails = _Cache(its_format.to_tail)

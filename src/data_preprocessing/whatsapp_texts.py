@@ -118,9 +118,8 @@ def _is_end(characters: str) -> bool:
 @cache
 def _template_re(template: str) -> re.Pattern[str]:
     pattern = re.escape(template).replace(ANY_WORDS, ".{0,300}").replace(r"\#", r"\d{1,4}")
-    pattern = re.sub(
-        r"(?:\\\.|,)\\ ", lambda _: SEPARATOR, pattern
-    )  # Missed voice call. Tap ...   Missed voice call - tap ...
+    # Missed voice call. Tap ...   Missed voice call - tap ...
+    pattern = re.sub(r"(?:\\\.|,)\\ ", lambda _: SEPARATOR, pattern)
     return re.compile(pattern + r"\.?", re.DOTALL)
 
 
@@ -230,10 +229,8 @@ def _is_file_of_web(name: str) -> bool:
 def _attachment(file_name: str, caption: str) -> Attachment:
     reason = "contact" if file_name.casefold().endswith(".vcf") else "media"
     caption = caption.strip()
-    is_title = caption != "" and caption in (
-        file_name,
-        file_name.rpartition(".")[0],
-    )  # Android repeats the name of a document
+    # Android repeats the name of a document
+    is_title = caption != "" and caption in (file_name, file_name.rpartition(".")[0])
     return Attachment(reason, "" if is_title else caption, file_name)
 
 
