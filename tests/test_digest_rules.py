@@ -98,6 +98,15 @@ def test_a_chat_of_questions_alone_takes_linear_time():
     assert_linear(ask, 4_000)
 
 
+def test_a_group_whose_members_all_ask_and_wait_takes_linear_time():
+    def ask(num_members):
+        members = [f"Dan {number}" for number in range(num_members)]
+        said = ((0, member, "let me check, are you home tonight?") for member in members)
+        digest(*said, circle=Circle(me=[], others=members))
+
+    assert_linear(ask, 4_000)
+
+
 def test_a_chat_of_promises_alone_takes_linear_time():
     def promise(length):
         said = [(number / 100, "Noam", "I'll call you") for number in range(length)]

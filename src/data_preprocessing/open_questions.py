@@ -30,11 +30,13 @@ class OpenQuestions:
         """Begin without a question."""
         self._found: list[OpenQuestion] = []
         self._waiting: dict[str, list[OpenQuestion]] = {}  # by asker, oldest first
+        self._latest: list[OpenQuestion] = []  # that fewer than NUM_SHOWN_SINCE messages have followed
         self._conversation = 0
 
     def begin_conversation(self) -> None:
         """Give up waiting for answers to the questions of the conversation before the last."""
         self._conversation += 1
+        self._latest = [question for question in self._latest if question.conversation >= self._conversation - 1]
         for asker, questions in list(self._waiting.items()):
             num_over = 0
             while num_over < len(questions) and questions[num_over].conversation < self._conversation - 1:
@@ -49,10 +51,13 @@ class OpenQuestions:
         if self._waiting:
             if is_answer:
                 self._waiting = {other: questions for other, questions in self._waiting.items() if other == asker}
-            for questions in self._waiting.values():
-                _add_since(questions, message)
+            for question in self._latest:
+                question.since.append(message)
+            self._latest = [question for question in self._latest if len(question.since) < NUM_SHOWN_SINCE]
         if is_question:
-            self._waiting.setdefault(asker, []).append(OpenQuestion(message, self._conversation))
+            question = OpenQuestion(message, self._conversation)
+            self._waiting.setdefault(asker, []).append(question)
+            self._latest.append(question)
 
     def withdraw(self, asker: str) -> None:
         """Forget the questions of `asker`, who said that they are settled."""
@@ -76,10 +81,3 @@ class OpenQuestions:
             self._found += questions
         self._waiting = {}
         return sorted(self._found, key=lambda question: question.message.sent_at)
-
-
-def _add_since(questions: list[OpenQuestion], message: KeptMessage) -> None:
-    for question in reversed(questions):  # later questions show fewer messages yet
-        if len(question.since) == NUM_SHOWN_SINCE:
-            break
-        question.since.append(message)
