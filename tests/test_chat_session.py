@@ -232,11 +232,17 @@ def test_nobody_begins_a_conversation_that_has_begun(sit, conversation):
     assert [message["role"] for message in conversation.messages] == ["assistant"]
 
 
-def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
+@pytest.fixture
+def only_the_user_begins(tiny_model):
+    """A conversation with a model whose template refuses an empty turn of the user, which would stand before the reply."""
     tokenizer = deepcopy(tiny_model.tokenizer)
     refusal = "{% if not (messages[0].role == 'user' and messages[0].content) %}{{ raise_exception('no') }}{% endif %}"
     tokenizer.chat_template = refusal + PERSON_TEMPLATE
-    conversation = Conversation(replace(tiny_model, tokenizer=tokenizer), seed=0)
+    return Conversation(replace(tiny_model, tokenizer=tokenizer), seed=0)
+
+
+def test_a_base_that_lets_only_the_user_begin_says_so(only_the_user_begins, log, capsys):
+    conversation = only_the_user_begins
     session = ChatSession(conversation, log, PipedScreen())
     session.run(Lines("/begin"))
     shown, told = capsys.readouterr()
@@ -245,6 +251,21 @@ def test_a_base_that_lets_only_the_user_begin_says_so(tiny_model, log, capsys):
     assert conversation.messages == []
     assert session.run(Lines("hello", "/reset", "/stats")) == 0
     assert "context: 0 of " in capsys.readouterr().err
+
+
+def test_roles_stay_where_the_template_lets_only_the_user_begin(only_the_user_begins, log, capsys):
+    conversation = only_the_user_begins
+    session = ChatSession(conversation, log, PipedScreen())
+    session.run(Lines("hello"))
+    before = contents(conversation)
+    capsys.readouterr()
+    assert session.run(Lines("/swap", "/stats")) == 0
+    shown, told = capsys.readouterr()
+    refusals = [line for line in told.splitlines() if "cannot write first" in line]
+    assert len(refusals) == 1 and "roles stay as they are" in refusals[0] and "roles swapped" not in told
+    assert shown == "" and contents(conversation) == read_conversation(log.jsonl_path) == before
+    assert session.run(Lines("and?")) == 0
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant"] * 2
 
 
 # ---- Corrections -----------------------------------------------------------------------------------------------------

@@ -215,7 +215,11 @@ class ChatSession:
         show_notice("new conversation")
 
     def _swap(self, _argument: str) -> None:
-        self._conversation.swap()
+        try:
+            self._conversation.swap()
+        except ChatFormatError as error:
+            show_notice(f"with this base the imitated person cannot write first, so roles stay as they are: {error}")
+            return
         self._log.add_event("swap")
         show_notice("roles swapped")
         if self._conversation.messages and self._conversation.messages[-1]["role"] == "user":

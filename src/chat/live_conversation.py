@@ -134,8 +134,16 @@ class Conversation:
         return take_back_turn(self.messages)
 
     def swap(self) -> None:
-        """Swap roles: the user's messages become the imitated person's, the replies become the user's."""
-        self.messages = with_roles_swapped(self.messages)
+        """Swap roles: the user's messages become the imitated person's, the replies become the user's.
+
+        Raises ChatFormatError, with nothing swapped, where the template lets only the user begin.
+        """
+        swapped = with_roles_swapped(self.messages)
+        if swapped:
+            visible = list(swapped[self._num_dropped :])
+            add_to_turn(visible, "user", "")  # the next prompt is that of a reply to the user
+            self.trained.encode_prompt(visible, self.who_and_when.header)
+        self.messages = swapped
 
     def reset(self, messages: Messages | None = None) -> None:
         """Begin a new conversation, or continue `messages`."""
