@@ -10,7 +10,7 @@ Results are kept in WORK_DIR/results.jsonl, the first replies in WORK_DIR/first_
 missing.
 Run:    python3 tests/benchmarks/benchmark_context.py --work-dir DIR
         --hidden-size 256 --layers 4, --base-times 4 and --first-lines make bases that know more
-Takes:  about a minute of one processor core for a training and its measurement, seven with `--hidden-size 256 --layers 4
+Takes:  about a minute of one processor core for a training and its measurement, six with `--hidden-size 256 --layers 4
         --size 2000`; two to seven for the base.
 """
 
