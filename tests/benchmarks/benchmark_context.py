@@ -326,20 +326,18 @@ def main() -> None:
         make_base(base, options.hidden_size, options.layers, options.base_times, **change)
     results = options.work_dir / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    settings = {"base": base.name, "size": options.size, "epochs": options.epochs, "rate": options.rate}
     cases = [
-        {
-            "base": base.name, "person": person, "condition": condition, "seed": seed, "size": options.size,
-            "epochs": options.epochs, "rate": options.rate,
-        }
+        settings | {"person": person, "condition": condition, "seed": seed}
         for seed, condition, person in itertools.product(options.seeds, options.conditions, options.people)
-    ]  # fmt: skip
+    ]
     for case in [] if options.table else cases:
         if not any(case.items() <= row.items() for row in rows):
             rows.append(run(options.work_dir, base, case))
             with results.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(json.dumps(rows[-1]), flush=True)
-    show_table(rows)
+    show_table([row for row in rows if settings.items() <= row.items()])
 
 
 if __name__ == "__main__":
