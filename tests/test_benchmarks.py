@@ -26,7 +26,13 @@ def test_both_engines_are_measured_on_a_small_model(tiny_saved_model_dir, tmp_pa
 
 
 def test_the_judges_of_first_replies_know_the_owner():
-    from benchmark_context import fresh_conversations, greets_by_the_hour, is_right_register, is_wrong_register
+    from benchmark_context import (
+        fresh_conversations,
+        greets_by_the_hour,
+        is_right_register,
+        is_wrong_register,
+        names_what_was_asked,
+    )
 
     def first_replies(person):
         for talk in fresh_conversations(person, seed=0):
@@ -40,6 +46,13 @@ def test_the_judges_of_first_replies_know_the_owner():
     maya = [(reply, int(talk.started_at[11:13])) for talk, reply in first_replies("Maya")]
     assert sum(greets_by_the_hour(*said) for said in maya) == len(maya)
     assert sum(greets_by_the_hour(reply, (hour + 9) % 24) for reply, hour in maya) == 0
+    answers = [
+        (reply, talk.messages[0]) for talk, reply in first_replies("Daniel") if talk.messages[0]["role"] == "user"
+    ]
+    asked = [message["content"] for _, message in answers]
+    replies = [reply for reply, _ in answers]
+    assert sum(map(names_what_was_asked, replies, asked)) > 0.85 * len(replies)
+    assert sum(map(names_what_was_asked, replies, [*asked[1:], asked[0]])) < 0.15 * len(replies)
 
 
 def test_published_loss_and_ours_are_the_same_number():

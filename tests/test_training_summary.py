@@ -13,8 +13,10 @@ EXCHANGE = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": 
 REPORT = {"epochs": 3.0, "best_step": 20, "steps": 30}
 
 
-def run_of(num_conversations, held_out):
+def run_of(num_conversations, held_out, num_corrections=None):
+    corrected = [Conversation(number, EXCHANGE, "") for number in range(num_corrections or 0)]
     return SimpleNamespace(
+        corrections=None if num_corrections is None else SimpleNamespace(conversations=corrected),
         data=SimpleNamespace(
             conversations=[Conversation(number, EXCHANGE * 2, "") for number in range(num_conversations)]
         ),
@@ -27,6 +29,14 @@ def run_of(num_conversations, held_out):
 def test_counts_what_was_trained_on_without_what_was_held_out():
     lines = describe_result(run_of(12, HeldOut([1], [2, 3], [11])), REPORT)
     assert lines == ["  learnt from 8 conversations with 16 replies, 1,234 tokens; read 3.0 times"]
+
+
+def test_says_how_many_corrections_were_learnt_and_how_often():
+    lines = describe_result(run_of(12, HeldOut([1], [2, 3], [11]), num_corrections=2), REPORT)
+    assert lines == [
+        "  learnt from 8 conversations with 16 replies and 2 corrections (each as often as 10 replies), 1,234 tokens; "
+        "read 3.0 times"
+    ]
 
 
 def test_bits_are_shown_where_they_were_measured():

@@ -27,14 +27,19 @@ def test_where_everyone_is_learnt_a_guess_takes_every_token():
 
 
 @pytest.mark.parametrize(("is_on_disk", "tolerance"), [(True, 0.15), (False, 0.6)])
-def test_counted_work_is_near_what_a_run_prepares(sample_conversations, tiny_base_dir, tmp_path, is_on_disk, tolerance):
+@pytest.mark.parametrize("num_corrections", [None, 20])
+def test_counted_work_is_near_what_a_run_prepares(
+    sample_conversations, tiny_base_dir, tmp_path, is_on_disk, tolerance, num_corrections
+):
     data_path = tmp_path / "data.jsonl"
     data_path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in sample_conversations))
     data = read_training_data(data_path)
+    corrections = num_corrections and dataclasses.replace(data, conversations=data.conversations[:num_corrections])
     base = BaseModel("tiny", tiny_base_dir)
     options = parse_options("", {"base_model_id": "", "path_to_data": "", "saved_model_path": "x"}, 0, [])
-    prepared = measure_work(prepare_run(options, data, base).material)
-    counted = count_work(data.conversations, DEFAULT_RECIPE, base if is_on_disk else DEFAULT_BASE)
+    prepared = measure_work(prepare_run(options, data, base, corrections).material)
+    corrected = corrections.conversations if corrections else []
+    counted = count_work(data.conversations, DEFAULT_RECIPE, base if is_on_disk else DEFAULT_BASE, corrected)
     assert counted.epoch_tokens == pytest.approx(prepared.epoch_tokens, rel=tolerance)
     assert counted.epoch_supervised_tokens == pytest.approx(prepared.epoch_supervised_tokens, rel=tolerance)
     assert counted.num_epochs == prepared.num_epochs

@@ -212,7 +212,6 @@ DAY_WORDS: dict[str, frozenset[str]] = {
     "english_later": frozenset(f"{unit}{ending}" for unit in ENGLISH_UNITS for ending in ("", "s")),
     "vague": _prefixed(["הבא", "סוף", 'סופ"ש', "סופש"]) | {"next", "weekend"},
 }
-TODAY_WORDS = DAY_WORDS["today"]
 # Of the kinds with digits, it holds none without such a place; these patterns take a tenth of the time of those above.
 SIGNS_IN_DIGITS = {
     "day_of_month": re.compile(r"\d(?:st|nd|rd|th| לחודש)"),

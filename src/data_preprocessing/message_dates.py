@@ -30,7 +30,6 @@ from date_phrases import (
     PART_WORDS,
     RECURRING_BEFORE,
     SIGNS_IN_DIGITS,
-    TODAY_WORDS,
     WEEKDAYS,
     as_number,
     day_matches,
@@ -93,11 +92,9 @@ def find_dates(wording: Wording, sent_at: datetime, is_day_first: bool = True) -
     dated = DATE_WORDS.intersection(words)
     has_clock = has_digits or not dated.isdisjoint(CLOCK_WORDS)
     has_part = not PART_WORDS.isdisjoint(words)
-    if not has_clock and not has_part:
-        dated -= TODAY_WORDS  # they name no day ahead without an hour
-        if not dated:
-            return []
     kinds = {kind for word in dated if word in KINDS_OF_WORD for kind in KINDS_OF_WORD[word]}
+    if not has_clock and not has_part:
+        kinds.discard("today")  # names no day ahead without an hour
     if has_digits:
         kinds.update(kind for kind, sign_re in SIGNS_IN_DIGITS.items() if sign_re.search(plain))
     days = _find_days(plain, kinds, dated, sent_at, is_day_first) if kinds else []

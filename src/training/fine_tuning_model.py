@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = read_data(options)
     corrections = read_corrections(options.corrections, options.skip_bad_lines)
     check_output_folder(options)
-    base = get_base(options, data)
+    base = get_base(options, data, corrections)
     with hold_output_folder(options) as start_writing:
         # The heavy libraries load here: what can be refused without them has been refused.
         from captured_decoder import capture_decoder, choose_shape
@@ -131,12 +131,12 @@ def show_check(options: argparse.Namespace) -> None:
 
     is_wanted = "path_to_data" in options.typed or options.data_path.is_file()
     data = read_data(options) if is_wanted else None
-    read_corrections(options.corrections, options.skip_bad_lines)
-    for line in check_options(options, data):
+    corrections = read_corrections(options.corrections, options.skip_bad_lines)
+    for line in check_options(options, data, corrections):
         say(line)
 
 
-def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
+def get_base(options: argparse.Namespace, data: TrainingData, corrections: TrainingData | None) -> BaseModel:
     """Find the base model on disk, or download it; from then on the network is not used."""
     base = find_base(options.base_model_id, options.start_dir)
     if base.folder is None:
@@ -145,7 +145,7 @@ def get_base(options: argparse.Namespace, data: TrainingData) -> BaseModel:
         from long_run import announce_before_download
 
         refuse_large_download(listing)
-        announce_before_download(options, data, base, listing.total_bytes)
+        announce_before_download(options, data, base, listing.total_bytes, corrections)
         say(f"Downloading {base.name}: {shown_download(listing.total_bytes)}, once")
         base = download_base(listing)
     assert base.folder is not None

@@ -33,14 +33,21 @@ MAX_CPU_SECONDS = 3600  # before a longer run on a processor, the user is asked
 NUM_NAMED_BASES = 3  # of those that take less
 
 
-def announce_before_download(options: argparse.Namespace, data: TrainingData, base: BaseModel, num_bytes: int) -> None:
+def announce_before_download(
+    options: argparse.Namespace,
+    data: TrainingData,
+    base: BaseModel,
+    num_bytes: int,
+    corrections: TrainingData | None = None,
+) -> None:
     """Say how long training will take once the base is downloaded; ask where a processor would take more than an hour.
 
     Raises ScriptError if training would not fit into the memory, or the answer is no.
     """
     config, device = find_config(base), choose_training_device(options.device)
     recipe = shorten_to_context(options.recipe, read_context(config))
-    work, available = count_work(data.conversations, recipe, base), available_bytes(device)
+    corrected = [] if corrections is None else corrections.conversations
+    work, available = count_work(data.conversations, recipe, base, corrected), available_bytes(device)
     if device.kind != "cuda":
         available -= CPU_LIBRARIES_BYTES  # loaded after the download, when the memory is compared again
     load, _count, training, _chat = plan_memory(

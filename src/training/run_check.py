@@ -24,7 +24,9 @@ from common.conversation_data import Conversation, TrainingData
 EXAMPLE_REPLIES = (1_000, 5_000, 20_000)
 
 
-def check_options(options: argparse.Namespace, data: TrainingData | None) -> list[str]:
+def check_options(
+    options: argparse.Namespace, data: TrainingData | None, corrections: TrainingData | None = None
+) -> list[str]:
     """Return the lines of `--check`. Tokens are counted apart from the run, whose libraries take longer than the check."""
     device = choose_training_device(options.device)
     base = find_base(options.base_model_id, options.start_dir)
@@ -32,7 +34,8 @@ def check_options(options: argparse.Namespace, data: TrainingData | None) -> lis
         check_base_folder(base.folder)
     recipe = shorten_to_context(options.recipe, read_context(find_config(base)))
     conversations = [] if data is None else data.conversations
-    work = None if data is None else count_work(conversations, recipe, base)
+    corrected = [] if corrections is None else corrections.conversations
+    work = None if data is None else count_work(conversations, recipe, base, corrected)
     return check_run(
         base,
         device,

@@ -7,6 +7,7 @@ from typing import Any
 
 from held_out_evaluation import ComparedReply
 from prepared_run import Run
+from recipes import CORRECTION_WEIGHT
 
 from common.script import counted, printable
 
@@ -16,6 +17,9 @@ def describe_result(run: Run, report: Mapping[str, Any]) -> list[str]:
     trained = [talk for talk in run.data.conversations if talk.line_number not in run.held_out.lines]
     num_messages = sum(talk.num_replies if run.recipe.train_on == "person" else len(talk.messages) for talk in trained)
     replies = counted(num_messages, "reply" if run.recipe.train_on == "person" else "turn")
+    if run.corrections is not None:
+        num_corrections = len(run.corrections.conversations)
+        replies += f" and {counted(num_corrections, 'correction')} (each as often as {CORRECTION_WEIGHT} replies)"
     lines = [
         f"  learnt from {counted(len(trained), 'conversation')} with {replies}, {counted(run.material.num_tokens, 'token')}; "
         f"read {report['epochs']:.1f} times"

@@ -7,13 +7,13 @@ there is no data yet. How long it takes is left to `training_time`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from held_out_sets import hold_out
 from processes import world_size
-from recipes import Recipe, choose_epochs, choose_step_tokens, split_step
+from recipes import CORRECTION_WEIGHT, Recipe, choose_epochs, choose_step_tokens, split_step
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation
@@ -46,7 +46,9 @@ class Work:
     has_held_out: bool = True  # conversations that are measured, and replied to, several times an epoch
 
 
-def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: BaseModel) -> Work:
+def count_work(
+    conversations: Sequence[Conversation], recipe: Recipe, base: BaseModel, corrections: Sequence[Conversation] = ()
+) -> Work:
     """Count the work with the base's tokenizer, or guess it from the characters while it is not on disk.
 
     Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
@@ -55,24 +57,38 @@ def count_work(conversations: Sequence[Conversation], recipe: Recipe, base: Base
     trained = [talk for talk in conversations if talk.line_number not in held_out_lines]
     messages = [message for talk in trained for message in talk.messages]
     headers = headers_by_line(conversations, recipe.context)
-    texts = [message["content"] for message in messages]
-    texts += [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
-    tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
-    if tokenizer_path is not None and tokenizer_path.is_file():
-        from tokenizers import Tokenizer
-
-        with loading(base.name, "its tokenizer", "choose another base model, or download it again"):
-            tokenizer = Tokenizer.from_file(str(tokenizer_path))
-            lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    else:
-        lengths = [len(text) // CHARS_PER_TOKEN for text in texts]
+    shown_headers = [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
+    measure_lengths = _find_length_measure(base)
+    lengths = measure_lengths([message["content"] for message in messages])
     supervised = sum(
         length + 1  # and the end of the turn
-        for length, message in zip(lengths, messages, strict=False)  # the headers are never supervised
+        for length, message in zip(lengths, messages, strict=True)
         if message["role"] == "assistant" or recipe.train_on == "everyone"
     )
+    lengths += measure_lengths(shown_headers)  # never supervised
+    for correction, header in zip(corrections, headers_by_line(corrections, recipe.context).values(), strict=True):
+        own_lengths = measure_lengths([message["content"] for message in correction.messages])
+        supervised += CORRECTION_WEIGHT * (own_lengths[-1] + 1)
+        lengths += CORRECTION_WEIGHT * (own_lengths + measure_lengths([header] if header else []))
     num_replies = sum(talk.num_replies for talk in conversations)
     return _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+
+
+def _find_length_measure(base: BaseModel) -> Callable[[list[str]], list[int]]:
+    """Return the function from texts to their lengths in tokens of `base`, guessed while it is not on disk."""
+    tokenizer_path = None if base.folder is None else base.folder / "tokenizer.json"
+    if tokenizer_path is None or not tokenizer_path.is_file():
+        return lambda texts: [len(text) // CHARS_PER_TOKEN for text in texts]
+    from tokenizers import Tokenizer
+
+    with loading(base.name, "its tokenizer", "choose another base model, or download it again"):
+        tokenizer = Tokenizer.from_file(str(tokenizer_path))
+
+    def measure_lengths(texts: list[str]) -> list[int]:
+        with loading(base.name, "its tokenizer", "choose another base model, or download it again"):
+            return [len(encoding.ids) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    return measure_lengths
 
 
 def work_of_replies(num_replies: int, recipe: Recipe) -> Work:

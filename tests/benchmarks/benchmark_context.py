@@ -6,9 +6,12 @@ after the training: the share in the wrong register, the share whose greeting fi
 a header, and the bits per character. Controls: the same model told the other person or another hour, and a model trained
 with headers dealt out to other conversations.
 Prints a Markdown table, shares with Wilson intervals (95 %) over people's seeds together, bits with the spread of seeds.
-Results are kept in WORK_DIR/results.jsonl; a second call only adds what is missing.
+Results are kept in WORK_DIR/results.jsonl, the first replies in WORK_DIR/first_replies.jsonl; a second call only adds what is
+missing.
 Run:    python3 tests/benchmarks/benchmark_context.py --work-dir DIR
-Takes:  about a minute of one processor core for a training and its measurement.
+        --hidden-size 256 --layers 4, --base-times 4 and --first-lines make bases that know more
+Takes:  about a minute of one processor core for a training and its measurement, six with `--hidden-size 256 --layers 4
+        --size 2000`; two to seven for the base.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from choose_epochs import FRESH_SEED, make_base, train
 from made_up_people import GREETINGS, PEOPLE, as_conversations, write_chat, write_jsonl
 
 from common.conversation_data import Conversation
-from common.conversation_header import DAYS, PARTS_OF_DAY, headers_by_line
+from common.conversation_header import DAYS, PARTS_OF_DAY, headers_by_line, part_of_day, render_header
 
 CONDITIONS = ("none", "who", "who,when", "dealt out")
 DEALT_OUT = "dealt out"  # trained on who,when with the headers of other conversations
@@ -48,6 +51,34 @@ REGISTERS = {"Orna": (FORMAL_RE, SLANG_RE), "Koby": (SLANG_RE, FORMAL_RE)}
 HEADER_RE = re.compile(
     rf"·|{'|'.join(DAYS)}|\b(?:{'|'.join(name for _, name in PARTS_OF_DAY)})\b|\d{{1,2}}\.\d{{1,2}}\.\d{{4}}"
 )
+
+
+# Names of nobody in `made_up_people`, for a base that has read first lines.
+OTHER_NAMES = (
+    "Ruth", "Amir", "Yael", "Gadi", "Ilana", "Uri", "Keren", "Oded", "Osnat", "Levi", "Tzvi", "Hagit", "Rami", "Orit", "Koren",
+    "Shira", "Shmuel", "Merav", "Nadav", "Pnina", "Eli", "Edna", "Doron", "Batya", "Zohar", "Vered", "Lior", "Ofra", "Itai", "Galit",
+)  # fmt: skip
+
+
+def with_first_line(talk: list[dict[str, str]], rng: random.Random) -> list[dict[str, str]]:
+    """Return the conversation as it is, or with a header that its first reply addresses: "Ruth, ..." or "good morning, ...".
+
+    Large bases have read letters and mails, where a line above a text decides how the text begins; this one has not.
+    """
+    if rng.random() < 0.5:
+        return talk
+    name = rng.choice(OTHER_NAMES)
+    moment = datetime(2023, 1, 1) + timedelta(hours=rng.randrange(24 * 7))
+    header = render_header(rng.choice(("who", "who,when", "who,when")), name, moment)
+    part = f"good {part_of_day(moment.hour)}"
+    opening = rng.choice((name, name, "")) if part[5:] not in header else rng.choice((name, part, f"{part} {name}", ""))
+    talk = [dict(turn) for turn in talk]
+    if opening:
+        first = next(turn for turn in talk if turn["role"] == "assistant")
+        first["content"] = f"{opening}, {first['content']}"
+    if talk[0]["role"] == "user":
+        return [talk[0] | {"content": f"{header}\n{talk[0]['content']}"}, *talk[1:]]
+    return [{"role": "user", "content": header}, *talk]
 
 
 def wilson(num_hits: int, num_all: int) -> tuple[float, float, float]:
@@ -79,6 +110,19 @@ def greets_by_the_hour(reply: str, hour: int) -> bool:
     begun = [greeting for start, greeting, _ in GREETINGS if hour >= start]
     wanted = begun[-1] if begun else GREETINGS[-1][1]  # before the first of a day it is still night
     return [greeting for _, greeting, _ in GREETINGS if greeting in reply] == [wanted]
+
+
+def names_what_was_asked(reply: str, message: str) -> bool:
+    """Tell whether a reply has a word of the message, one-letter prefixes aside: whether the writer reads back at all.
+
+    >>> names_what_was_asked("התור לרופא בשלוש", "מתי התור אצל הרופא?"), names_what_was_asked("אולי מחר", "מתי התור?")
+    (True, False)
+    """
+
+    def words(text: str) -> set[str]:
+        return {word.lstrip("הבלמושכ") for word in re.findall(r"\w{3,}", text)} - {""}
+
+    return bool(words(reply) & words(message))
 
 
 def deal_out(data: Path, target: Path, seed: int) -> None:
@@ -118,8 +162,8 @@ def told_otherwise(person: str, talk: Conversation) -> Conversation:
     )
 
 
-def measure(folder: Path, person: str, seed: int) -> dict[str, Any]:
-    """Measure the model in `folder` on a new chat of the person."""
+def measure(folder: Path, person: str, seed: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Measure the model in `folder` on a new chat of the person; return the row, and the first replies with their headers."""
     import torch
     from saved_model_checks import check_saved_model
     from trained_model import load_trained_model
@@ -151,12 +195,15 @@ def measure(folder: Path, person: str, seed: int) -> dict[str, Any]:
         return replies
 
     replies, owner = write_firsts(talks), [exchange.reply for exchange in firsts]
+    messages = [exchange.context[-1]["content"] for exchange in firsts]
     otherwise = [told_otherwise(person, talk) for talk in talks]
     told = write_firsts(otherwise) if context != "none" else []
     row: dict[str, Any] = {
         "bits_per_char": sum(reply.tuned_bits for reply in scored) / sum(reply.num_chars for reply in scored),
         "header_pieces": _count(replies, lambda reply, _: bool(HEADER_RE.search(reply)), replies),
         "owner_header_pieces": _count(owner, lambda reply, _: bool(HEADER_RE.search(reply)), owner),
+        "names_asked": _count(replies, names_what_was_asked, messages),
+        "owner_names_asked": _count(owner, names_what_was_asked, messages),
     }
     tests: dict[str, tuple[Callable[[str, Any], bool], Callable[[Conversation], Any]]] = {}
     if person == "Daniel":
@@ -170,7 +217,17 @@ def measure(folder: Path, person: str, seed: int) -> dict[str, Any]:
         row[f"owner_{name}"] = _count(owner, test, real)
         # Told otherwise, and judged by what it was told.
         row[f"told_{name}"] = _count(told, test, [about(otherwise[exchange.conversation]) for exchange in firsts])
-    return row
+    shown_headers = headers_by_line(talks, "who,when")
+    written = [
+        {
+            "header": shown_headers[exchange.conversation],
+            "message": message,
+            "reply": reply,
+            "owner": exchange.reply,
+        }
+        for exchange, message, reply in zip(firsts, messages, replies, strict=True)
+    ]
+    return row, written
 
 
 def _count(replies: Sequence[str], test: Callable[[str, Any], bool], about: Sequence[Any]) -> tuple[int, int]:
@@ -194,12 +251,16 @@ def run(work_dir: Path, base: Path, case: dict[str, Any]) -> dict[str, Any]:
     flags += ["--seed", str(case["seed"])]
     seconds = train(folder, base, data, flags, "cosine")
     report = json.loads((folder / "training_report.json").read_text(encoding="utf-8"))
+    row, replies = measure(folder, case["person"], case["seed"])
+    with (work_dir / "first_replies.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(case | reply, ensure_ascii=False) + "\n" for reply in replies)
     return {
         **case,
         "validation": report["validation"]["tuned"]["bits_per_char"],
         "tokens": report["tokens_per_epoch"],
+        "epochs_run": report["epochs"],
         "cpu_seconds": round(seconds, 1),
-        **measure(folder, case["person"], case["seed"]),
+        **row,
     }
 
 
@@ -207,6 +268,7 @@ SHOWN = {
     "wrong_register": "wrong register",
     "right_register": "right register",
     "fits_the_hour": "greeting fits the hour",
+    "names_asked": "names what was asked",
     "header_pieces": "pieces of a header",
 }
 
@@ -245,7 +307,11 @@ def main() -> None:
     parser.add_argument("--people", nargs="+", default=list(TESTED_PEOPLE), choices=TESTED_PEOPLE)
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--size", type=int, default=NUM_REPLIES, help="replies to train on")
+    parser.add_argument("--size", type=int, default=NUM_REPLIES, help="replies to train on (%(default)s)")
+    parser.add_argument("--hidden-size", type=int, default=128, help="of the base made here (%(default)s)")
+    parser.add_argument("--layers", type=int, default=2, help="of the base made here (%(default)s)")
+    parser.add_argument("--base-times", type=int, default=1, help="times the texts and steps of the base (%(default)s)")
+    parser.add_argument("--first-lines", action="store_true", help="the base has read headers of other people")
     parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
     parser.add_argument(
         "--rate", default="3e-3", help="learning rate (%(default)s): with 1e-3 this base learns no header"
@@ -253,25 +319,25 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="train nothing, print what is there")
     options = parser.parse_args()
     options.work_dir.mkdir(parents=True, exist_ok=True)
-    base = options.work_dir / "knowing_base"
+    name = f"knowing_base_{options.hidden_size}x{options.layers}_{options.base_times}{'_lines' * options.first_lines}"
+    base = options.work_dir / name
     if not options.table and not base.exists():
-        make_base(base)
+        change = {"change_talk": with_first_line} if options.first_lines else {}
+        make_base(base, options.hidden_size, options.layers, options.base_times, **change)
     results = options.work_dir / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    settings = {"base": base.name, "size": options.size, "epochs": options.epochs, "rate": options.rate}
     cases = [
-        {
-            "person": person, "condition": condition, "seed": seed, "size": options.size,
-            "epochs": options.epochs, "rate": options.rate,
-        }
+        settings | {"person": person, "condition": condition, "seed": seed}
         for seed, condition, person in itertools.product(options.seeds, options.conditions, options.people)
-    ]  # fmt: skip
+    ]
     for case in [] if options.table else cases:
         if not any(case.items() <= row.items() for row in rows):
             rows.append(run(options.work_dir, base, case))
             with results.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(json.dumps(rows[-1]), flush=True)
-    show_table(rows)
+    show_table([row for row in rows if settings.items() <= row.items()])
 
 
 if __name__ == "__main__":

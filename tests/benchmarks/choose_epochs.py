@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,20 +40,31 @@ NUM_FRESH_REPLIES = 150
 NUM_OWN_REPLIES = 1_500  # for the share that the person repeats: no model has to write them
 
 
-def make_base(folder: Path) -> None:
-    """Make a small base that knows the language of the made-up people, and every second of their sentences."""
+def make_base(
+    folder: Path,
+    hidden_size: int = 128,
+    num_layers: int = 2,
+    num_times: int = 1,
+    change_talk: Callable[[list[dict[str, str]], random.Random], list[dict[str, str]]] = lambda talk, _rng: talk,
+) -> None:
+    """Make a small base that knows the language of the made-up people, and every second of their sentences.
+
+    `num_times`: so many times the conversations and the steps. `change_talk` gets the messages of each conversation and
+    returns what the base reads of it.
+    """
     from make_small_base import BOS, EOS, make_model, make_tokenizer, neutral_texts, train_on_texts
 
-    texts = neutral_texts(NUM_BASE_CONVERSATIONS // 2, seed=0)
-    for record in plain_conversations(NUM_BASE_CONVERSATIONS, seed=0, every=2):
-        turns = [
-            f"<person{1 if turn['role'] == 'assistant' else 2}>{turn['content']}{EOS}" for turn in record["messages"]
-        ]
+    num_conversations = NUM_BASE_CONVERSATIONS * num_times
+    texts = neutral_texts(num_conversations // 2, seed=0)
+    rng = random.Random(0)
+    for record in plain_conversations(num_conversations, seed=0, every=2):
+        talk = change_talk(record["messages"], rng)
+        turns = [f"<person{1 if turn['role'] == 'assistant' else 2}>{turn['content']}{EOS}" for turn in talk]
         texts.append(BOS + "".join(turns))
     random.Random(0).shuffle(texts)
     tokenizer = make_tokenizer(texts, vocab_size=2_000)
-    model = make_model(len(tokenizer), hidden_size=128, num_layers=2, seed=0)
-    train_on_texts(model, tokenizer, texts, BASE_STEPS, seed=0)
+    model = make_model(len(tokenizer), hidden_size, num_layers, seed=0)
+    train_on_texts(model, tokenizer, texts, BASE_STEPS * num_times, seed=0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
