@@ -69,7 +69,7 @@ def flags(tiny_base_dir, data_path):
         "--path-to-data",
         str(data_path),
         "--learning-rate",
-        "4e-3",
+        "2e-3",
         "--epochs",
         "5",
         "--threads",
