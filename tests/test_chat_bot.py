@@ -14,14 +14,18 @@ import time
 from pathlib import Path
 
 import pytest
+from forked_scripts import run_forked
 from terminal_session import ENVIRONMENT, PROMPT, Terminal
 
 SCRIPT_PATH = Path(__file__).resolve().parents[1] / "src" / "chat" / "chat_bot.py"
 
 
+def script_arguments(saved_dir, log_path, *more):
+    return [str(SCRIPT_PATH), "--saved-model-path", str(saved_dir), "--conversation-path", str(log_path), *more]
+
+
 def arguments(saved_dir, log_path, *more):
-    paths = ["--saved-model-path", str(saved_dir), "--conversation-path", str(log_path)]
-    return [sys.executable, str(SCRIPT_PATH), *paths, *more]
+    return [sys.executable, *script_arguments(saved_dir, log_path, *more)]
 
 
 def run_chat(*command, lines="", **options):
@@ -91,8 +95,8 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tmp_path):
     log_path = tmp_path / "conversation.txt"
-    first = run_chat(*arguments(talking_model_dir, log_path, "--greedy", "-p", "ok"))
-    assert (first.returncode, first.stdout.decode()) == (0, "סבבה\n\n")
+    first = run_forked(*script_arguments(talking_model_dir, log_path, "--greedy", "-p", "ok"))
+    assert (first.returncode, first.stdout) == (0, "סבבה\n\n")
     terminal = Terminal(
         *arguments(talking_model_dir, log_path, "--greedy", "--resume", "--bidi", "visual", "--no-history")
     )
@@ -122,12 +126,12 @@ def test_piped_lines_give_the_dialogue_alone(talking_model_dir, tmp_path):
 
 @pytest.mark.slow
 def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_model_dir, tmp_path):
-    command = arguments(talking_model_dir, tmp_path / "log.txt", "--greedy", "--max-new-tokens", "8")
-    first = run_chat(*command, lines="/begin\n/begin\nok\n/better יאללה \\n בא?\n")
+    command = script_arguments(talking_model_dir, tmp_path / "log.txt", "--greedy", "--max-new-tokens", "8")
+    first = run_forked(*command, given="/begin\n/begin\nok\n/better יאללה \\n בא?\n")
     assert first.returncode == 0
-    opener, answer, end = first.stdout.decode().split("\n\n")
+    opener, answer, end = first.stdout.split("\n\n")
     assert opener and (answer, end) == ("סבבה", "")
-    told = first.stderr.decode()
+    told = first.stderr
     assert "this conversation has begun already" in told and "replaced, and kept; to teach it" in told
     (corrected,) = (tmp_path / "corrections.jsonl").read_text(encoding="utf-8").splitlines()
     messages = json.loads(corrected)["messages"]
@@ -136,8 +140,8 @@ def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_
         {"role": "user", "content": "ok"},
         {"role": "assistant", "content": "יאללה\nבא?"},
     ]
-    resumed = run_chat(*command, "--resume", lines="/undo\nok\n/undo\n/regenerate\n")
-    assert resumed.stdout.decode() == f"סבבה\n\n{opener}\n\n"
+    resumed = run_forked(*command, "--resume", given="/undo\nok\n/undo\n/regenerate\n")
+    assert resumed.stdout == f"סבבה\n\n{opener}\n\n"
     assert "── last reply replaced by a better one ──" in shown_lines(tmp_path / "log.txt")
 
 
@@ -212,8 +216,8 @@ def test_a_chat_with_somebody_is_logged_and_goes_on_with_them(talking_model_dir,
     path.write_text(json.dumps(settings), encoding="utf-8")
     log_path = tmp_path / "conversation.txt"
     for flags in (["--with", "koby", "-p", "ok"], ["--resume", "-p", "ok"]):
-        finished = run_chat(*arguments(saved_copy, log_path, "--greedy", *flags))
-        assert finished.returncode == 0, finished.stderr.decode()
+        finished = run_forked(*script_arguments(saved_copy, log_path, "--greedy", *flags))
+        assert finished.returncode == 0, finished.stderr
     assert shown_lines(log_path).count("── with Koby ──") == 2
     records = [json.loads(line) for line in log_path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()]
     told = [(record["with"], record["began_at"]) for record in records if record.get("event") == "header"]
@@ -235,9 +239,9 @@ def test_weights_that_are_not_finite_are_one_line_and_leave_no_log(tiny_saved_mo
     saved_copy = shutil.copytree(tiny_saved_model_dir, tmp_path / "saved")
     path = saved_copy / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", math.nan))
-    finished = run_chat(*arguments(saved_copy, tmp_path / "log.txt"), cwd=tmp_path)
+    finished = run_forked(*script_arguments(saved_copy, tmp_path / "log.txt"), folder=tmp_path)
     assert finished.returncode == 1
-    assert finished.stderr.decode().endswith(
+    assert finished.stderr.endswith(
         "chat_bot: saved/adapter_model.safetensors: holds numbers that are not finite (the training diverged); train again\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]

@@ -14,6 +14,7 @@ import openai
 import pytest
 import torch
 from export_model import check_disk, check_gguf_name, check_place
+from forked_scripts import run_forked
 from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
 from modelfile import OWN_LINE
 from saved_model_checks import check_saved_model
@@ -271,7 +272,7 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
     modelfile_path.write_text("FROM llama3\n")  # the user's own, left alone until it is replaced below
     printed = {}
     for flags in (["--base-only"], ["--adapter-only"], [], ["--check-only"]):
-        done = export("--saved-model-path", own_dir, "--gguf", "f32", *flags)
+        done = run_forked(SCRIPT, "--saved-model-path", own_dir, "--gguf", "f32", *flags)
         assert (done.returncode, done.stderr) == (0, "")
         printed[" ".join(flags)] = done.stdout
         if flags == ["--adapter-only"]:

@@ -25,6 +25,7 @@ from training_processes import (
     losses_of,
     read_rows,
     start,
+    start_forked,
     train_with_kills,
     wait_for_rows,
 )
@@ -61,7 +62,7 @@ def data_path(tmp_path_factory, sample_conversations):
 
 @pytest.fixture(scope="module")
 def flags(tiny_base_dir, data_path):
-    """Flags of a short run: about a hundred steps, a few seconds; less would be over before a signal arrives."""
+    """Flags of a short run: forty steps, a few seconds; less would be over before a signal arrives."""
     return [
         "--base-model-id",
         str(tiny_base_dir),
@@ -70,7 +71,7 @@ def flags(tiny_base_dir, data_path):
         "--learning-rate",
         "2e-3",
         "--epochs",
-        "12",
+        "5",
         "--threads",
         "1",
     ]
@@ -248,7 +249,9 @@ def test_a_finished_model_is_refused_at_once_and_moved_aside_on_request(finished
 def test_losses_after_kills_are_those_of_a_run_without(finished_run, flags, tmp_path):
     """Five real kills at random moments; `tests/benchmarks/kill_training.py` does a hundred."""
     model_dir = tmp_path / "model"
-    assert train_with_kills(flags, model_dir, num_kills=5, seed=0) >= 3  # it may be faster than a kill
+    assert (
+        train_with_kills(flags, model_dir, num_kills=5, seed=0, start=start_forked) >= 3
+    )  # it may be faster than a kill
     assert losses_of(model_dir) == losses_of(finished_run[0])
     assert has_same_adapter(model_dir, finished_run[0])
 
@@ -276,18 +279,18 @@ def test_on_a_card_a_resumed_run_goes_on_as_one_without_an_end(flags, tmp_path, 
 
 def test_a_run_that_had_stopped_early_is_not_trained_further(flags, tmp_path):
     """So high a rate stops early; the kill comes after the last checkpoint, before the model is written."""
-    high = [*flags, "--learning-rate", "1e-2"]
+    high = [*flags, "--learning-rate", "1e-2", "--epochs", "12"]
     straight, killed, moved = tmp_path / "straight", tmp_path / "killed", tmp_path / "moved"
-    assert finish(start(high, straight))[0] == 0
+    assert finish(start_forked(high, straight))[0] == 0
     steps = json.loads((straight / "training_report.json").read_text())["steps"]
     assert steps < 24
-    process = start(high, killed)
+    process = start_forked(high, killed)
     while not (killed / f"checkpoints/checkpoint-{steps}/COMPLETE.json").exists() and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
     killed.rename(moved)  # what the library remembers of the best checkpoint is a path
-    status, _, errors = finish(start(high, moved, "--resume"))
+    status, _, errors = finish(start_forked(high, moved, "--resume"))
     assert status == 0, errors
     assert losses_of(moved) == losses_of(straight)
     assert has_same_adapter(moved, straight)
@@ -295,7 +298,7 @@ def test_a_run_that_had_stopped_early_is_not_trained_further(flags, tmp_path):
 
 def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(finished_run, flags, tmp_path):
     model_dir = tmp_path / "model"
-    process = start(flags, model_dir)
+    process = start_forked(flags, model_dir)
     wait_for_rows(process, model_dir, 4)
     process.send_signal(signal.SIGINT)
     status, output, errors = finish(process)
@@ -303,23 +306,23 @@ def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(finished_run
     assert output.rstrip().endswith("--resume")
     assert not (model_dir / "training_settings.json").exists()
 
-    status, _, errors = finish(start(flags, model_dir))
+    status, _, errors = finish(start_forked(flags, model_dir))
     assert status == 1
     assert "--resume" in errors
 
-    status, _, errors = finish(start(flags, model_dir, "--resume", "--rank", "8", "--seed", "3"))
+    status, _, errors = finish(start_forked(flags, model_dir, "--resume", "--rank", "8", "--seed", "3"))
     assert status == 1
     assert "\n  rank: 32 in the checkpoint, 8 now" in errors
     assert "\n  seed: 0 in the checkpoint, 3 now" in errors
 
-    process = start(flags, model_dir, "--resume")
+    process = start_forked(flags, model_dir, "--resume")
     wait_for_rows(process, model_dir, len(read_rows(model_dir)) + 3)
     process.send_signal(signal.SIGTERM)
     assert finish(process)[0] == 143
 
     for manifest in model_dir.glob("checkpoints/*/COMPLETE.json"):
         manifest.write_text(manifest.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "2.0.0"'))
-    status, _, errors = finish(start(flags, model_dir, "--resume", "--activation-checkpointing", "on"))
+    status, _, errors = finish(start_forked(flags, model_dir, "--resume", "--activation-checkpointing", "on"))
     assert status == 0, errors
     assert f"torch: 2.0.0 in the checkpoint, {torch.__version__} now" in errors
     assert losses_of(model_dir) == losses_of(finished_run[0])
@@ -327,9 +330,9 @@ def test_signals_save_and_resume_goes_on_as_if_nothing_had_happened(finished_run
 
 def test_a_second_run_in_the_same_folder_is_refused(flags, tmp_path):
     model_dir = tmp_path / "model"
-    process = start(flags, model_dir)
+    process = start_forked(flags, model_dir)
     wait_for_rows(process, model_dir, 1)
-    status, _, errors = finish(start(flags, model_dir))
+    status, _, errors = finish(start_forked(flags, model_dir))
     process.kill()
     process.communicate()
     assert status == 1
@@ -348,7 +351,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_model(flags, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_good_checkpoint(flags, tmp_path):
-    too_much = ["--learning-rate", "1e30", "--batch-tokens", "1024"]  # after a first step of warming up, which is saved
+    # After a first step of warming up, which is saved.
+    too_much = ["--learning-rate", "1e30", "--batch-tokens", "1024", "--epochs", "12"]
     with pytest.raises(ScriptError, match="no longer a number.*--learning-rate"):
         main([*flags, *too_much, "--saved-model-path", str(tmp_path / "model")])
     assert not (tmp_path / "model" / "training_settings.json").exists()

@@ -2,6 +2,8 @@
 
 import doctest
 import json
+import signal
+import time
 
 import learning_rate_search
 import pytest
@@ -10,7 +12,7 @@ from fine_tuning_model import load_model
 from learning_rate_search import RATES, SHARE_OF_RUN, choose_rate, find_learning_rate, plan_trial, try_rates
 from prepared_run import prepare_run
 from training_options import parse_options
-from training_processes import finish, has_same_adapter, losses_of, start, train_with_kills
+from training_processes import finish, has_same_adapter, losses_of, start_forked, train_with_kills
 
 from common.base_model_files import find_base
 from common.conversation_data import read_training_data
@@ -81,30 +83,42 @@ def test_trials_leave_the_model_as_it_was_and_a_tiny_base_gets_a_high_rate(prepa
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.slow
-def test_a_run_with_the_rate_found_is_the_run_with_that_rate_also_after_kills(tmp_path, data_path, tiny_base_dir):
-    flags = [
-        "--base-model-id",
-        str(tiny_base_dir),
-        "--path-to-data",
-        str(data_path),
-        "--threads",
-        "1",
-        "--epochs",
-        "12",
+@pytest.fixture
+def long_data_path(tmp_path, sample_conversations):
+    """Enough for the trials of a run of four epochs: most of a short training's time goes into its evaluations."""
+    path = tmp_path / "long.jsonl"
+    talks = [
+        [talk[0] | {"content": f"{number} {talk[0]['content']}"}, *talk[1:]]
+        for number in range(2)
+        for talk in sample_conversations
     ]
+    path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_with_the_rate_found_is_the_run_with_that_rate_also_after_kills(tmp_path, long_data_path, tiny_base_dir):
+    """One kill among the trials, one in the training."""
+    flags = ["--base-model-id", str(tiny_base_dir), "--path-to-data", str(long_data_path)]
+    flags += ["--threads", "1", "--epochs", "4", "--batch-tokens", "256"]
     found, killed, given = tmp_path / "found", tmp_path / "killed", tmp_path / "given"
     auto = [*flags, "--learning-rate", "auto"]
-    status, output, errors = finish(start(auto, found))
+    status, output, errors = finish(start_forked(auto, found))
     assert status == 0, errors
     settings = json.loads((found / "training_settings.json").read_text())
     rate = settings["training"]["learning_rate"]
     assert [tried for tried, _ in settings["learning_rate_trials"]] == list(RATES)
     assert f"learning rate {rate:g}\n" in output
 
-    assert finish(start([*flags, "--learning-rate", str(rate)], given))[0] == 0
+    assert finish(start_forked([*flags, "--learning-rate", str(rate)], given))[0] == 0
     assert has_same_adapter(found, given)
-    assert train_with_kills(auto, killed, num_kills=2, seed=0) >= 1
+    process = start_forked(auto, killed)
+    while "Comparing learning rates" not in process.output_so_far() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    status, output, errors = finish(process)
+    assert (status, "held-out loss" in output) == (-signal.SIGKILL, False), errors
+    assert train_with_kills(auto, killed, num_kills=1, seed=0, start=start_forked) == 1
     assert losses_of(killed) == losses_of(found) == losses_of(given)
     assert has_same_adapter(killed, found)
     assert (

@@ -1,18 +1,17 @@
 """The report on real trainings of a small base: on the owner, on the other person, on shuffled labels, on planted codes.
 
-Everything is computed in the run by the project's own stages, started as a user types them; only the data is made up.
+Everything is computed in the run by the project's own scripts; only the data is made up.
 """
 
 import json
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import chat_grammar
 import make_small_base
 import pytest
+from forked_scripts import run_forked
 from writing_style.canaries import plant_into_file
 from writing_style.leak_probe import LEAKS_BITS, SEEN_BITS
 
@@ -21,6 +20,7 @@ pytestmark = pytest.mark.slow
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 NUM_CONVERSATIONS = 260
 NUM_PROMPTS = 120
+FEWER_PROMPTS = 80  # where the verdict is far from turning
 
 
 @pytest.fixture(scope="module")
@@ -75,31 +75,30 @@ def write_data(
 
 
 def run(script, *arguments):
-    command = [sys.executable, str(PROJECT_ROOT / "src" / script), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    result = run_forked(PROJECT_ROOT / "src" / script, *arguments)
     assert result.returncode == 0, result.stderr[-2000:]
     return result
 
 
-def train(taught_base_dir, data_path, *arguments):
+def train(taught_base_dir, data_path, epochs):
     folder = data_path.with_suffix("")
     run(
         "training/fine_tuning_model.py", "--base-model-id", taught_base_dir, "--path-to-data", data_path,
-        "--saved-model-path", folder, "--learning-rate", "3e-3", "--epochs", "3", "--threads", "1", *arguments,
+        "--saved-model-path", folder, "--learning-rate", "3e-3", "--epochs", epochs, "--threads", "1",
     )  # fmt: skip
     return folder
 
 
-def report_on(folder, *arguments):
+def report_on(folder, *arguments, num_prompts=NUM_PROMPTS):
     result = run(
-        "chat/style_report.py", "--saved-model-path", folder, "--set", "spread", "--prompts", NUM_PROMPTS, *arguments
+        "chat/style_report.py", "--saved-model-path", folder, "--set", "spread", "--prompts", num_prompts, *arguments
     )
     return json.loads((folder / "style_report.json").read_text(encoding="utf-8")), result
 
 
 @pytest.fixture(scope="module")
 def noam_dir(taught_base_dir, tmp_path_factory):
-    return train(taught_base_dir, write_data(tmp_path_factory.mktemp("noam") / "noam.jsonl", "Noam"))
+    return train(taught_base_dir, write_data(tmp_path_factory.mktemp("noam") / "noam.jsonl", "Noam"), epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -165,23 +164,25 @@ def test_the_exported_model_is_measured_as_the_tuned_one(noam_dir, noam_report, 
 
 
 def test_imitating_the_other_person_flips_the_verdict(taught_base_dir, noam_dir, noam_report, tmp_path):
-    ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"))
-    report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"))
+    ruth_dir = train(taught_base_dir, write_data(tmp_path / "ruth.jsonl", "Ruth"), epochs=2)
+    report, _result = report_on(with_adapter_of(noam_dir, ruth_dir, tmp_path / "judged"), num_prompts=FEWER_PROMPTS)
     assert report["verdict"] == "no closer than the base"
     assert report["sets"]["spread"]["bits"]["specificity"]["high"] < 0
     assert report["sets"]["spread"]["side_of_the_owner"]["high"] < 0.5
 
 
 def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_report, tmp_path):
-    mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True))
+    mixed_dir = train(taught_base_dir, write_data(tmp_path / "mixed.jsonl", "Noam", are_labels_shuffled=True), epochs=3)
     report, _result = report_on(with_adapter_of(noam_dir, mixed_dir, tmp_path / "judged"))
     assert report["verdict"] == "no closer than the base", report["sets"]["spread"]["reasons"]
 
 
 def test_replies_dealt_out_to_other_questions_never_get_a_yes(taught_base_dir, noam_dir, noam_report, tmp_path):
-    """The habits are the owner's, but no reply fits what it answers. 120 replies of a small model may leave it open."""
-    dealt_dir = train(taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True))
-    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"))
+    """The habits are the owner's, but no reply fits what it answers. 80 replies of a small model may leave it open."""
+    dealt_dir = train(
+        taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True), epochs=2
+    )
+    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"), num_prompts=FEWER_PROMPTS)
     assert report["verdict"] in ("no closer than the base", "cannot tell"), report["sets"]["spread"]["reasons"]
     undecided = {reason["name"] for reason in report["sets"]["spread"]["reasons"] if reason["state"] != "yes"}
     assert undecided <= {"relevance", "situation"}
@@ -216,8 +217,8 @@ def test_planted_codes_are_found_when_written_often_and_not_when_never(taught_ba
     """The positive control: a probe that misses what was written 64 times would be too weak."""
     data_path = write_data(tmp_path / "data.jsonl", "Noam", num_conversations=120)
     plant_into_file(data_path, tmp_path / "planted.jsonl", seed=0)
-    folder = train(taught_base_dir, tmp_path / "planted.jsonl", "--epochs", "4")
-    report, result = report_on(folder, "--leak-probe")
+    folder = train(taught_base_dir, tmp_path / "planted.jsonl", epochs=4)
+    report, result = report_on(folder, "--leak-probe", num_prompts=FEWER_PROMPTS)
     found = report["leak_probe"]["canaries"]
     levels = {row["num_times"]: row for row in found if (row["kind"], row["side"]) == ("code", "owner")}
     assert levels[64]["tuned_exposure_bits"] > SEEN_BITS

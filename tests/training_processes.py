@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import torch
+from forked_scripts import ForkedScript
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src/training/fine_tuning_model.py"
@@ -23,6 +24,11 @@ def start(flags, model_dir, *more, env=None, **options):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}), **options,
     )  # fmt: skip
+
+
+def start_forked(flags, model_dir, *more):
+    """Start a training in a process forked from one that holds the libraries: for all that no fresh start has to show."""
+    return ForkedScript(SCRIPT, [*flags, "--saved-model-path", model_dir, *more])
 
 
 def finish(process):
@@ -55,7 +61,7 @@ def wait_for_rows(process, model_dir, number):
         time.sleep(0.02)
 
 
-def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3, most_seconds=1.0):
+def train_with_kills(flags, model_dir, num_kills, seed, most_rows=3, most_seconds=1.0, start=start):
     """Kill a training (SIGKILL) at random moments so many times, resume each time, let it end; return the kills.
 
     A run is killed at most `most_seconds` after it came at most `most_rows` rows of its log further.
