@@ -178,11 +178,11 @@ def test_with_shuffled_labels_it_is_no_closer(taught_base_dir, noam_dir, noam_re
 
 
 def test_replies_dealt_out_to_other_questions_never_get_a_yes(taught_base_dir, noam_dir, noam_report, tmp_path):
-    """The habits are the owner's, but no reply fits what it answers. 80 replies of a small model may leave it open."""
+    """The habits are the owner's, but no reply fits what it answers. 120 replies of a small model may leave it open."""
     dealt_dir = train(
-        taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True), epochs=2
+        taught_base_dir, write_data(tmp_path / "dealt.jsonl", "Noam", are_replies_dealt_out=True), epochs=3
     )
-    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"), num_prompts=FEWER_PROMPTS)
+    report, _result = report_on(with_adapter_of(noam_dir, dealt_dir, tmp_path / "judged"))
     assert report["verdict"] in ("no closer than the base", "cannot tell"), report["sets"]["spread"]["reasons"]
     undecided = {reason["name"] for reason in report["sets"]["spread"]["reasons"] if reason["state"] != "yes"}
     assert undecided <= {"relevance", "situation"}
