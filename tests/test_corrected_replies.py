@@ -70,8 +70,9 @@ def test_the_last_reply_alone_is_learnt_as_often_as_its_weight(prepare_rows, tok
 
 def test_a_correction_is_learnt_after_the_header_of_its_conversation(tokenizer, sample_conversations):
     recipe = dataclasses.replace(DEFAULT_RECIPE, context="who,when")
-    talks = [Conversation(number, messages, "", "Ruth") for number, messages in enumerate(sample_conversations[:10])]
-    correction = Conversation(0, CORRECTED, "2024-12-13T09:30:00", "Ruth")
+    moment = "2024-12-13T09:30:00"
+    talks = [Conversation(number, talk, moment, "Ruth") for number, talk in enumerate(sample_conversations[:10])]
+    correction = Conversation(0, CORRECTED, moment, "Ruth")
     rows = [prepare_material(tokenizer, talks, NONE_HELD_OUT, recipe, 1, 0, given) for given in ([], [correction])]
     found = added(*rows)
     assert len(found) == CORRECTION_WEIGHT

@@ -217,9 +217,9 @@ def print_plan(run: "Run", model: Any) -> None:
         f"  training  number of epochs: up to {num_epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens; "
         f"learning rate {run.recipe.learning_rate:g}"
     )
-    if run.recipe.context != NO_CONTEXT:
+    if material.context != NO_CONTEXT:
         header = next(header for header, _ in run.held_out_conversations or [("", [])])
-        say(f"  context   {run.recipe.context}" + (f", as in: {printable(header)}" if header else ""))
+        say(f"  context   {material.context}" + (f", as in: {printable(header)}" if header else ""))
     if material.num_cut:
         say(f"  cut       {counted(material.num_cut, 'exchange')} longer than {run.recipe.max_length:,} tokens")
 

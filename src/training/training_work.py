@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from held_out_sets import hold_out
 from processes import world_size
-from recipes import CORRECTION_WEIGHT, Recipe, choose_epochs, choose_step_tokens, split_step
+from recipes import CORRECTION_WEIGHT, Recipe, choose_context, choose_epochs, choose_step_tokens, split_step
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation
@@ -56,7 +56,8 @@ def count_work(
     held_out_lines = hold_out(conversations).lines
     trained = [talk for talk in conversations if talk.line_number not in held_out_lines]
     messages = [message for talk in trained for message in talk.messages]
-    headers = headers_by_line(conversations, recipe.context)
+    context = choose_context(recipe, conversations)
+    headers = headers_by_line(conversations, context)
     shown_headers = [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
     measure_lengths = _find_length_measure(base)
     lengths = measure_lengths([message["content"] for message in messages])
@@ -66,7 +67,7 @@ def count_work(
         if message["role"] == "assistant" or recipe.train_on == "everyone"
     )
     lengths += measure_lengths(shown_headers)  # never supervised
-    for correction, header in zip(corrections, headers_by_line(corrections, recipe.context).values(), strict=True):
+    for correction, header in zip(corrections, headers_by_line(corrections, context).values(), strict=True):
         own_lengths = measure_lengths([message["content"] for message in correction.messages])
         supervised += CORRECTION_WEIGHT * (own_lengths[-1] + 1)
         lengths += CORRECTION_WEIGHT * (own_lengths + measure_lengths([header] if header else []))
