@@ -170,7 +170,7 @@ def test_a_bad_line_may_be_skipped(tmp_path, capsys):
     path = write(tmp_path / "corrections.jsonl", CORRECTED)
     path.write_text(path.read_text() + '{"mess', encoding="utf-8")
     assert len(read_corrections(path, skip_bad_lines=True).conversations) == 1
-    assert "1 bad lines of the corrections skipped, the first: line 2" in capsys.readouterr().err
+    assert "1 bad line of the corrections skipped, the first: line 2" in capsys.readouterr().err
 
 
 # ---- The run ---------------------------------------------------------------------------------------------------------
