@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from held_out_sets import hold_out
@@ -53,8 +53,8 @@ def count_work(
 
     Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
     """
-    held_out_lines = hold_out(conversations).lines
-    trained = [talk for talk in conversations if talk.line_number not in held_out_lines]
+    held_out = hold_out(conversations)
+    trained = [talk for talk in conversations if talk.line_number not in held_out.lines]
     messages = [message for talk in trained for message in talk.messages]
     context = choose_context(recipe, conversations)
     headers = headers_by_line(conversations, context)
@@ -72,7 +72,8 @@ def count_work(
         supervised += CORRECTION_WEIGHT * (own_lengths[-1] + 1)
         lengths += CORRECTION_WEIGHT * (own_lengths + measure_lengths([header] if header else []))
     num_replies = sum(talk.num_replies for talk in conversations)
-    return _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+    work = _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+    return replace(work, has_held_out=bool(held_out.validation))
 
 
 def _find_length_measure(base: BaseModel) -> Callable[[list[str]], list[int]]:
