@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import load_whatsapp
 import pytest
+from calls_of_stage1 import call_script
 from make_sample_chat import sample_export
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,14 +32,11 @@ def run(folder, script, *arguments, before=(), **options):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, **options)
 
 
-def call_stage_1(folder, *arguments):
-    """Run stage 1 within this process, which is much faster, from `folder`."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        load_whatsapp.main([*map(str, arguments)])
-    finally:
-        os.chdir(before)
+def convert(folder, *arguments):
+    """Run stage 1 within this process, which is much faster; it must succeed. Return all that it printed."""
+    done = call_script(load_whatsapp, folder, arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def assert_refused(finished, *words):
@@ -145,27 +142,30 @@ def test_stage_3_refuses_a_log_it_may_not_write_before_the_model_loads(
 # ---- Inputs that change, and inputs that stay ----
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", ["grown", "cut", "replaced"])
-def test_an_export_that_changes_while_it_is_read_gives_no_data(tmp_path, change):
-    export = tmp_path / "chat.txt"
-    content = sample_export(300, seed=1) * 4
-    export.write_text(content, encoding="utf-8")
+CHANGES = {  # of chat.txt
+    "grown": "open('chat.txt', 'a').write('1.1.2025, 10:00 - Noam: one more')",
+    "cut": "os.truncate('chat.txt', 1000)",
+    "replaced": "os.replace('other.txt', 'chat.txt')",
+}
+# Changes the export at the moment at which the first output is opened: between its two readings.
+CHANGING = """
+import os, runpy, sys
+change, *sys.argv = sys.argv[1:]
+waiting = [change]
+def look(event, details):
+    if waiting and event == "open" and ".unfinished-" in str(details[0]):
+        exec(waiting.pop())
+sys.addaudithook(look)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_export_that_changes_while_it_is_read_gives_no_data(tmp_path, start_python, change):
+    for name in ("chat.txt", "other.txt"):
+        put(tmp_path / name, sample_export(20, seed=1))
     put(tmp_path / "out/formatted_data.jsonl", "old\n")
-    process = subprocess.Popen(
-        [sys.executable, str(STAGE_1), "chat.txt", *IMITATE],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not list((tmp_path / "out").glob(".unfinished-*")):
-        time.sleep(0.001)
-    if change == "grown":
-        with export.open("a", encoding="utf-8") as file:
-            file.write("1.1.2025, 10:00 - Noam: one more\n")
-    elif change == "cut":
-        os.truncate(export, 1000)
-    else:
-        (tmp_path / "other.txt").write_text(content, encoding="utf-8")
-        os.replace(tmp_path / "other.txt", export)
+    process = start_python(CHANGING, CHANGES[change], STAGE_1, "chat.txt", *IMITATE, cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "changed while it was read; run again" in errors
@@ -185,12 +185,12 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
-def test_odd_file_names_work_and_cannot_act_on_the_terminal(tmp_path, capsys, name):
+def test_odd_file_names_work_and_cannot_act_on_the_terminal(tmp_path, name):
     (tmp_path / name).write_text(sample_export(5, seed=1), encoding="utf-8")
     output = tmp_path / "out" / name.replace(".txt", ".jsonl")
-    call_stage_1(tmp_path, f"./{name}", *IMITATE, "--path-to-data", output)
+    shown = convert(tmp_path, f"./{name}", *IMITATE, "--path-to-data", output)
     assert output.stat().st_size > 0
-    assert not {"\x1b", "\x9b"} & set("".join(capsys.readouterr()))
+    assert not {"\x1b", "\x9b"} & set(shown)
     assert not list(output.parent.glob(".unfinished-*"))
 
 
@@ -202,7 +202,7 @@ def test_no_path_is_made_of_a_participants_name(tmp_path, name):
     lines = [f"{day}/3/2024, 10:0{day} - {name if day % 2 else 'Dan'}: hello {day}\n" for day in range(1, 9)]
     (tmp_path / "chat.txt").write_text("".join(lines), encoding="utf-8")
     flags = ("--conversation-gap-seconds", "999999", "--day-first", "--path-to-data", "out/formatted_data.jsonl")
-    call_stage_1(tmp_path, "chat.txt", "--imitate", name, *flags)
+    convert(tmp_path, "chat.txt", "--imitate", name, *flags)
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert made == {
         "chat.txt", "out", "out/formatted_data.jsonl", "out/dropped_messages.jsonl", "out/preprocessing_report.json"
@@ -225,7 +225,7 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
     outputs = []
     for number, (cwd, given) in enumerate([(folder, export.name), (tmp_path, "a folder/link"), (Path("/"), export)]):
         data_path = tmp_path / f"{number}/formatted_data.jsonl"
-        call_stage_1(cwd, given, *IMITATE, "--path-to-data", data_path)
+        convert(cwd, given, *IMITATE, "--path-to-data", data_path)
         lines = data_path.read_text(encoding="utf-8").splitlines()
         outputs.append([line.partition('"chat": ')[0] for line in lines])  # the chat is named by its file
     assert outputs[0] == outputs[1] == outputs[2]
@@ -299,22 +299,16 @@ def test_every_script_works_or_is_one_line_for_a_user_without_name_and_home_and_
     assert {path.name for path in root.iterdir()} == {"src", "preprocess_start.sh"}
 
 
-# ---- Stage 2: the signals that its own tests leave out, and homes that cannot be written ----
-
-HANGING_UP = """
-import os, signal
-from adapter_trainer import StopRequest
-with StopRequest() as stop:
-    os.kill(os.getpid(), signal.SIGHUP)
-    print(stop.exit_status, flush=True)
-    os.kill(os.getpid(), signal.SIGHUP)
-    print("never reached", flush=True)
-"""
+# ---- Stage 2: the signals that its own tests leave out ----
 
 
-@pytest.mark.slow
-def test_stage_2_saves_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal(start_python):
-    process = start_python(HANGING_UP, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
-    output, _errors = process.communicate(timeout=120)
-    assert output == "129\n"
-    assert process.returncode == 129
+def test_stage_2_is_asked_to_stop_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal(capfd):
+    from adapter_trainer import StopRequest  # here: the libraries load only for this test
+
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.exit_status == 129
+        assert "stopping after this step, then saving" in capfd.readouterr().err
+        with pytest.raises(SystemExit) as leaving:
+            signal.raise_signal(signal.SIGHUP)
+    assert leaving.value.code == 129
