@@ -210,8 +210,9 @@ def test_no_path_is_made_of_a_participants_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["zip", "txt"])
-def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
+def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind, monkeypatch):
     """Relative path, home folder's sign, link, a folder with spaces: never another output."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "a folder"
     folder.mkdir()
     export = folder / f"chat.{kind}"
@@ -223,12 +224,14 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
     (folder / "link").symlink_to(export.name)
     before = export.read_bytes()
     outputs = []
-    for number, (cwd, given) in enumerate([(folder, export.name), (tmp_path, "a folder/link"), (Path("/"), export)]):
+    root, from_home = Path("/"), f"~/a folder/{export.name}"
+    ways = [(folder, export.name), (tmp_path, "a folder/link"), (root, export), (root, from_home)]
+    for number, (cwd, given) in enumerate(ways):
         data_path = tmp_path / f"{number}/formatted_data.jsonl"
-        convert(cwd, given, *IMITATE, "--path-to-data", data_path)
+        convert(cwd, given, *IMITATE, f"--path-to-data=~/{number}/formatted_data.jsonl")
         lines = data_path.read_text(encoding="utf-8").splitlines()
         outputs.append([line.partition('"chat": ')[0] for line in lines])  # the chat is named by its file
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs == [outputs[0]] * len(ways)
     assert export.read_bytes() == before
 
 
