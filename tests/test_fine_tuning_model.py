@@ -236,7 +236,7 @@ def test_the_plan_is_shown_before_the_first_step(finished_run):
     assert "Traceback" not in errors
 
 
-def test_a_finished_model_is_refused_at_once_and_moved_aside_on_request(finished_run, flags, tmp_path):
+def test_a_finished_model_is_refused_at_once(finished_run, flags):
     model_dir, _, _ = finished_run
     before = (model_dir / "adapter_model.safetensors").read_bytes()
     # -S: without the installed libraries, so none was needed for the refusal.
