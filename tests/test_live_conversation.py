@@ -112,6 +112,15 @@ def test_a_full_context_drops_whole_old_turns_down_to_half_and_says_so_once(tiny
     assert len(conversation.messages) == 40  # the conversation itself is whole
 
 
+def test_turns_that_were_dropped_are_prompted_again_when_those_after_them_are_taken_back(tiny_model, conversation):
+    for number in range(12):
+        say(conversation, f"{number} two three four")
+    while len(conversation.messages) > 2:
+        conversation.undo()
+    say(conversation, "hello")
+    assert conversation.fit_prompt() == tiny_model.encode_prompt(conversation.messages)[0]
+
+
 def test_a_message_longer_than_the_context_is_refused_and_leaves_nothing(conversation):
     say(conversation, "hi")
     before = list(conversation.messages)
