@@ -701,6 +701,13 @@ def test_an_output_that_cannot_be_replaced_is_refused_before_the_work(chat_dir, 
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("name", OUTPUTS[1:])
+def test_the_data_cannot_take_the_name_of_a_file_of_the_ledger(chat_dir, name):
+    result = call(chat_dir, "chat.txt", "--imitate", "Rut Levi", "--path-to-data", f"out/{name}")
+    assert error_of(result).startswith(f"load_whatsapp: out/{name}: is the name of a file of the ledger; ")
+    assert not (chat_dir / "out").exists()
+
+
 # ---- Accidents ----
 
 
