@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from statistics import mean
 
 import pytest
-from chat_grammar import NEUTRAL_PEOPLE, NOAM, RUTH, neutral_conversations, write_conversation
+from chat_grammar import NEUTRAL_PEOPLE, NOAM, RUTH, SLOTS, neutral_conversations, write_conversation
 from make_sample_chat import EDITED_MARK, EXTRA_MESSAGES, NOTICES, NUM_CONVERSATIONS, SEED, sample_export
 
 HEADER_RE = re.compile(r"^(\d{1,2}\.\d{1,2}\.\d{4}, \d{2}:\d{2}) - (?:(Noam|Ruth): )?", re.MULTILINE)
@@ -99,5 +99,5 @@ def test_an_answer_refers_to_what_was_asked():
     for seed in range(200):
         turns = write_conversation((NOAM, RUTH), random.Random(seed))
         text = " ".join(message for _, messages in turns for message in messages)
-        named.append({day for day in ("ביום שישי", "ביום שני") if day in text})
+        named.append({day for day in SLOTS["day"] if f"ביום {day}" in text})
     assert {1} < set(map(len, named)) <= {0, 1}, "two days in one conversation, or no day in any"
