@@ -3,8 +3,9 @@
 Widths are no multiple of 64, which some kernels for 4-bit layers need. The templates have the form of the published ones.
 """
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 SHAPE = {
     "vocab_size": 99,
@@ -39,6 +40,25 @@ def make_config(family):
     """Return the config of a tiny base of this family."""
     model_type, values = FAMILIES[family]
     return AutoConfig.for_model(model_type, **values)
+
+
+def write_base(family, folder):
+    """Write a tiny base of this family, with random weights and without a tokenizer, into `folder`; return that."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(make_config(family)).save_pretrained(folder)
+    return folder
+
+
+def load_with_lora(base_dir, device):
+    """Load a base with LoRA whose second matrices are not zero, as after some steps."""
+    from qlora_model import add_lora, load_quantized_base  # here: most users need no 4 bits
+
+    model = add_lora(load_quantized_base(base_dir, device, "eager"), rank=4, alpha=8, dropout=0.0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+    return model
 
 
 _CHATML = (
@@ -133,6 +153,15 @@ def make_tokenizer(family, texts):
     template, specials, names = MARKINGS[family]
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learn_bytes(backend, texts, specials)
+    others = [token for token in specials if token not in names.values()]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, extra_special_tokens=others, **names)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def learn_bytes(backend, texts, specials):
+    """Let a byte-level tokenizer learn 400 tokens from `texts`."""
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -141,7 +170,3 @@ def make_tokenizer(family, texts):
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    others = [token for token in specials if token not in names.values()]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, extra_special_tokens=others, **names)
-    tokenizer.chat_template = template
-    return tokenizer

@@ -1,6 +1,8 @@
 """Damage the trained folder and the base at random: each loads, or is refused in one line; never another exception.
 
-Run as a program, it tries more: python tests/fuzz_loading.py SAVED_MODEL BASE NUM_MUTATIONS.
+Run as a program, it tries more:
+
+    PYTHONPATH=src:src/training:src/chat python tests/fuzz_loading.py SAVED_MODEL BASE NUM_MUTATIONS SEED
 """
 
 import collections
@@ -18,10 +20,10 @@ from fake_training_step import build_empty_model
 from prepared_run import load_tokenizer, refuse_tokens_without_rows
 from qlora_model import load_quantized_base, read_model_config
 from saved_model_checks import check_saved_model
+from small_runs import CPU
 from trained_model import load_trained_model
 
 from common.base_model_files import check_base_folder
-from common.compute_device import Device
 from common.script import ScriptError
 
 SAVED_NAMES = (
@@ -33,7 +35,6 @@ VALUES = (
     None, True, False, 0, -1, 1, 3, 7, 2**31, 10**12, 10**400, 0.5, -0.5, 1e308, "", "x", "\0", "a/b", "../..", "ת" * 300,
     [], [1], ["x"], [[]], {}, {"x": 1}, {"": {"": None}},
 )  # fmt: skip
-CPU = Device("cpu", torch.float32, is_quantized=True)
 
 
 def places_in(value, path=()):

@@ -40,14 +40,7 @@ def make_qwen_tokenizer(texts):
 
 
 def _train_byte_level(backend, texts, specials, **names):
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
+    base_families.learn_bytes(backend, texts, specials)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
     tokenizer.chat_template = PERSON_TEMPLATE
     return tokenizer

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import load_whatsapp
 import pytest
+from calls_of_stage1 import call_script
 from make_sample_chat import sample_export
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,14 +32,11 @@ def run(folder, script, *arguments, before=(), **options):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, **options)
 
 
-def call_stage_1(folder, *arguments):
-    """Run stage 1 within this process, which is much faster, from `folder`."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        load_whatsapp.main([*map(str, arguments)])
-    finally:
-        os.chdir(before)
+def convert(folder, *arguments):
+    """Run stage 1 within this process, which is much faster; it must succeed. Return all that it printed."""
+    done = call_script(load_whatsapp, folder, arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def assert_refused(finished, *words):
@@ -52,21 +49,42 @@ def assert_refused(finished, *words):
 # ---- Folders and files that may not be touched ----
 
 
-@pytest.fixture
-def run_unprivileged():
-    """A function that runs a script as a user who may not write everywhere; root does not notice such limits."""
-    if IS_ROOT and (shutil.which("setpriv") is None or not os.access("/proc/self", os.R_OK)):
-        pytest.skip("root, and no setpriv to give that up")
-    before = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if IS_ROOT else []
+# Root keeps the right to read, for the Python of a machine may lie where nobody else reads.
+READING = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
-    def run_as(folder, script, *arguments):
+
+def as_user(number, *rights):
+    """Return the commands in front of one that a user without root's rights runs; skip where there is no such user."""
+    if not IS_ROOT:
+        return []
+    before = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups", *rights]
+    if shutil.which("setpriv") is None:
+        pytest.skip("root, and no setpriv to give that up")
+    if run("/", STAGE_1, "--help", before=before).returncode:
+        pytest.skip("another user may not run this checkout with this Python")
+    return before
+
+
+def make_runner(before):
+    """Return a function that runs a script of the project after these commands, at home in its folder."""
+
+    def run_script(folder, script, *arguments):
         environment = os.environ | {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         return run(folder, script, *arguments, before=before, env=environment)
 
-    probe = subprocess.run([*before, sys.executable, "-c", ""], cwd="/", capture_output=True, text=True)
-    if probe.returncode or (IS_ROOT and not all(path.stat().st_mode & 0o005 for path in STAGE_1.parents)):
-        pytest.skip("this checkout is closed to other users")
-    return run_as
+    return run_script
+
+
+@pytest.fixture
+def run_unprivileged():
+    """A function that runs a script as a user who may not write everywhere; root does not notice such limits."""
+    return make_runner(as_user(NOBODY, *READING))
+
+
+@pytest.fixture
+def run_without_rights():
+    """The same, as a user who may not read everywhere either."""
+    return make_runner(as_user(NOBODY))
 
 
 @pytest.fixture
@@ -84,7 +102,7 @@ def put(path, content, mode=0o644):
     path.chmod(mode)
 
 
-def test_stage_1_refuses_a_read_only_folder_and_an_unreadable_export(run_unprivileged, shared_dir):
+def test_stage_1_refuses_a_read_only_folder(run_unprivileged, shared_dir):
     put(shared_dir / "chat.txt", sample_export(5, seed=1))
     put(shared_dir / "locked/formatted_data.jsonl", "old\n")
     (shared_dir / "locked").chmod(0o555)
@@ -94,10 +112,12 @@ def test_stage_1_refuses_a_read_only_folder_and_an_unreadable_export(run_unprivi
     assert finished.stdout == ""  # before the work
     assert path_to_data.read_text() == "old\n"
 
-    (shared_dir / "chat.txt").chmod(0o000)
+
+def test_stage_1_refuses_an_unreadable_export(run_without_rights, shared_dir):
+    put(shared_dir / "chat.txt", sample_export(5, seed=1), mode=0o000)
     (shared_dir / "out").mkdir()
     (shared_dir / "out").chmod(0o777)
-    finished = run_unprivileged(shared_dir, STAGE_1, "chat.txt", *IMITATE)
+    finished = run_without_rights(shared_dir, STAGE_1, "chat.txt", *IMITATE)
     assert_refused(finished, "chat.txt: cannot be read", "permissions")
 
 
@@ -109,20 +129,18 @@ def test_the_digest_refuses_a_read_only_folder(run_unprivileged, shared_dir):
     assert finished.stdout == ""  # before the work
 
 
-@pytest.mark.slow
-def test_stage_2_refuses_a_read_only_folder_before_a_library_loads(run_unprivileged, shared_dir, tiny_base_dir):
+def test_stage_2_refuses_a_read_only_folder_before_a_library_loads(run_unprivileged, shared_dir):
     put(shared_dir / "data.jsonl", CONVERSATION * 20)
-    shutil.copytree(tiny_base_dir, shared_dir / "base")
-    for path in (shared_dir / "base", *(shared_dir / "base").iterdir()):
-        path.chmod(0o755)
     (shared_dir / "locked").mkdir(mode=0o555)
-    flags = ("--base-model-id", "base", "--path-to-data", "data.jsonl", "--saved-model-path", "locked/model")
+    flags = ("--path-to-data", "data.jsonl", "--saved-model-path", "locked/model")
     finished = run_unprivileged(shared_dir, "-S", STAGE_2, *flags)  # -S leaves the installed libraries out
     assert_refused(finished, "locked/model: permission denied")
     assert list((shared_dir / "locked").iterdir()) == []
 
-    (shared_dir / "data.jsonl").chmod(0o000)
-    finished = run_unprivileged(shared_dir, STAGE_2, *flags)
+
+def test_stage_2_refuses_unreadable_data(run_without_rights, shared_dir):
+    put(shared_dir / "data.jsonl", CONVERSATION * 20, mode=0o000)
+    finished = run_without_rights(shared_dir, STAGE_2, "--path-to-data", "data.jsonl", "--saved-model-path", "model")
     assert_refused(finished, "data.jsonl: permission denied")
 
 
@@ -145,27 +163,30 @@ def test_stage_3_refuses_a_log_it_may_not_write_before_the_model_loads(
 # ---- Inputs that change, and inputs that stay ----
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("change", ["grown", "cut", "replaced"])
-def test_an_export_that_changes_while_it_is_read_gives_no_data(tmp_path, change):
-    export = tmp_path / "chat.txt"
-    content = sample_export(300, seed=1) * 4
-    export.write_text(content, encoding="utf-8")
+CHANGES = {  # of chat.txt
+    "grown": "open('chat.txt', 'a').write('1.1.2025, 10:00 - Noam: one more')",
+    "cut": "os.truncate('chat.txt', 1000)",
+    "replaced": "os.replace('other.txt', 'chat.txt')",
+}
+# Changes the export at the moment at which the first output is opened: between its two readings.
+CHANGING = """
+import os, runpy, sys
+change, *sys.argv = sys.argv[1:]
+waiting = [change]
+def look(event, details):
+    if waiting and event == "open" and ".unfinished-" in str(details[0]):
+        exec(waiting.pop())
+sys.addaudithook(look)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_export_that_changes_while_it_is_read_gives_no_data(tmp_path, start_python, change):
+    for name in ("chat.txt", "other.txt"):
+        put(tmp_path / name, sample_export(20, seed=1))
     put(tmp_path / "out/formatted_data.jsonl", "old\n")
-    process = subprocess.Popen(
-        [sys.executable, str(STAGE_1), "chat.txt", *IMITATE],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not list((tmp_path / "out").glob(".unfinished-*")):
-        time.sleep(0.001)
-    if change == "grown":
-        with export.open("a", encoding="utf-8") as file:
-            file.write("1.1.2025, 10:00 - Noam: one more\n")
-    elif change == "cut":
-        os.truncate(export, 1000)
-    else:
-        (tmp_path / "other.txt").write_text(content, encoding="utf-8")
-        os.replace(tmp_path / "other.txt", export)
+    process = start_python(CHANGING, CHANGES[change], STAGE_1, "chat.txt", *IMITATE, cwd=tmp_path)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "changed while it was read; run again" in errors
@@ -185,12 +206,12 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
-def test_odd_file_names_work_and_cannot_act_on_the_terminal(tmp_path, capsys, name):
+def test_odd_file_names_work_and_cannot_act_on_the_terminal(tmp_path, name):
     (tmp_path / name).write_text(sample_export(5, seed=1), encoding="utf-8")
     output = tmp_path / "out" / name.replace(".txt", ".jsonl")
-    call_stage_1(tmp_path, f"./{name}", *IMITATE, "--path-to-data", output)
+    shown = convert(tmp_path, f"./{name}", *IMITATE, "--path-to-data", output)
     assert output.stat().st_size > 0
-    assert not {"\x1b", "\x9b"} & set("".join(capsys.readouterr()))
+    assert not {"\x1b", "\x9b"} & set(shown)
     assert not list(output.parent.glob(".unfinished-*"))
 
 
@@ -202,7 +223,7 @@ def test_no_path_is_made_of_a_participants_name(tmp_path, name):
     lines = [f"{day}/3/2024, 10:0{day} - {name if day % 2 else 'Dan'}: hello {day}\n" for day in range(1, 9)]
     (tmp_path / "chat.txt").write_text("".join(lines), encoding="utf-8")
     flags = ("--conversation-gap-seconds", "999999", "--day-first", "--path-to-data", "out/formatted_data.jsonl")
-    call_stage_1(tmp_path, "chat.txt", "--imitate", name, *flags)
+    convert(tmp_path, "chat.txt", "--imitate", name, *flags)
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert made == {
         "chat.txt", "out", "out/formatted_data.jsonl", "out/dropped_messages.jsonl", "out/preprocessing_report.json"
@@ -210,8 +231,9 @@ def test_no_path_is_made_of_a_participants_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", ["zip", "txt"])
-def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
+def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind, monkeypatch):
     """Relative path, home folder's sign, link, a folder with spaces: never another output."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "a folder"
     folder.mkdir()
     export = folder / f"chat.{kind}"
@@ -223,12 +245,14 @@ def test_the_same_chat_from_anywhere_is_the_same_bytes(tmp_path, kind):
     (folder / "link").symlink_to(export.name)
     before = export.read_bytes()
     outputs = []
-    for number, (cwd, given) in enumerate([(folder, export.name), (tmp_path, "a folder/link"), (Path("/"), export)]):
+    root, from_home = Path("/"), f"~/a folder/{export.name}"
+    ways = [(folder, export.name), (tmp_path, "a folder/link"), (root, export), (root, from_home)]
+    for number, (cwd, given) in enumerate(ways):
         data_path = tmp_path / f"{number}/formatted_data.jsonl"
-        call_stage_1(cwd, given, *IMITATE, "--path-to-data", data_path)
+        convert(cwd, given, *IMITATE, f"--path-to-data=~/{number}/formatted_data.jsonl")
         lines = data_path.read_text(encoding="utf-8").splitlines()
         outputs.append([line.partition('"chat": ')[0] for line in lines])  # the chat is named by its file
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs == [outputs[0]] * len(ways)
     assert export.read_bytes() == before
 
 
@@ -259,7 +283,7 @@ def test_a_project_behind_a_link_works_as_it_does_itself(tmp_path, project_copy,
 UNKNOWN_USER = 12_345
 
 
-@pytest.mark.skipif(not IS_ROOT or shutil.which("setpriv") is None, reason="needs root and setpriv")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become a user without a name")
 def test_every_script_works_or_is_one_line_for_a_user_without_name_and_home_and_with_a_read_only_project(
     project_copy, shared_dir, tiny_saved_model_dir, tiny_base_dir
 ):
@@ -272,11 +296,7 @@ def test_every_script_works_or_is_one_line_for_a_user_without_name_and_home_and_
     for path in [shared_dir, *shared_dir.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     (shared_dir / "out").chmod(0o777)
-    capability = "+dac_read_search"  # to read the Python of this machine, wherever it lies
-    before = ["setpriv", f"--reuid={UNKNOWN_USER}", f"--regid={UNKNOWN_USER}", "--clear-groups"]
-    before += [f"--inh-caps={capability}", f"--ambient-caps={capability}"]
-    if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True).returncode:
-        pytest.skip("this machine allows no such user")
+    before = as_user(UNKNOWN_USER, *READING)
     homeless = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "HF_HOME")}
 
     def run_as_nobody(script, *arguments):
@@ -299,22 +319,16 @@ def test_every_script_works_or_is_one_line_for_a_user_without_name_and_home_and_
     assert {path.name for path in root.iterdir()} == {"src", "preprocess_start.sh"}
 
 
-# ---- Stage 2: the signals that its own tests leave out, and homes that cannot be written ----
-
-HANGING_UP = """
-import os, signal
-from adapter_trainer import StopRequest
-with StopRequest() as stop:
-    os.kill(os.getpid(), signal.SIGHUP)
-    print(stop.exit_status, flush=True)
-    os.kill(os.getpid(), signal.SIGHUP)
-    print("never reached", flush=True)
-"""
+# ---- Stage 2: the signals that its own tests leave out ----
 
 
-@pytest.mark.slow
-def test_stage_2_saves_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal(start_python):
-    process = start_python(HANGING_UP, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
-    output, _errors = process.communicate(timeout=120)
-    assert output == "129\n"
-    assert process.returncode == 129
+def test_stage_2_is_asked_to_stop_when_the_window_is_closed_and_leaves_at_once_at_the_second_signal(capfd):
+    from adapter_trainer import StopRequest  # here: the libraries load only for this test
+
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.exit_status == 129
+        assert "stopping after this step, then saving" in capfd.readouterr().err
+        with pytest.raises(SystemExit) as leaving:
+            signal.raise_signal(signal.SIGHUP)
+    assert leaving.value.code == 129

@@ -71,13 +71,9 @@ def test_captured_steps_of_a_batch_give_the_logits_of_one_pass_over_each_row(tin
 
 
 @pytest.mark.gpu
-def test_captured_batches_repeat_and_are_close_to_the_library_s(tiny_saved_model_dir, prompts):
+def test_captured_batches_repeat(tiny_saved_model_dir, prompts):
     trained = load_trained_model(check_saved_model(tiny_saved_model_dir), device="cuda", dtype="float32")
     greedy = replace(trained.sampling, do_sample=False, max_new_tokens=30)
-    captured, library = BatchGeneration(trained), BatchGeneration(trained, is_static=False)
+    captured = BatchGeneration(trained)
     for sampling in (greedy, replace(greedy, do_sample=True)):
-        replies = [captured.generate(prompts, sampling, 0) for _ in range(2)]
-        assert replies[0] == replies[1]
-        print(
-            sum(ours == theirs for ours, theirs in zip(replies[0], library.generate(prompts, sampling, 0), strict=True))
-        )
+        assert captured.generate(prompts, sampling, 0) == captured.generate(prompts, sampling, 0)

@@ -3,9 +3,6 @@
 On a processor nothing can be captured: there, recorded work is done again. On a card the same tests run with CUDA graphs.
 """
 
-import doctest
-
-import captured_decoder
 import pytest
 import torch
 from captured_decoder import CapturedDecoder, GraphRecorder, RowShape, StaticRow, choose_shape, find_hindrance
@@ -278,10 +275,6 @@ def test_the_shape_has_room_for_every_row_that_is_no_longer_than_a_row_may_be():
         assert row.has_room(sum(tokens), len(tokens), max(tokens)) == (sum(tokens) <= 128)
     assert shape.num_segments == 5
     assert choose_shape(lengths, rows[:8], row_tokens=128) is None
-
-
-def test_the_example_in_the_docstring_holds():
-    assert doctest.testmod(captured_decoder).failed == 0
 
 
 def test_what_hinders_is_told():

@@ -25,6 +25,10 @@ def flags(tmp_path_factory, tiny_base_dir, sample_conversations):
     ]
 
 
+# The port is any free one: the default is fixed, and another program may have it.
+ACCELERATE = ("accelerate", "launch", "--main_process_port", "0")
+
+
 def launch(launcher, flags, model_dir):
     """Run stage 2 under a launcher, on the CPU."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
@@ -48,14 +52,14 @@ def test_two_processes_have_the_losses_of_one_that_accumulates(flags, tmp_path):
 
 
 def test_accelerate_launch_of_two_processes_works(flags, tmp_path):
-    done = launch(["accelerate", "launch", "--multi_gpu", "--num_processes", "2"], flags, tmp_path / "model")
+    done = launch([*ACCELERATE, "--multi_gpu", "--num_processes", "2"], flags, tmp_path / "model")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("number of processes: 2") == 1
     assert (tmp_path / "model" / "training_settings.json").is_file()
 
 
 def test_accelerates_silent_single_process_is_refused(flags, tmp_path):
-    done = launch(["accelerate", "launch", "--cpu", "--num_processes", "2"], flags, tmp_path / "model")
+    done = launch([*ACCELERATE, "--cpu", "--num_processes", "2"], flags, tmp_path / "model")
     assert done.returncode != 0
     assert "--cpu starts only one; use torchrun" in done.stderr
     assert not (tmp_path / "model").exists()
@@ -64,7 +68,7 @@ def test_accelerates_silent_single_process_is_refused(flags, tmp_path):
 def test_sharding_is_refused_in_one_line(flags, tmp_path):
     settings = tmp_path / "fsdp.yaml"
     settings.write_text("distributed_type: FSDP\nnum_processes: 2\nnum_machines: 1\nfsdp_config:\n  fsdp_version: 2\n")
-    done = launch(["accelerate", "launch", "--config_file", str(settings)], flags, tmp_path / "model")
+    done = launch([*ACCELERATE, "--config_file", str(settings)], flags, tmp_path / "model")
     assert done.returncode != 0
     assert "fine_tuning_model: accelerate launch: each process trains with the whole model" in done.stderr
     assert not (tmp_path / "model").exists()

@@ -1,11 +1,12 @@
 """Fused LoRA layers compute what peft's layers compute: outputs, gradients, and what a training makes of them."""
 
 import contextlib
+import dataclasses
 
 import pytest
 import torch
 from adapter_trainer import make_training_arguments
-from base_families import FAMILIES, make_config
+from base_families import FAMILIES, load_with_lora, write_base
 from bitsandbytes.nn import Linear4bit
 from fused_lora import fuse_lora
 from head_loss import compute_loss_in_blocks
@@ -14,14 +15,12 @@ from packing import PackedRows, collate_row, plan_schedule
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
 from recipes import FUSED_OPTIMIZER, Recipe
+from small_runs import CPU
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Trainer, set_seed
 
-from common.compute_device import Device
-
 register_segment_attention()
 
-CPU = Device("cpu", torch.float32, is_quantized=True)
 INPUT_IDS = torch.arange(5, 69)[None]
 NUM_LAYERS = 2
 # The layers of one block that are fused; those of the other families have the names of Llama.
@@ -40,22 +39,15 @@ def base_dirs(tmp_path_factory):
 
     def folder_of(family):
         if family not in folders:
-            torch.manual_seed(0)
-            folders[family] = tmp_path_factory.mktemp(family)
-            AutoModelForCausalLM.from_config(make_config(family)).save_pretrained(folders[family])
+            folders[family] = write_base(family, tmp_path_factory.mktemp(family))
         return folders[family]
 
     return folder_of
 
 
 def load_model(folder, is_quantized=True, checkpointing=False):
-    """The base with LoRA whose second matrices are not zero, as after some steps."""
-    base = load_quantized_base(folder, Device("cpu", torch.float32, is_quantized), "eager")
-    model = add_lora(base, rank=4, alpha=8, dropout=0.0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+    """The base with LoRA, as in a training."""
+    model = load_with_lora(folder, dataclasses.replace(CPU, is_quantized=is_quantized))
     if checkpointing:
         enable_gradient_checkpointing(model)
     return model.train()

@@ -5,38 +5,21 @@ Where a processor has avx512_bf16, bitsandbytes repacks 4-bit layers for inferen
 
 import pytest
 import torch
-from base_families import FAMILIES, make_config
+from base_families import FAMILIES, load_with_lora, write_base
 from bitsandbytes.functional import has_avx512bf16
 from head_loss import compute_loss_in_blocks
 from packed_attention import choose_attention, register_segment_attention
-from qlora_model import add_lora, load_quantized_base
+from small_runs import CPU
 from torch.nn.functional import cosine_similarity, cross_entropy
-from transformers import AutoModelForCausalLM
-
-from common.compute_device import Device
 
 register_segment_attention()
 
-CPU = Device("cpu", torch.float32, is_quantized=True)
 INPUT_IDS = torch.arange(5, 69)[None]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family_base_dir(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(make_config(request.param)).save_pretrained(folder)
-    return folder
-
-
-def load_model(family_base_dir):
-    """The base in 4 bits with LoRA whose second matrices are not zero, as after some steps."""
-    model = add_lora(load_quantized_base(family_base_dir, CPU, "eager"), rank=4, alpha=8, dropout=0.0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
-    return model
+    return write_base(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def gradient(model):
@@ -50,7 +33,7 @@ def gradient(model):
 
 
 def test_an_evaluation_leaves_the_gradient_as_it_was(family_base_dir):
-    model = load_model(family_base_dir)
+    model = load_with_lora(family_base_dir, CPU)
     before = gradient(model)
     model.eval()
     with torch.no_grad():
@@ -59,16 +42,16 @@ def test_an_evaluation_leaves_the_gradient_as_it_was(family_base_dir):
 
 
 def test_the_check_of_packing_leaves_the_gradient_as_it_was(family_base_dir):
-    checked = load_model(family_base_dir)
+    checked = load_with_lora(family_base_dir, CPU)
     compute_loss_in_blocks(checked.get_base_model())
     chunks = [{"input_ids": list(range(first, first + 40)), "is_supervised": [True] * 40} for first in (5, 50)]
     assert choose_attention(checked, chunks) is None
-    assert cosine_similarity(gradient(load_model(family_base_dir)), gradient(checked), dim=0) > 0.999
+    assert cosine_similarity(gradient(load_with_lora(family_base_dir, CPU)), gradient(checked), dim=0) > 0.999
 
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no avx512_bf16: bitsandbytes repacks nothing here")
 def test_no_layer_is_repacked_for_inference(family_base_dir):
-    model = load_model(family_base_dir).eval()
+    model = load_with_lora(family_base_dir, CPU).eval()
     with torch.no_grad():
         model(input_ids=INPUT_IDS, use_cache=False)
     states = [module.weight.quant_state for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]

@@ -6,6 +6,7 @@ import known_bases
 import pytest
 from known_bases import BASE_MODELS_PATH, bases_for, find_config, make_base_table
 from memory_estimate import count_weights
+from small_runs import DEFAULT_BASE
 
 from common.base_model_files import BaseModel, BaseModelError
 from common.conversation_data import Conversation
@@ -78,7 +79,7 @@ def test_base_table_is_valid_json_with_sources():
 class TestConfig:
     def test_shape_of_a_known_base_needs_no_network(self, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        assert find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None))["vocab_size"] == 64_001
+        assert find_config(DEFAULT_BASE)["vocab_size"] == 64_001
 
     def test_unknown_base_without_network_is_one_line(self, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

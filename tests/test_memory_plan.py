@@ -12,9 +12,8 @@ from memory_plan import advise_on_memory, choose_by_memory, load_of, plan_memory
 from model_shape import Load
 from prepared_run import find_checkpoint, with_optimizer
 from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER, PAGED_OPTIMIZER
-from small_runs import CPU, WORK
+from small_runs import CPU, DEFAULT_BASE, WORK
 
-from common.base_model_files import BaseModel
 from common.compute_device import Device
 from common.script import ScriptError
 
@@ -22,17 +21,16 @@ GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
 
 
 def test_the_optimizer_is_paged_only_where_its_states_have_no_room():
-    config = find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None))
-    card = Device("cuda:0", torch.bfloat16, is_quantized=True)
-    load = load_of(DEFAULT_RECIPE, None, card)
+    config = find_config(DEFAULT_BASE)
+    load = load_of(DEFAULT_RECIPE, None, GPU)
     assert load.is_captured and load.optimizer == PAGED_OPTIMIZER
-    paged = estimate_memory(config, card, load)[1].total
-    fused = estimate_memory(config, card, replace(load, optimizer=FUSED_OPTIMIZER))[1].total
+    paged = estimate_memory(config, GPU, load)[1].total
+    fused = estimate_memory(config, GPU, replace(load, optimizer=FUSED_OPTIMIZER))[1].total
     for available, expected in ((fused / 0.9 + 1e7, FUSED_OPTIMIZER), (fused / 0.9 - 1e7, PAGED_OPTIMIZER)):
-        planned, _count, training, _chat = plan_memory(config, card, load, int(available))
+        planned, _count, training, _chat = plan_memory(config, GPU, load, int(available))
         assert (planned.optimizer, planned.gradient_checkpointing) == (expected, True)
         assert training.total == (fused if expected == FUSED_OPTIMIZER else paged)
-    assert plan_memory(config, card, load, int(1e12), optimizer=PAGED_OPTIMIZER)[0].optimizer == PAGED_OPTIMIZER
+    assert plan_memory(config, GPU, load, int(1e12), optimizer=PAGED_OPTIMIZER)[0].optimizer == PAGED_OPTIMIZER
 
 
 @pytest.mark.parametrize("optimizer", [PAGED_OPTIMIZER, None])

@@ -59,8 +59,8 @@ def test_overwrite_moves_what_is_there_aside(make_folder, names):
 def test_a_file_or_a_dangling_link_is_refused(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link"):
-        with pytest.raises(ScriptError):
+    for name, problem in (("file", "is a file"), ("link", "is a broken link")):
+        with pytest.raises(ScriptError, match=f"{name}: {problem}"):
             check_folder(tmp_path / name, resume=False, overwrite=True)
 
 
@@ -89,6 +89,6 @@ def test_a_full_disk_is_known_from_every_library():
 def test_in_a_folder_of_others_nothing_is_removed(make_folder):
     path = make_folder(SETTINGS_NAME)
     (path / "checkpoints").mkdir()
-    with pytest.raises(ScriptError):
+    with pytest.raises(ScriptError, match="this model is finished"):
         check_folder(path, resume=True, overwrite=False)
     assert (path / "checkpoints").is_dir()

@@ -112,8 +112,9 @@ class TestFacts:
     def test_a_resume_on_another_day_keeps_the_date_of_the_template(self, prepare, base_copy_dir, tmp_path):
         dated = "{{ strftime_now('%d.%m.%Y') }}" + PERSON_TEMPLATE
         (base_copy_dir / "chat_template.jinja").write_text(dated)
+        today = date.today().isoformat()
         begun = prepare()
-        assert begun.facts["template_day"] == date.today().isoformat()
+        assert begun.facts["template_day"] in (today, date.today().isoformat())  # midnight may have passed
         for step, day in ((1, "2024-03-02"), (2, None)):  # the newer one was cut
             checkpoint_dir = tmp_path / "m" / "checkpoints" / f"checkpoint-{step}"
             checkpoint_dir.mkdir(parents=True)

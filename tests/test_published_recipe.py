@@ -17,10 +17,10 @@ from published_recipe import (
     plan_padded_schedule,
 )
 from qlora_model import add_lora, enable_gradient_checkpointing
+from small_runs import DEFAULT_BASE
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig
 
-from common.base_model_files import BaseModel
 from common.compute_device import Device
 
 GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
@@ -50,7 +50,7 @@ def test_padded_plan_takes_so_many_rows_to_a_batch():
 @pytest.mark.slow
 def test_published_recipe_needs_about_12_gib():
     """It upcasts embeddings, head and norms to fp32, pads two rows to 2,000 tokens and scores all of them."""
-    config = find_config(BaseModel("yam-peleg/Hebrew-Mistral-7B", None))
+    config = find_config(DEFAULT_BASE)
     model = build_empty_model(AutoConfig.for_model(**config), torch.bfloat16)
     upcast_bytes = 0
     for name, parameter in model.named_parameters():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import identifier_patterns as patterns
 import pytest
-import redaction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_time import assert_linear
@@ -482,7 +481,7 @@ def test_guesses_the_region_from_the_numbers_of_the_export() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("IL12", "-2"), ("https://", "!")])
 def test_hostile_runs_stay_linear(redactor: Redactor, unit: str, before: str, after: str) -> None:
-    assert_linear(lambda length: redactor.redact(before + unit * (length // len(unit)) + after), 60_000)
+    assert_linear(lambda length: redactor.redact(before + unit * (length // len(unit)) + after), 20_000)
 
 
 @settings(max_examples=200, deadline=None)
@@ -504,12 +503,14 @@ LETTERS = st.characters(codec="ascii", categories=["L", "N", "P", "Z"]) | st.cha
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    code=st.from_regex(patterns.CODE_WORD_RE, alphabet=LETTERS),
-    password=st.from_regex(patterns.PASSWORD_RE, alphabet=LETTERS),
+    code=st.from_regex(patterns.CODE_WORD_RE, alphabet=LETTERS, fullmatch=True),
+    password=st.from_regex(patterns.PASSWORD_RE, alphabet=LETTERS, fullmatch=True),
 )
-def test_what_the_expressions_find_passes_the_cheap_tests_before_them(code: str, password: str) -> None:
-    assert any(word in code.lower() for word in patterns.CODE_WORDS)
-    assert any(word in password.lower() for word in patterns.CODE_WORDS)
-    assert redaction._may_tell_in_words(password)
+def test_no_cheap_test_skips_what_the_expressions_find(redactor: Redactor, code: str, password: str) -> None:
+    assert "4821" not in redactor.redact(f"{code} 4821")
+    match = patterns.PASSWORD_RE.fullmatch(password)
+    secret = match["secret"].rstrip(".,!?)")
+    is_secret = len(secret) >= 3 and not patterns.NO_PASSWORD_RE.match(secret)
+    assert (redactor.redact(password) != password) or not is_secret

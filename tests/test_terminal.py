@@ -41,7 +41,8 @@ def test_a_history_that_is_no_file_is_neither_waited_for_nor_replaced(tmp_path, 
 
 def test_a_linked_history_keeps_its_mode_and_an_own_one_is_private(tmp_path):
     target, link, own = tmp_path / "notes.txt", tmp_path / "link.txt", tmp_path / "own.txt"
-    target.touch(mode=0o644)
+    target.touch()
+    target.chmod(0o644)
     link.symlink_to(target)
     for path in (link, own):
         TerminalInput(path).close()

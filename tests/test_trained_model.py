@@ -55,11 +55,17 @@ def test_a_merged_adapter_gives_the_same_scores(tiny_model, tiny_saved_model_dir
 
 
 def test_repetition_penalty_looks_at_the_reply_alone(tiny_model):
-    """A word that fills the prompt is as likely with the penalty as without, until the reply has said it."""
-    messages = [{"role": "user", "content": "שלום " * 10}]
+    """A token of the prompt is as likely with the penalty as without, until the reply has said it."""
     one_token = replace(tiny_model.sampling, do_sample=False, max_new_tokens=1)
-    plain = write_reply(tiny_model, messages, one_token)
-    assert write_reply(tiny_model, messages, replace(one_token, repetition_penalty=5.0)) == plain
+    messages = [{"role": "user", "content": "שלום"}]
+    for _ in range(50):  # the user says what the model would, until that has been said already
+        prompt_ids, _turn_ends = tiny_model.encode_prompt(messages)
+        (likeliest,) = write_reply(tiny_model, messages, one_token)
+        if likeliest in prompt_ids:
+            break
+        messages[0]["content"] += tiny_model.tokenizer.decode([likeliest])
+    assert likeliest in prompt_ids
+    assert write_reply(tiny_model, messages, replace(one_token, repetition_penalty=5.0)) == [likeliest]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])

@@ -6,13 +6,12 @@ import json
 import pytest
 from prepared_run import prepare_run
 from recipes import DEFAULT_RECIPE
+from small_runs import DEFAULT_BASE
 from training_options import parse_options
 from training_work import count_work, measure_work, work_of_replies
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation, read_training_data
-
-DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
 
 
 def test_more_replies_are_more_tokens_in_at_most_as_many_epochs():

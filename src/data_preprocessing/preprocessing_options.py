@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from datetime import date
-from pathlib import Path
 from typing import Any
 
-from common.command_line import make_parser, whole_number
+from common.command_line import make_parser, typed_path, whole_number
 
 TURN_GAP_SECONDS = 600  # messages that follow faster belong to one burst
 CONVERSATION_GAP_SECONDS = 3600  # a message after a longer silence rarely answers what stood before
@@ -34,7 +33,9 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
         metavar="NAME",
         help="whose style to learn; repeat it for the person's other names",
     )
-    parser.add_argument("--path-to-data", type=Path, metavar="FILE", help=f"where to write; default: {path_to_data}")
+    parser.add_argument(
+        "--path-to-data", type=typed_path, metavar="FILE", help=f"where to write; default: {path_to_data}"
+    )
 
     making = parser.add_argument_group("making conversations")
     number: dict[str, Any] = {"type": whole_number(1), "metavar": "N"}
@@ -65,7 +66,7 @@ def parse_arguments(description: str, path_to_data: str, typed: list[str] | None
     private.add_argument(
         "--no-redaction", action="store_true", help="keep phone numbers, e-mail addresses, codes and the like"
     )
-    private.add_argument("--hide", type=Path, metavar="FILE", help="further words to hide, one per line")
+    private.add_argument("--hide", type=typed_path, metavar="FILE", help="further words to hide, one per line")
     private.add_argument(
         "--phone-region",
         metavar="CODE",
@@ -87,7 +88,7 @@ def add_exports(parser: argparse.ArgumentParser) -> None:
         "exports",
         nargs="*",
         metavar="EXPORT",
-        type=Path,
+        type=typed_path,
         help=".txt, .zip or a folder; default: WhatsappChatOriginal.txt, or .zip, beside this script",
     )
     reading = parser.add_argument_group("reading the exports")

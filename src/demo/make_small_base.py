@@ -20,7 +20,7 @@ from chat_grammar import neutral_conversations
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
-from common.command_line import make_parser, whole_number
+from common.command_line import check_folder_of, make_parser, whole_number
 from common.script import run_script
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def main() -> int:
         "--steps", type=whole_number(1), default=NUM_STEPS, help="training steps (default: %(default)s)"
     )
     arguments = parser.parse_args()
+    check_folder_of(arguments.output_dir)
 
     from tqdm import tqdm
     from transformers.utils import logging
