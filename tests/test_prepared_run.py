@@ -133,7 +133,7 @@ class TestFacts:
             ("--rank 8", {"rank"}),
             ("--dropout 0.1", {"dropout"}),
             ("--train-on everyone", {"train_on"}),
-            ("--context who", {"context"}),
+            ("--context who", {"context", "untold_share"}),
             ("--adapter-dtype bfloat16", {"adapter_dtype"}),
             ("--batch-tokens 300", {"step_tokens"}),
             ("--max-length 256", {"max_length", "step_tokens"}),
@@ -188,8 +188,11 @@ class TestContext:
         data_path.write_text("".join(lines))
         run = prepare(*flags)
         assert run.material.context == run.facts["context"] == became
-        first_row = run.tokenizer.decode(run.material.chunks[0]["input_ids"])
-        assert ("Ruth" in first_row, "Saturday, morning" in first_row) == ("who" in became, "when" in became)
+        rows = [run.tokenizer.decode(ids) for ids in run.material.chunks["input_ids"]]
+        told = [row for row in rows if "Ruth" in row]
+        assert all("Saturday, morning" in row for row in told) == (became != "who")
+        # Some are told nothing, so that the model also writes in tools that put no line there.
+        assert 0.8 < len(told) / len(rows) < 1 if became != "none" else not told
 
     def test_a_checkpoint_of_an_earlier_version_had_no_header(self, prepare):
         facts = dict(prepare().facts)

@@ -35,6 +35,7 @@ FORMER_FACTS = {
     "corrections_sha256": None,
     "correction_weight": None,
     "context": "none",
+    "untold_share": 0,
 }
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 NUM_KEPT = 2  # the newest, besides the best: one may be damaged by a power cut

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import random
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from qlora_model import read_model_config
 from recipes import (
     CORRECTION_WEIGHT,
     FUSED_OPTIMIZER,
+    UNTOLD_SHARE,
     Recipe,
     choose_context,
     choose_epochs,
@@ -157,6 +159,7 @@ def prepare_run(
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
         "context": material.context,
+        "untold_share": 0 if material.context == NO_CONTEXT else UNTOLD_SHARE,
         "epochs": len(material.schedule.epoch_ends),
         "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
         "processes": world_size(),
@@ -293,6 +296,7 @@ def prepare_material(
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
+    untold = random.Random(seed)
     training: list[Chunk] = []
     validation: list[Chunk] = []
     num_replies = 0
@@ -301,10 +305,12 @@ def prepare_material(
         if conversation.line_number in validation_lines:
             validation += encoder.encode_held_out(conversation, headers[conversation.line_number])
         elif conversation.line_number not in report_lines:
-            training += encoder.encode_training(conversation, headers[conversation.line_number])
+            header = headers[conversation.line_number] if untold.random() >= UNTOLD_SHARE else ""
+            training += encoder.encode_training(conversation, header)
     for correction in corrections:
-        header = correction_headers[correction.line_number]
-        training += encoder.encode_correction(correction, header) * CORRECTION_WEIGHT
+        training += (
+            encoder.encode_correction(correction, correction_headers[correction.line_number]) * CORRECTION_WEIGHT
+        )
     lengths = [len(chunk.input_ids) for chunk in training]
     num_epochs = choose_epochs(recipe, num_replies)
     step_tokens = choose_step_tokens(recipe, sum(lengths), num_epochs)
