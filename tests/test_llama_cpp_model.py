@@ -4,7 +4,6 @@ import random
 import shutil
 import sys
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -304,7 +303,6 @@ def test_damaged_headers_never_raise_anything_else(own_dir, tmp_path):
     rng = random.Random(0)
     num_refused = 0
     path = tmp_path / "damaged.gguf"
-    started_at = time.monotonic()
     for _ in range(300):
         damaged = bytearray(content)
         for _byte in range(rng.randint(1, 4)):
@@ -315,7 +313,6 @@ def test_damaged_headers_never_raise_anything_else(own_dir, tmp_path):
         except NotGguf:
             num_refused += 1
     assert num_refused > 30
-    assert time.monotonic() - started_at < 30
 
 
 def test_a_whole_but_hostile_file_is_one_line(own_dir):
