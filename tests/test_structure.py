@@ -1,10 +1,9 @@
 """Who may import whom: `common` no stage, no stage another, and nobody himself by way of others."""
 
 import ast
+import functools
 import graphlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 SRC_DIR = Path(__file__).resolve().parents[1] / "src"
@@ -23,6 +22,7 @@ def test_fill_in_block_is_the_same_bytes_in_the_three_scripts():
     assert len(blocks[0]) == 1
 
 
+@functools.cache
 def imports_by_module():
     """Which modules of `src` each of them imports, wherever in its text."""
     paths = {path.stem: path for path in SRC_DIR.rglob("*.py") if path.stem != "__init__"}
@@ -55,14 +55,6 @@ def test_of_the_chat_the_report_alone_uses_the_report():
     assert users - reports == {"style_report"}
 
 
-def test_the_examples_in_docstrings_are_tests():
-    """Of one stage, for time; `.pytest.ini` names all of src."""
-    stage_dir = SRC_DIR / "data_preprocessing"
-    listed = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", str(stage_dir)],
-        cwd=SRC_DIR.parent, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    with_examples = {path.name for path in stage_dir.glob("*.py") if ">>> " in path.read_text(encoding="utf-8")}
-    assert with_examples
-    assert with_examples <= {line.partition("::")[0].rpartition("/")[2] for line in listed.splitlines()}
-    assert "testpaths = tests src\n" in (SRC_DIR.parent / ".pytest.ini").read_text(encoding="utf-8")
+def test_the_examples_in_docstrings_are_tests(pytestconfig):
+    assert pytestconfig.getoption("doctestmodules")
+    assert "src" in pytestconfig.getini("testpaths")
