@@ -1,5 +1,6 @@
 """The chat on llama.cpp: the same replies as on transformers, from a GGUF file and nothing else."""
 
+import os
 import random
 import shutil
 import sys
@@ -206,12 +207,15 @@ def choose(folder, engine):
 
 
 def test_the_newest_file_of_this_training_is_taken(own_dir):
-    path = own_dir / "gguf/model-f32.gguf"
-    shutil.copy2(path, own_dir / "gguf/mine.gguf")
-    (own_dir / "gguf/newer.gguf").write_bytes(path.read_bytes()[:-1])
-    files, notice = choose(own_dir, "auto")
-    assert files.model_path.name in ("mine.gguf", "model-f32.gguf")
-    assert notice is None
+    paths = [own_dir / f"gguf/{name}.gguf" for name in ("model-f32", "mine", "cut")]
+    content = paths[0].read_bytes()
+    paths[1].write_bytes(content)
+    paths[2].write_bytes(content[:-1])
+    for order in ((0, 1, 2), (1, 0, 2)):
+        for hour, number in enumerate(order):
+            os.utime(paths[number], (3_600 * hour, 3_600 * hour))
+        files, notice = choose(own_dir, "auto")
+        assert (files.model_path, notice) == (paths[order[1]], None)
     assert choose(own_dir, "transformers") == (None, None)
 
 
