@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -42,7 +43,15 @@ def test_a_line_cut_by_a_crash_costs_no_other(path):
     assert len(data.bad_lines) == len(data.conversations) == 1
 
 
-def test_several_chats_write_whole_lines(path):
+def test_several_chats_write_whole_lines(path, monkeypatch):
+    write = os.write
+
+    def write_a_part(handle, data):  # as a system may; then another chat goes on
+        num_bytes = write(handle, data[:1_000])
+        time.sleep(0.0001)
+        return num_bytes
+
+    monkeypatch.setattr(os, "write", write_a_part)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: append_correction(path, BEFORE, f"{number} " * 3_000), range(40)))
     assert sorted(int(line["messages"][1]["content"].split()[0]) for line in lines(path)) == list(range(40))
