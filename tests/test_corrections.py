@@ -2,13 +2,13 @@
 
 import json
 import os
-import resource
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from corrections import append_correction, as_reply
+from full_disk import full_disk
 
 from common.conversation_data import read_training_data
 from common.script import ScriptError
@@ -60,13 +60,8 @@ def test_several_chats_write_whole_lines(path, monkeypatch):
 def test_a_full_disk_leaves_nothing_of_the_line(path):
     append_correction(path, BEFORE, "yes")
     before = path.read_bytes()
-    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            append_correction(path, BEFORE, "no " * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_soft, hard))
+    with full_disk(len(before) + 50), pytest.raises(OSError, match="File too large"):
+        append_correction(path, BEFORE, "no " * 100)
     assert path.read_bytes() == before
 
 

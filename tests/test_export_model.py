@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 from export_model import check_disk, check_gguf_name, check_place, export_gguf
 from forked_scripts import run_forked
+from full_disk import full_disk
 from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
 from modelfile import OWN_LINE
 from saved_model_checks import check_saved_model
@@ -293,11 +293,6 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
 
 def test_a_full_disk_leaves_no_gguf_file(tmp_path, saved_dir):
     options = Namespace(gguf="f32", adapter_only=False, base_only=False, export_path=tmp_path / "a/b.gguf")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            export_gguf(check_saved_model(saved_dir), options)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(200_000), pytest.raises(OSError, match="File too large"):
+        export_gguf(check_saved_model(saved_dir), options)
     assert list(tmp_path.iterdir()) == []
