@@ -11,15 +11,13 @@ from known_bases import find_config
 from memory_estimate import count_weights
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing
-from small_runs import CPU, DEFAULT_BASE
+from small_runs import CPU, DEFAULT_BASE, GPU
 from torch.utils.flop_counter import FlopCounterMode
 from training_time import Speed, estimate_training_seconds, measure_speed
 from training_work import Work
 
 from common.base_model_files import BaseModel
-from common.compute_device import Device
 
-GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
 WORK = Work(
     epoch_tokens=204_800,
     epoch_supervised_tokens=100_000,
