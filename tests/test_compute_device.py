@@ -64,7 +64,7 @@ def test_a_processor_with_avx512_bf16_chats_in_4_bits_when_asked_to(large_base_d
     assert device == CPU
 
 
-def test_only_a_quantized_plan_needs_a_quantization(large_base_dir):
+def test_only_a_quantized_plan_needs_a_quantization():
     assert make_quantization_config(Device("cpu", torch.float32, False)) is None
     config = make_quantization_config(Device("cuda", torch.bfloat16, True))
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)

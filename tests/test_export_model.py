@@ -23,12 +23,10 @@ from tiny_saved_model import DIALOGUE, write_saved_model
 from trained_model import load_trained_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from common.model_folder import Sampling
 from common.script import ScriptError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "export_model.py"
 QUESTION = [{"role": "user", "content": "שלום, מה נשמע?"}]
-GREEDY = Sampling(do_sample=False, max_new_tokens=24)
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def test_says_what_is_missing(tmp_path, sample_conversations):
         read_held_out_data(tmp_path, data_path)
 
 
-def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations):
+def test_a_reply_that_opens_a_conversation_answers_nothing():
     messages = [
         {"role": "assistant", "content": "a"},
         {"role": "user", "content": "b"},
