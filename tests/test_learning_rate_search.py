@@ -111,7 +111,7 @@ def test_a_run_with_the_rate_found_is_the_run_with_that_rate_also_after_kills(tm
     process.kill()
     status, output, errors = finish(process)
     assert (status, "held-out loss" in output) == (-signal.SIGKILL, False), errors
-    assert train_with_kills(auto, killed, num_kills=1, seed=0, start=start_forked) == 1
+    assert train_with_kills(auto, killed, num_kills=1, seed=0, most_seconds=0.1, start=start_forked) == 1
     assert losses_of(killed) == losses_of(found) == losses_of(given)
     assert has_same_adapter(killed, found)
     assert (
