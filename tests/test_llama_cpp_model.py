@@ -43,7 +43,7 @@ def llama_model(gguf_dir):
         yield model
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_greedy_replies_are_those_of_transformers_through_a_whole_chat(tiny_model, llama_model, seed):
     """Undo, edits, regenerating, swapped roles, interruptions and a full context, with all that is reused."""
     greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
