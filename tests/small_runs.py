@@ -7,6 +7,7 @@ from common.base_model_files import BaseModel
 from common.compute_device import Device
 
 CPU = Device("cpu", torch.float32, is_quantized=True)
+GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
 DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
 WORK = Work(
     epoch_tokens=300_000,

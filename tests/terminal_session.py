@@ -45,11 +45,6 @@ class Terminal:
     def type(self, text):
         os.write(self.master, text.encode())
 
-    def interrupt_at_prompt(self):
-        """Press Ctrl-C as late as a hand would, once the prompt is drawn."""
-        time.sleep(0.5)
-        self.type("\x03")
-
     def read_until(self, text, timeout=90):
         """Return what is shown up to and with `text`, escape sequences and carriage returns taken out."""
         end = time.monotonic() + timeout

@@ -1,22 +1,19 @@
 """The Trainer of stage 2: how often a run is measured and saved."""
 
 import pytest
-import torch
 from adapter_trainer import TrainingCallback, make_training_arguments
 from packing import Schedule
 from recipes import DEFAULT_RECIPE, FUSED_OPTIMIZER
+from small_runs import CPU
 from transformers import TrainerControl, TrainerState
-
-from common.compute_device import Device
 
 
 def arguments_for(tmp_path, epoch_steps, num_epochs=3, has_held_out=True):
     """The library's arguments for a run whose epochs have so many steps."""
     epoch_ends = [epoch_steps * epoch for epoch in range(1, num_epochs + 1)]
     schedule = Schedule(rows=[[0]] * epoch_ends[-1], rows_per_step=1, epoch_ends=epoch_ends)
-    device = Device("cpu", torch.float32, is_quantized=True)
     return make_training_arguments(
-        DEFAULT_RECIPE, device, schedule, tmp_path, has_held_out, has_held_out, 0, FUSED_OPTIMIZER
+        DEFAULT_RECIPE, CPU, schedule, tmp_path, has_held_out, has_held_out, 0, FUSED_OPTIMIZER
     )
 
 

@@ -4,7 +4,7 @@ from unicodedata import bidirectional
 
 import pytest
 from bubbles import LINE_COLUMNS, LRM, PDI, WRAP_COLUMNS, render_bubble, render_caption, render_note, wrap_words
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcwidth import wcswidth, wrap
 
@@ -65,6 +65,7 @@ def test_a_message_cannot_forge_another_turn():
             assert line.endswith(f"כן 🟦{PDI} 🟩")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["user", "assistant"]), st.text(st.characters(exclude_categories=[]), max_size=200))
 def test_every_line_is_whole_and_fits_whatever_is_said(role, text):
     rendered = render_bubble(role, text)
@@ -92,6 +93,7 @@ def test_a_caption_stands_on_the_side_of_its_bubbles():
     assert wcswidth(render_caption("user", "x\n🟦" * 100, "06:13").rstrip("\n")) == LINE_COLUMNS
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=40))
 def test_words_are_wrapped_as_the_library_wraps_them(words):
     text = "".join(words)

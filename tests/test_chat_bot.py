@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked_scripts import run_forked
+from forked_scripts import ForkedScript, run_forked
 from terminal_session import ENVIRONMENT, PROMPT, Terminal
 
 SCRIPT_PATH = Path(__file__).resolve().parents[1] / "src" / "chat" / "chat_bot.py"
@@ -54,8 +54,9 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     # Ctrl-C on a begun line clears it; letters typed wrong are taken back whole.
     terminal.type("abc")
     terminal.read_until("abc")
-    terminal.interrupt_at_prompt()
-    assert "line cleared" in terminal.read_until(PROMPT)
+    terminal.type("\x03")
+    terminal.read_until("line cleared")
+    terminal.read_until(PROMPT)
     assert terminal.say("okש👨\u200d👩\u200d👧\x7f\x7f").endswith("ok\n🟦 סבבה\n")
     # Ctrl-C in a reply stops it and keeps what was said; what was typed meanwhile comes at the next prompt.
     terminal.say("/set max_new_tokens 290")
@@ -71,7 +72,7 @@ def test_a_whole_session_at_a_terminal(talking_model_dir, tmp_path):
     terminal.type("\x1b[200~first line\nsecond line\x1b[201~\r")
     terminal.read_until("🟦 ")  # the reply has begun: a line that is drawn anew after a paste shows the prompt as well
     terminal.read_until(PROMPT)
-    terminal.interrupt_at_prompt()
+    terminal.type("\x03")
     assert terminal.wait() == 130
 
     lines = shown_lines(log_path)
@@ -113,7 +114,7 @@ def test_a_resumed_session_in_visual_order_without_history(talking_model_dir, tm
 
 @pytest.mark.slow
 def test_piped_lines_give_the_dialogue_alone(talking_model_dir, tmp_path):
-    lines = "שלום\n/stats\n\nok\n//x\xff".encode().replace("\xff".encode(), b"\xff") + b"\x00"
+    lines = "שלום\n/stats\n\nok\n//x".encode() + b"\xff\x00"
     finished = run_chat(*arguments(talking_model_dir, tmp_path / "log.txt", "--greedy"), lines=lines)
     assert finished.returncode == 0
     turns = finished.stdout.decode().split("\n\n")
@@ -149,16 +150,10 @@ def test_the_imitated_person_begins_and_is_put_right_piped_then_resumed(talking_
 @pytest.mark.parametrize(("signal_number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_closed_from_outside_the_log_is_whole(talking_model_dir, tmp_path, signal_number, status):
     log_path = tmp_path / "conversation.txt"
-    command = arguments(talking_model_dir, log_path, "--greedy", "--max-new-tokens", "290")
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    )
-    process.stdin.write(b"ok\n")
-    process.stdin.flush()
-    assert process.stdout.readline().decode() == "סבבה\n"
-    process.stdin.write(b"long\n")
-    process.stdin.flush()
-    while "🟩 long 🟩" not in shown_lines(log_path):
+    flags = script_arguments(talking_model_dir, log_path, "--greedy", "--max-new-tokens", "290")
+    process = ForkedScript(flags[0], flags[1:], given="ok\n" + "long\n" * 1_000)
+    while not log_path.exists() or "🟩 long 🟩" not in shown_lines(log_path):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal_number)
     process.communicate(timeout=60)

@@ -305,7 +305,7 @@ def test_an_opener_can_be_bettered_too(sit, conversation, log):
     assert corrections(log) == [contents(conversation)] == [[{"role": "assistant", "content": "hey, where are you?"}]]
 
 
-def test_without_a_reply_or_words_nothing_is_bettered(sit, conversation, log):
+def test_without_a_reply_or_words_nothing_is_bettered(sit, log):
     _status, _shown, told = sit("/better yes", "/better", "hello", r"/better \n")
     assert "no reply to replace\nusage: /better TEXT\n" in told and told.endswith("a reply needs words\n")
     assert not log.path.with_name("corrections.jsonl").exists()

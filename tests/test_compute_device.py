@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_runs import CPU
 
 from common import compute_device
 from common.compute_device import (
@@ -19,7 +20,6 @@ from common.compute_device import (
 )
 from common.script import ScriptError
 
-CPU = Device("cpu", torch.float32, is_quantized=True)
 LAPTOP = Machine(has_cuda=False, has_cuda_bf16=False, has_mps=False, has_processor_bf16=False, memory_bytes=16e9)
 NEW_GPU = replace(LAPTOP, has_cuda=True, has_cuda_bf16=True)
 
@@ -61,10 +61,10 @@ def test_what_is_not_there_is_refused_with_the_cure(large_base_dir, device, dtyp
 
 def test_a_processor_with_avx512_bf16_chats_in_4_bits_when_asked_to(large_base_dir):
     device = choose_chat_device("cpu", "nf4", large_base_dir, replace(LAPTOP, has_processor_bf16=True))
-    assert device == Device("cpu", torch.float32, is_quantized=True)
+    assert device == CPU
 
 
-def test_only_a_quantized_plan_needs_a_quantization(large_base_dir):
+def test_only_a_quantized_plan_needs_a_quantization():
     assert make_quantization_config(Device("cpu", torch.float32, False)) is None
     config = make_quantization_config(Device("cuda", torch.bfloat16, True))
     assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)

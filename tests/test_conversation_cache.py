@@ -90,7 +90,7 @@ def test_every_family_draws_the_same_ids(family_model, name):
     assert num_different > 10  # or all caches would look the same
 
 
-def test_a_long_prompt_is_read_in_one_pass(tiny_model):
+def test_a_prompt_too_long_for_chunks_draws_the_same_ids(tiny_model):
     long_model = replace(tiny_model, context_tokens=400)
     prompt_ids = torch.randint(
         10, 400, (MOST_CHUNKED_TOKENS + 20,), generator=torch.Generator().manual_seed(0)

@@ -233,8 +233,9 @@ log.close()
 """
     writers = [start_python(program, str(tmp_path / "conversation.txt")) for _ in range(2)]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
-    for jsonl_path in tmp_path.glob("*.jsonl"):
-        assert all(json.loads(line) for line in jsonl_path.read_text(encoding="utf-8").splitlines())
+    lines = [line for path in tmp_path.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    said = [json.loads(line)["text"].partition(" ")[0] for line in lines]
+    assert sorted(said, key=int) == [str(number) for number in range(50) for _ in range(2)]
 
 
 TALKING_PROGRAM = """

@@ -2,12 +2,13 @@
 
 import json
 import os
-import resource
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from corrections import append_correction, as_reply
+from full_disk import full_disk
 
 from common.conversation_data import read_training_data
 from common.script import ScriptError
@@ -42,7 +43,15 @@ def test_a_line_cut_by_a_crash_costs_no_other(path):
     assert len(data.bad_lines) == len(data.conversations) == 1
 
 
-def test_several_chats_write_whole_lines(path):
+def test_several_chats_write_whole_lines(path, monkeypatch):
+    write = os.write
+
+    def write_a_part(handle, data):  # as a system may; then another chat goes on
+        num_bytes = write(handle, data[:1_000])
+        time.sleep(0.0001)
+        return num_bytes
+
+    monkeypatch.setattr(os, "write", write_a_part)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: append_correction(path, BEFORE, f"{number} " * 3_000), range(40)))
     assert sorted(int(line["messages"][1]["content"].split()[0]) for line in lines(path)) == list(range(40))
@@ -51,13 +60,8 @@ def test_several_chats_write_whole_lines(path):
 def test_a_full_disk_leaves_nothing_of_the_line(path):
     append_correction(path, BEFORE, "yes")
     before = path.read_bytes()
-    _soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            append_correction(path, BEFORE, "no " * 100)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_soft, hard))
+    with full_disk(len(before) + 50), pytest.raises(OSError, match="File too large"):
+        append_correction(path, BEFORE, "no " * 100)
     assert path.read_bytes() == before
 
 

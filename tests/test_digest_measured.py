@@ -1,7 +1,7 @@
 """How many open questions, promises and dates the digest finds in made-up messages, and how many it only takes for such.
 
-The messages lie in `cases/digest/`: a planted set, and two that were written after the rules (`held_back`, by whose misses the
-rules were mended, and `held_back_second`). Run as a program, this prints the table of the results, with every miss:
+The messages lie in `cases/digest/`: a planted set, and four that were written after the rules, each once the misses of the one
+before were mended. Run as a program, this prints the table of the results, with every miss:
 
     .venv/bin/python tests/test_digest_measured.py
 """

@@ -12,12 +12,11 @@ from fine_tuning_model import load_model
 from model_shape import ParameterCount
 from recipes import DEFAULT_RECIPE
 from run_check import check_run
+from small_runs import CPU
 
 from common.base_model_files import BaseModel, HubListing
-from common.compute_device import Device
 from common.script import ScriptError
 
-CPU = Device("cpu", torch.float32, is_quantized=True)
 # The default base with its adapter. In fp32 this adapter takes 0.32 GiB, and as much each of two states of the optimizer;
 # there are two checkpoints kept, the best one, and one being written.
 COUNT = ParameterCount(86_065_184, 7_589_949_472)

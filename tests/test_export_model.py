@@ -2,32 +2,31 @@
 
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import openai
 import pytest
 import torch
-from export_model import check_disk, check_gguf_name, check_place
+from export_model import check_disk, check_gguf_name, check_place, export_gguf
 from forked_scripts import run_forked
+from full_disk import full_disk
 from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
 from modelfile import OWN_LINE
 from saved_model_checks import check_saved_model
-from tiny_saved_model import DIALOGUE, teach_dialogue, write_saved_model
+from tiny_saved_model import DIALOGUE, write_saved_model
 from trained_model import load_trained_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from common.model_folder import Sampling
 from common.script import ScriptError
 
 SCRIPT = Path(__file__).resolve().parents[1] / "src" / "chat" / "export_model.py"
 QUESTION = [{"role": "user", "content": "שלום, מה נשמע?"}]
-GREEDY = Sampling(do_sample=False, max_new_tokens=24)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +191,7 @@ def test_a_place_where_nothing_can_be_made_is_refused_before_the_model_loads(pla
 
 @pytest.mark.slow
 def test_the_script_leaves_one_private_folder(tmp_path, saved_dir):
-    done = export("--saved-model-path", saved_dir, "--export-path", tmp_path / "exported")
+    done = run_forked(SCRIPT, "--saved-model-path", saved_dir, "--export-path", tmp_path / "exported")
     assert done.returncode == 0, done.stderr
     assert "as in training" not in done.stdout  # trained without a header
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
@@ -200,11 +199,10 @@ def test_the_script_leaves_one_private_folder(tmp_path, saved_dir):
 
 
 @pytest.mark.slow
-def test_a_server_answers_with_the_greedy_reply_and_streams_it(tmp_path, tiny_base_dir):
+def test_a_server_answers_with_the_greedy_reply_and_streams_it(tmp_path, talking_model_dir):
     # A base that talks: what random weights write is no valid text, and servers hold back the letters it leaves open.
-    talking_dir = teach_dialogue(tiny_base_dir, tmp_path / "talking_base")
     exported_dir = tmp_path / "exported"
-    write_merged_model(check_saved_model(write_saved_model(tmp_path / "saved", talking_dir, 256)), exported_dir)
+    write_merged_model(check_saved_model(talking_model_dir), exported_dir)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -297,24 +295,8 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
     assert "Written" not in printed["--check-only"]
 
 
-@pytest.mark.slow
 def test_a_full_disk_leaves_no_gguf_file(tmp_path, saved_dir):
-    done = subprocess.run(
-        [
-            sys.executable,
-            SCRIPT,
-            "--saved-model-path",
-            saved_dir,
-            "--gguf",
-            "f32",
-            "--export-path",
-            tmp_path / "a/b.gguf",
-        ],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
-    )
-    assert done.returncode == 1
-    assert "b.gguf: the file would be larger than this system allows" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert list(tmp_path.rglob("*.gguf")) == list(tmp_path.glob("a/.*")) == []
+    options = Namespace(gguf="f32", adapter_only=False, base_only=False, export_path=tmp_path / "a/b.gguf")
+    with full_disk(200_000), pytest.raises(OSError, match="File too large"):
+        export_gguf(check_saved_model(saved_dir), options)
+    assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,10 @@
 """Exports, zips and words that somebody made to do harm: refused in one line, or taken as the plain text they are, in time."""
 
 import json
-import os
+import random
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 
 import load_whatsapp
 import pytest
@@ -21,6 +20,7 @@ from redaction import Redactor, guess_phone_region
 from reply_stream import ROLE_MARKER_PREFIX_RE, ROLE_MARKER_RE
 from saved_model_checks import check_adapter
 from terminal import read_line_as_command
+from test_export_source import write_zip
 from whatsapp_export import parse_export, split_sender
 from whatsapp_texts import is_encryption_notice, is_notice, is_quoting_notice
 from writing_style.writing_habits import ELONGATED_RE, LAUGHTER_RE, WORD_RE
@@ -130,13 +130,6 @@ def made_of(folder, monkeypatch, export):
     return [turn for line in lines for turn in json.loads(line)["messages"]]
 
 
-def write_zip(path, entries, method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return path
-
-
 @pytest.mark.parametrize(
     "name", ["/etc/x.txt", "..\\..\\x.txt", "C:\\x.txt", "\x1b[2J.txt", "a" * 300 + ".txt", "-rf.txt"]
 )
@@ -150,13 +143,6 @@ def test_a_link_in_a_zip_is_the_text_it_holds(tmp_path, monkeypatch):
     link.create_system, link.external_attr = 3, 0o120777 << 16
     write_zip(tmp_path / "a.zip", {link: "/etc/passwd"})
     with pytest.raises(ScriptError, match="no WhatsApp messages found"):
-        made_of(tmp_path, monkeypatch, "a.zip")
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
-def test_a_bomb_is_refused_before_it_has_filled_the_memory(tmp_path, monkeypatch, method):
-    write_zip(tmp_path / "a.zip", {"_chat.txt": CHAT + f"{LINE}{'0' * 70}\n" * 80_000}, method)  # 8 MB in some kB
-    with pytest.raises(ScriptError, match="bomb|packed as no phone packs it"):
         made_of(tmp_path, monkeypatch, "a.zip")
 
 
@@ -174,13 +160,9 @@ def test_entries_that_share_their_bytes_are_read_one_at_a_time(tmp_path, monkeyp
         assert "damaged zip" in str(error)
 
 
-def test_a_zip_of_fifteen_thousand_entries_and_a_zip_in_a_zip(tmp_path, monkeypatch):
-    inner = write_zip(tmp_path / "inner", {"_chat.txt": CHAT}).read_bytes()
+def test_a_zip_of_fifteen_thousand_entries_is_read(tmp_path, monkeypatch):
     write_zip(tmp_path / "a.zip", {f"IMG-{number}.jpg": b"" for number in range(15_000)} | {"_chat.txt": CHAT})
     assert len(made_of(tmp_path, monkeypatch, "a.zip")) == 3
-    write_zip(tmp_path / "b.zip", {"WhatsApp Chat.zip": inner})
-    with pytest.raises(ScriptError, match="holds no .txt"):
-        made_of(tmp_path, monkeypatch, "b.zip")
 
 
 def test_a_wrong_checksum_is_damage(tmp_path, monkeypatch):
@@ -237,9 +219,7 @@ def test_an_adapter_config_made_to_choke_on_is_refused(tmp_path, content):
         check_adapter(tmp_path)
 
 
-def test_a_jsonl_log_that_is_a_huge_hole_or_no_text_still_opens(tmp_path):
-    path = tmp_path / "conversation.jsonl"
-    path.write_bytes(os.urandom(200_000) + b'\n{"role": "user", "text": "hi"}\n' + b"\xff" * 1000)
-    assert read_conversation(path).messages[-1:] == [{"role": "user", "content": "hi"}]
-    Path(tmp_path / "nul.jsonl").write_bytes(b"\0" * 1_000_000)
-    assert read_conversation(tmp_path / "nul.jsonl").messages == []
+def test_a_jsonl_log_of_bytes_that_are_no_text_still_opens(tmp_path):
+    path, noise = tmp_path / "conversation.jsonl", random.Random(0).randbytes(200_000)
+    path.write_bytes(noise + b'\n{"role": "user", "text": "hi"}\n' + b"\xff" * 1000)
+    assert read_conversation(path).messages == [{"role": "user", "content": "hi"}]

@@ -1,11 +1,9 @@
 """The learning rate found by short trainings: what they cost, that they leave nothing behind, and what is chosen."""
 
-import doctest
 import json
 import signal
 import time
 
-import learning_rate_search
 import pytest
 import torch
 from fine_tuning_model import load_model
@@ -35,10 +33,6 @@ def prepare(tmp_path, data_path, tiny_base_dir):
         return prepare_run(options, read_training_data(data_path), find_base(str(tiny_base_dir), tmp_path))
 
     return prepare
-
-
-def test_the_example_in_the_docstring_holds():
-    assert doctest.testmod(learning_rate_search).failed == 0
 
 
 def test_the_lowest_held_out_loss_is_chosen_and_no_number_never():
@@ -72,12 +66,11 @@ def test_trials_leave_the_model_as_it_was_and_a_tiny_base_gets_a_high_rate(prepa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "lora_" in name}
     losses = try_rates(run, model, plan_trial(run))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items() if "lora_" in name)
-    assert try_rates(run, model, plan_trial(run)) == losses
-    assert choose_rate(losses) == max(RATES)
     assert model.training
 
     found = find_learning_rate(run, model, checkpoint=None)
     assert found.recipe.learning_rate == found.facts["learning_rate"] == max(RATES)
+    assert found.facts["learning_rate_trials"] == [list(trial) for trial in losses.items()]
     assert json.loads(json.dumps(found.facts)) == found.facts
     assert f"{max(RATES):g}: held-out loss" in capsys.readouterr().out
     assert not (tmp_path / "model").exists()
@@ -118,7 +111,7 @@ def test_a_run_with_the_rate_found_is_the_run_with_that_rate_also_after_kills(tm
     process.kill()
     status, output, errors = finish(process)
     assert (status, "held-out loss" in output) == (-signal.SIGKILL, False), errors
-    assert train_with_kills(auto, killed, num_kills=1, seed=0, start=start_forked) == 1
+    assert train_with_kills(auto, killed, num_kills=1, seed=0, most_seconds=0.1, start=start_forked) == 1
     assert losses_of(killed) == losses_of(found) == losses_of(given)
     assert has_same_adapter(killed, found)
     assert (

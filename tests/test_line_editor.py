@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from line_editor import EditedLine, lay_out
 from terminal_session import PROMPT, Terminal
@@ -83,6 +83,7 @@ class TestEditedLine:
         line.delete_right()
         assert line.text == "ab"
 
+    @settings(deadline=None)
     @example([" ", "\u200d", "move_word_left"])
     @given(
         st.lists(
@@ -119,6 +120,7 @@ class TestEditedLine:
 
 
 class TestRows:
+    @settings(deadline=None)
     @given(st.lists(st.sampled_from([*LETTERS, " ", "\n", "word "]), max_size=60), st.integers(10, 40))
     def test_no_row_is_wrapped_by_a_terminal_that_draws_each_code_point(self, letters, columns):
         text = "".join(letters)
@@ -226,7 +228,8 @@ class TestTerminal:
 
     def test_killed_while_it_is_stopped_it_ends(self, tmp_path):
         (tmp_path / "chat.py").write_text(CHAT, encoding="utf-8")
-        shell = Terminal("bash", "--norc", "--noprofile", "-i")
+        # In this locale it tells of its jobs in English.
+        shell = Terminal("env", "LC_ALL=C.UTF-8", "bash", "--norc", "--noprofile", "-i")
         shell.type(shlex.join([sys.executable, str(tmp_path / "chat.py"), str(tmp_path)]) + "\r")
         shell.read_until(PROMPT)
         shell.type("half")
@@ -260,14 +263,17 @@ def test_in_tmux_the_cursor_stands_where_the_letters_end(tmp_path):
             command, capture_output=True, text=True, check=True, env=os.environ | {"LC_ALL": "C.UTF-8"}
         ).stdout
 
-    def wait_for(text):
-        end = time.monotonic() + 30
-        while text not in tmux("capture-pane", "-p"):
-            assert time.monotonic() < end, tmux("capture-pane", "-p")
-            time.sleep(0.05)
+    def shown():
+        return tmux("capture-pane", "-pJ")
 
     def cursor():
         return int(tmux("display", "-p", "#{cursor_x}"))
+
+    def wait_until(is_so):
+        end = time.monotonic() + 30
+        while not is_so():
+            assert time.monotonic() < end, (cursor(), shown())
+            time.sleep(0.05)
 
     (tmp_path / "chat.py").write_text(CHAT, encoding="utf-8")
     tmux(
@@ -280,23 +286,22 @@ def test_in_tmux_the_cursor_stands_where_the_letters_end(tmp_path):
         shlex.join([sys.executable, str(tmp_path / "chat.py"), str(tmp_path)]),
     )
     try:
-        wait_for(PROMPT.strip())
+        wait_until(lambda: PROMPT.strip() in shown())
         ends = [cursor()]
         letters = [FAMILY, HAND, FLAG, HEART, POINTED, "א"]
         for number, letter in enumerate(letters):
             tmux("send-keys", "-l", letter)
-            wait_for("".join(letters[: number + 1]))
+            begun = "".join(letters[: number + 1])
+            wait_until(lambda begun=begun: begun in shown())
             ends.append(cursor())
         for end in reversed(ends[:-1]):
             tmux("send-keys", "Left")
-            time.sleep(0.1)
-            assert cursor() == end
+            wait_until(lambda end=end: cursor() == end)
         tmux("send-keys", "Right")
         tmux("send-keys", "Right")
         tmux("send-keys", "BSpace")
         tmux("send-keys", "Enter")
-        wait_for("said ")
-        time.sleep(0.1)
-        assert ascii("".join(letters).replace(HAND, "")) in tmux("capture-pane", "-pJ")
+        said_line = f"said {ascii(''.join(letters).replace(HAND, ''))}"
+        wait_until(lambda: said_line in shown())
     finally:
         tmux("kill-server")

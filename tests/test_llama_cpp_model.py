@@ -1,10 +1,10 @@
 """The chat on llama.cpp: the same replies as on transformers, from a GGUF file and nothing else."""
 
+import os
 import random
 import shutil
 import sys
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def llama_model(gguf_dir):
         yield model
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_greedy_replies_are_those_of_transformers_through_a_whole_chat(tiny_model, llama_model, seed):
     """Undo, edits, regenerating, swapped roles, interruptions and a full context, with all that is reused."""
     greedy = replace(tiny_model.sampling, do_sample=False, max_new_tokens=16)
@@ -207,12 +207,15 @@ def choose(folder, engine):
 
 
 def test_the_newest_file_of_this_training_is_taken(own_dir):
-    path = own_dir / "gguf/model-f32.gguf"
-    shutil.copy2(path, own_dir / "gguf/mine.gguf")
-    (own_dir / "gguf/newer.gguf").write_bytes(path.read_bytes()[:-1])
-    files, notice = choose(own_dir, "auto")
-    assert files.model_path.name in ("mine.gguf", "model-f32.gguf")
-    assert notice is None
+    paths = [own_dir / f"gguf/{name}.gguf" for name in ("model-f32", "mine", "cut")]
+    content = paths[0].read_bytes()
+    paths[1].write_bytes(content)
+    paths[2].write_bytes(content[:-1])
+    for order in ((0, 1, 2), (1, 0, 2)):
+        for hour, number in enumerate(order):
+            os.utime(paths[number], (3_600 * hour, 3_600 * hour))
+        files, notice = choose(own_dir, "auto")
+        assert (files.model_path, notice) == (paths[order[1]], None)
     assert choose(own_dir, "transformers") == (None, None)
 
 
@@ -304,7 +307,6 @@ def test_damaged_headers_never_raise_anything_else(own_dir, tmp_path):
     rng = random.Random(0)
     num_refused = 0
     path = tmp_path / "damaged.gguf"
-    started_at = time.monotonic()
     for _ in range(300):
         damaged = bytearray(content)
         for _byte in range(rng.randint(1, 4)):
@@ -315,7 +317,6 @@ def test_damaged_headers_never_raise_anything_else(own_dir, tmp_path):
         except NotGguf:
             num_refused += 1
     assert num_refused > 30
-    assert time.monotonic() - started_at < 30
 
 
 def test_a_whole_but_hostile_file_is_one_line(own_dir):

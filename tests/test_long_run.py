@@ -13,15 +13,22 @@ from known_bases import find_config, known_bases
 from long_run import announce_before_download, announce_time
 from recipes import DEFAULT_RECIPE
 from small_runs import CPU, DEFAULT_BASE, WORK
+from training_time import Speed
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation, TrainingData
 from common.script import ScriptError
 
+LAPTOP_SPEED = Speed(operations_per_second=1e11, bytes_per_second=1e10, call_seconds=2e-6)
+
 
 @pytest.fixture(autouse=True)
-def command_line(monkeypatch):
+def laptop(monkeypatch):
+    """A command on a machine of known speed, with 16 GiB of free memory and without a terminal."""
     monkeypatch.setattr(sys, "argv", ["fine_tuning_model.py", "--epochs", "2"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 * 2**30))
+    monkeypatch.setattr("long_run.measure_speed", lambda _device, _weights: LAPTOP_SPEED)
 
 
 @pytest.fixture
@@ -109,8 +116,8 @@ class TestBeforeTheDownload:
     DATA = TrainingData([Conversation(0, list(TALK) * 600, "")], "", 0, [])
 
     @pytest.fixture(autouse=True)
-    def laptop(self, monkeypatch):
-        """A machine without a GPU and with 2 GiB of free memory."""
+    def little_memory(self, monkeypatch):
+        """The same machine without a GPU and with 2 GiB of free memory."""
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 2**30))

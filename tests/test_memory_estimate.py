@@ -13,13 +13,11 @@ from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
 from recipes import PAGED_OPTIMIZER
+from small_runs import CPU, DEFAULT_BASE, GPU
 from transformers import AutoConfig, Gemma2Config, MistralConfig
 
 from common.base_model_files import BaseModel
-from common.compute_device import Device
 
-GPU = Device("cuda:0", torch.bfloat16, is_quantized=True)
-CPU = Device("cpu", torch.float32, is_quantized=True)
 SMALL = MistralConfig(
     vocab_size=500,
     hidden_size=64,
@@ -28,7 +26,6 @@ SMALL = MistralConfig(
     num_attention_heads=2,
     num_key_value_heads=1,
 )
-DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
 
 
 def test_a_family_that_plain_attention_alone_can_compute_is_estimated():

@@ -2,9 +2,9 @@
 
 import json
 import re
-import shlex
 
 import pytest
+from forked_scripts import run_forked
 from make_sample_chat import sample_export
 
 SCRIPTS = ("src/data_preprocessing/load_whatsapp.py", "src/training/fine_tuning_model.py", "src/chat/chat_bot.py")
@@ -44,14 +44,13 @@ def test_export_becomes_a_chatbot(project_copy, tiny_base_dir, run_command, tmp_
     assert {message["role"] for line in conversations for message in line["messages"]} == {"user", "assistant"}
 
     # From another folder: what stands in the block counts from the project.
-    stage_2 = check(
-        run_command(f"python3 {shlex.quote(str(project_copy / SCRIPTS[1]))} --epochs 1 --learning-rate 1e-3", tmp_path)
-    )
+    stage_2 = check(run_forked(project_copy / SCRIPTS[1], "--epochs", 1, "--learning-rate", 1e-3, folder=tmp_path))
     assert "chat_bot.py" in stage_2
     assert (project_copy / "saved_model/training_settings.json").is_file()
     assert (project_copy / "saved_model/adapter_model.safetensors").is_file()
 
-    stage_3 = check(run_command("python3 src/chat/chat_bot.py", project_copy, stdin="מה נשמע?\nhello there\nexit\n"))
+    given = "מה נשמע?\nhello there\nexit\n"
+    stage_3 = check(run_forked("src/chat/chat_bot.py", given=given, folder=project_copy))
     log = (project_copy / "src/chat/conversation.txt").read_text(encoding="utf-8")
     assert "hello there" in log
     assert stage_3.count("\n\n") >= 2  # a reply to each line, an empty line after each

@@ -19,6 +19,7 @@ from qlora_model import (
     read_model_config,
 )
 from safetensors import safe_open
+from small_runs import CPU
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, MistralConfig
 
 from common.base_model_files import BaseModel, check_base_folder
@@ -34,7 +35,6 @@ DEFAULT_BASE_SHAPE = MistralConfig(
     num_attention_heads=32,
     num_key_value_heads=8,
 )
-CPU = Device("cpu", torch.float32, is_quantized=True)
 
 
 def on_meta(config):
@@ -102,7 +102,7 @@ def test_a_weight_that_is_missing_in_the_base_is_refused(small_base_dir, tmp_pat
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] + 1, "layer_types": None}))
     with pytest.raises(ScriptError, match="lack 9 tensors") as refusal:
-        load_quantized_base(folder, Device("cpu", torch.float32, is_quantized=True))
+        load_quantized_base(folder, CPU)
     assert "\n" not in str(refusal.value)
 
 
@@ -111,7 +111,7 @@ def test_a_base_whose_shapes_contradict_its_config_is_one_line(small_base_dir, t
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 128}))
     with pytest.raises(ScriptError, match="other shapes than its config.json; download") as refusal:
-        load_quantized_base(folder, Device("cpu", torch.float32, is_quantized=True))
+        load_quantized_base(folder, CPU)
     assert "\n" not in str(refusal.value)
 
 

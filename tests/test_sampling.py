@@ -31,7 +31,7 @@ def test_takes_known_values_and_leaves_the_rest():
     ],
 )
 def test_refuses_what_makes_no_sense(name, value, error):
-    with pytest.raises(ValueError, match=error.replace("+", r"\+")):
+    with pytest.raises(ValueError, match=error):
         Sampling().changed(name, value)
 
 

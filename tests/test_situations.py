@@ -5,7 +5,7 @@ import random
 import pytest
 from made_up_people import as_conversations, write_chat
 from writing_style.resampling import resample
-from writing_style.situations import measure_situations, when_begun
+from writing_style.situations import measure_situations
 from writing_style.writing_habits import Reply, Situation
 
 NUM_CONVERSATIONS = 150
@@ -69,8 +69,6 @@ def test_the_partner_shows_where_the_owner_writes_otherwise_to_each():
     assert rows["partner"]["owner"]["value"] > 0.9
     told, _ = measure("Daniel", dealt_out, "who")
     assert told["partner"]["is_in_prompt"] and told["partner"]["is_told_from_owner"]
-    rows, _ = measure("Tamar", lambda owner: owner)
-    assert "partner" not in rows  # one partner is no question
 
 
 def test_the_hour_shows_where_the_owner_greets_by_it():
@@ -80,10 +78,10 @@ def test_the_hour_shows_where_the_owner_greets_by_it():
     assert not rows["hour"]["is_measurable"]
 
 
-def test_what_is_not_known_is_no_class():
-    assert when_begun(Situation("?", True, "", None)) is None
-    blind = [Reply(number, "שלום", Situation("?", True, "", None)) for number in range(20)]
+@pytest.mark.parametrize(("partner", "hour"), [("", None), ("Eitan", 9)])
+def test_what_is_not_known_or_always_the_same_is_no_class(partner, hour):
+    same = [Reply(number, "שלום", Situation("?", True, partner, hour)) for number in range(20)]
     resamples = resample(range(20), seed=0)
-    measured = measure_situations(blind, {"owner": blind, "tuned": blind, "base": blind}, resamples)
+    measured = measure_situations(same, {"owner": same, "tuned": same, "base": same}, resamples)
     assert [row["name"] for row in measured["rows"]] == ["topic"]
     assert measured["kept"] is None

@@ -24,6 +24,7 @@ from writing_style.leak_probe import SecretRanker, count_secrets, measure_canari
 from writing_style.model_replies import (
     RepliesFile,
     SampledReply,
+    ScoredReply,
     cut_as_generated,
     encode_exchange,
     encode_fitting,
@@ -104,7 +105,7 @@ def test_says_what_is_missing(tmp_path, sample_conversations):
         read_held_out_data(tmp_path, data_path)
 
 
-def test_a_reply_that_opens_a_conversation_answers_nothing(sample_conversations):
+def test_a_reply_that_opens_a_conversation_answers_nothing():
     messages = [
         {"role": "assistant", "content": "a"},
         {"role": "user", "content": "b"},
@@ -199,8 +200,6 @@ def test_batches_hold_every_row_once_and_are_bounded():
 
 
 def test_specificity_is_the_drop_on_the_owner_minus_the_drop_on_the_other():
-    from writing_style.model_replies import ScoredReply
-
     owner = [ScoredReply(number, 10, 30.0, 10.0 + number % 2) for number in range(20)]
     other = [ScoredReply(number, 10, 20.0, 25.0) for number in range(20)]
     bits = measure_bits({"owner": owner, "shuffled": owner, "other": other}, seed=0)

@@ -113,7 +113,7 @@ def test_bad_lines_are_skipped_and_counted_on_request_only(read):
 )
 def test_no_reply_anywhere_is_refused(read, line):
     with pytest.raises(TrainingDataError, match="no reply of the person"):
-        read(line * 1 + "\n")
+        read(line + "\n")
 
 
 def test_conversations_without_a_reply_are_skipped_and_counted(read):

@@ -222,11 +222,16 @@ def test_a_mark_before_the_bracket_is_no_part_of_the_message(tmp_path):
     assert [message.text for message in parse_export(path)] == ["hi", f"{LRM}image omitted"]
 
 
-@pytest.mark.parametrize("own", ["en-GB", "en-US", "he", "iOS en-GB", "iOS en-US", "ko", "vi", "iOS before 2017"])
-@pytest.mark.parametrize("other", ["en-IN", "de", "nl", "iOS es-MX", "iOS he", "vi", "ko short", "iOS before 2017"])
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (own, other)
+        for own in ("en-GB", "en-US", "he", "iOS en-GB", "iOS en-US", "ko", "vi", "iOS before 2017")
+        for other in ("en-IN", "de", "nl", "iOS es-MX", "iOS he", "vi", "ko short", "iOS before 2017")
+        if own != other and (own, other) != ("en-US", "en-IN")  # which differ in the order of dates alone
+    ],
+)
 def test_a_pasted_transcript_of_another_format_stays_text(tmp_path, own, other):
-    if own == other or (own, other) == ("en-US", "en-IN"):
-        pytest.skip("the same format, or one that differs in the order of dates alone, cannot be told apart")
     pasted = "\n".join(f"{FAMILIES[other].render(at)}Moshe: pasted" for at in TIMES)
     chat = [("Rut", "look:\n" + pasted), *CHAT[1:]]
     export = parse_export(write(tmp_path / "chat.txt", rendered(FAMILIES[own], chat, TIMES)))

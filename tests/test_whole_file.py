@@ -850,6 +850,6 @@ def test_a_zip_of_zips_is_refused_with_the_cure(tmp_path):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_only_what_phones_pack_is_opened(tmp_path, method):
-    path = write_zip(tmp_path / "a.zip", ("_chat.txt", LINES + "0" * 50_000_000), method=method)
+    path = write_zip(tmp_path / "a.zip", ("_chat.txt", LINES), method=method)
     with pytest.raises(ExportError, match="packed as no phone packs it; unpack it once"):
         parse_export(path)
