@@ -383,5 +383,50 @@ def test_no_memory_and_no_threads_are_one_line_with_the_cure(run_code, failure, 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (
+            "sys.version_info = (3, 9, 18)",
+            "Python 3.11 or newer is needed, this one is 3.9; type source .venv/bin/activate",
+        ),
+        ("sys.modules['fcntl'] = None", "needs Linux or macOS; on Windows, use WSL2"),
+    ],
+)
+def test_an_old_python_and_windows_are_refused_before_anything_is_imported(start_python, before, words):
+    process = start_python(f"import sys\nsys.argv[0] = 'src/chat/chat_bot.py'\n{before}\nimport common.script")
+    _output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith(f"chat_bot: {words}")
+    assert errors.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line_with_the_command_of_the_own_environment(run_code, monkeypatch, tmp_path):
+    done = run_code("import no_such_package.inner")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"script: no_such_package: is not installed for {sys.executable}; run ")
+
+    monkeypatch.setattr(sys, "argv", ["src/chat/chat_bot.py", "-p", "hi you"])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))  # of another Python
+    monkeypatch.setattr(contract, "OWN_PYTHON_PATH", tmp_path / ".venv/bin/python")
+    monkeypatch.chdir(tmp_path)
+    assert contract.how_to_install().endswith("set_up_venv.sh requirements.txt, then source .venv/bin/activate")
+    contract.OWN_PYTHON_PATH.parent.mkdir(parents=True)
+    contract.OWN_PYTHON_PATH.touch()
+    assert contract.how_to_install() == "run .venv/bin/python src/chat/chat_bot.py -p 'hi you'"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import common.lost",
+        "raise ModuleNotFoundError('lost', name='bubbles')",
+        "sys.modules['torch'] = None\nimport torch",
+    ],
+)
+def test_a_module_of_ours_or_one_kept_from_being_imported_is_our_own_bug(run_code, body):
+    assert "please report" in run_code(body).stderr
+
+
 def test_the_home_of_an_unknown_user_stays_as_it_was_typed():
     assert contract.block_path("~nosuchuser/data") == contract.PROJECT_ROOT / "~nosuchuser/data"

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import IO, Any, Literal, NoReturn
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+OWN_PYTHON_PATH = PROJECT_ROOT / ".venv/bin/python"  # made by set_up_venv.sh
 
 SCRIPTS_WITH_A_BLOCK = (
     "src/data_preprocessing/load_whatsapp.py",
@@ -138,8 +139,22 @@ def refuse_undecodable(folder: Path) -> None:
 
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
-    is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
-    return shown_path(Path(sys.executable)) if is_project_own else "python3"
+    return shown_path(Path(sys.executable)) if _is_own_python() else "python3"
+
+
+def _is_own_python() -> bool:
+    return Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
+
+
+def how_to_install() -> str:
+    """Return what to do about a package of requirements.txt that this Python lacks: mostly, it is not that of `.venv`."""
+    if _is_own_python():
+        return f"run {shown_python()} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
+    if OWN_PYTHON_PATH.exists():
+        return f"run {shlex.join([shown_path(OWN_PYTHON_PATH), *sys.argv])}"
+    set_up = shown_path(PROJECT_ROOT / "src/demo/set_up_venv.sh")
+    activate = shown_path(OWN_PYTHON_PATH.with_name("activate"))
+    return f"run bash {set_up} requirements.txt, then source {activate}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -396,11 +411,20 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
+    if isinstance(error, ModuleNotFoundError) and _is_of_requirements(error):
+        return f"{error.name}: is not installed for {sys.executable}; {how_to_install()}"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
         return "the current folder is no longer there; change to another one"
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
+
+
+def _is_of_requirements(error: ModuleNotFoundError) -> bool:
+    """Return whether a package is missing, rather than a module of ours or one that we keep from being imported."""
+    package = (error.name or "").partition(".")[0]
+    is_ours = (PROJECT_ROOT / "src" / package).is_dir() or any((PROJECT_ROOT / "src").glob(f"*/{package}.py"))
+    return bool(package) and package not in sys.modules and package not in sys.stdlib_module_names and not is_ours
 
 
 def reason_of(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from common.script import PROJECT_ROOT, ScriptError, did_you_mean, printable, shown_command, shown_path
+from common.script import PROJECT_ROOT, ScriptError, did_you_mean, how_to_install, printable, shown_command, shown_path
 
 if TYPE_CHECKING:
     from export_survey import ExportSurvey
@@ -56,8 +56,7 @@ def check_packages(packages: Mapping[str, str]) -> None:
     missing = [package for package, module in packages.items() if find_spec(module) is None]
     if missing:
         raise ScriptError(
-            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; "
-            f"run {sys.executable} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
+            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; {how_to_install()}"
         )
 
 
