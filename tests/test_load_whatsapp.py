@@ -510,7 +510,7 @@ def test_a_folder_of_exports_is_read_and_the_owner_is_one_person_in_all(tmp_path
     ]
     assert [conversation["chat"] for conversation in conversations] == ["Dan", "Noa"]
     assert report["person"] == ["Rut", "Rut Levi"]
-    assert "Imitating Rut Levi (1 messages) of exports/WhatsApp Chat with Noa.txt" in result.stdout
+    assert "Imitating Rut Levi (1 message) of exports/WhatsApp Chat with Noa.txt" in result.stdout
 
 
 def test_one_file_given_twice_is_read_once(chat_dir):

@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from common.script import PROJECT_ROOT, ScriptError, did_you_mean, how_to_install, printable, shown_command, shown_path
+from common.script import (
+    PROJECT_ROOT,
+    ScriptError,
+    counted,
+    did_you_mean,
+    how_to_install,
+    printable,
+    shown_command,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     from export_survey import ExportSurvey
@@ -82,7 +91,7 @@ def survey_exports(
             max_kept_bytes -= packed.num_bytes
         order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
         print(
-            f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
+            f"Read {shown_path(path)}: {counted(survey.num_messages, 'message')}, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
             f"{export.format_description}, {export.date_order} ({order})"
         )
         for warning in export.warnings:
