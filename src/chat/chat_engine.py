@@ -85,9 +85,9 @@ def has_cuda() -> bool:
     """Return whether torch can use a CUDA card here; torch is imported only where there may be one."""
     if not any(Path(sign).exists() for sign in CUDA_SIGNS):
         return False
-    import torch
+    from common.compute_device import can_use_cuda
 
-    return torch.cuda.is_available()
+    return can_use_cuda()
 
 
 def work_without_torch() -> None:
