@@ -372,6 +372,10 @@ def test_warnings_and_notices_cannot_act_on_the_terminal(capsys):
         ("bytearray(10**15)", "the memory is full"),
         ("raise ImportError('libtorch_cpu.so: failed to map segment from shared object')", "the memory is full"),
         ("raise RuntimeError('no model') from MemoryError()", "the memory is full"),
+        (
+            "raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')",
+            "the memory of the graphics card is full",
+        ),
         ('raise RuntimeError("can\'t start new thread")', "no further thread or process may be started"),
         ("raise BlockingIOError(11, os.strerror(11))", "no further thread or process may be started"),
     ],

@@ -68,6 +68,7 @@ FULL_MEMORY_WORDS = (
     "failed to map segment",
     "bad_alloc",
 )
+FULL_CARD_WORDS = ("CUDA out of memory", "MPS backend out of memory")
 NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
 NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
 MAX_REASON_CHARS = 200  # of a library's own words in a message
@@ -415,6 +416,10 @@ def _user_message(error: BaseException) -> str | None:
         return f"{error.name}: is not installed for {sys.executable}; {how_to_install()}"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
         return "the current folder is no longer there; change to another one"
+    if _has_words(error, FULL_CARD_WORDS):
+        return (
+            "the memory of the graphics card is full; close other programs that use it, or choose a smaller base model"
+        )
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
