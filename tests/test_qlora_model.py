@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from fake_training_step import measure_memory
-from model_shape import Load
 from peft import PeftModel
 from processes import SPLITTING_NAMES, check_launch, is_first_process, world_size
 from qlora_model import (
@@ -122,25 +120,6 @@ def test_model_without_linear_layers_is_refused():
     model.model.layers, model.lm_head = torch.nn.ModuleList(), torch.nn.Identity()
     with pytest.raises(ScriptError, match="no linear layers"):
         find_lora_targets(model)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "words"),
-    [
-        ("mamba", "mamba: has layers on which peft trains no LoRA; choose another base model"),
-        (
-            "falcon",
-            "falcon: takes no attention but its own, by which packed conversations see each other; choose another base model",
-        ),
-    ],
-)
-def test_a_family_that_cannot_be_trained_is_refused_by_its_shape_alone(model_type, words):
-    """Before a download: mamba ended --check in a traceback, falcon was refused with the name of our own attention."""
-    config = AutoConfig.for_model(model_type, vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
-    load = Load(row_tokens=64, rank=2, alpha=2, dropout=0.0, adapter_dtype=torch.float32, chat_tokens=64)
-    with pytest.raises(ScriptError) as refusal:
-        measure_memory(config, Device("cpu", torch.float32, is_quantized=True), load)
-    assert str(refusal.value) == words
 
 
 @pytest.fixture(scope="module")

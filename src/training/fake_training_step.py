@@ -29,7 +29,6 @@ from transformers.pytorch_utils import Conv1D
 
 from common.compute_device import Device
 from common.outside_files import loading
-from common.script import ScriptError, printable
 
 MASKLESS_ATTENTION = "sdpa_without_mask"
 
@@ -81,11 +80,6 @@ def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTraine
     with loading(str(config.model_type), "a model of this shape", "choose another base model"), torch.device("meta"):
         try:
             return _build(config, dtype, MASKLESS_ATTENTION)
-        except KeyError:  # Falcon chooses among attention classes of its own
-            raise ScriptError(
-                f"{printable(config.model_type)}: takes no attention but its own, by which packed conversations see each other; "
-                "choose another base model"
-            ) from None
         except ValueError:  # a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run, too
             return _build(config, dtype, "eager")
     raise AssertionError("loading lets no error through")

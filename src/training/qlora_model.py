@@ -110,12 +110,7 @@ def add_lora(
             "ignore", message="fan_in_fan_out is set to"
         )  # GPT-2 has layers of both kinds; peft corrects it per layer
         is_meta = model.device.type == "meta"
-        try:
-            adapted = get_peft_model(model, settings, low_cpu_mem_usage=is_meta)
-        except ValueError:  # state-space layers (Mamba)
-            raise ScriptError(
-                f"{printable(model.config.model_type)}: has layers on which peft trains no LoRA; choose another base model"
-            ) from None
+        adapted = get_peft_model(model, settings, low_cpu_mem_usage=is_meta)
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(adapter_dtype)
