@@ -86,6 +86,22 @@ class TestFinding:
         with pytest.raises(BaseModelError, match="is a file"):
             find_base("base", tmp_path)
 
+    @pytest.mark.parametrize("rest", ["", "/", "/tree/main", "?library=transformers", "#model"])
+    def test_the_address_of_a_models_page_is_answered_with_its_id(self, rest, tmp_path, hub_cache):
+        with pytest.raises(BaseModelError, match="is an address; give the hub id alone: Qwen/Qwen3-0.6B-Base$"):
+            find_base(f"https://huggingface.co/Qwen/Qwen3-0.6B-Base{rest}", tmp_path)
+
+    def test_a_gguf_file_and_a_folder_of_them_are_no_base(self, tmp_path, hub_cache):
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models/base.Q4_0.gguf").write_bytes(b"GGUF")
+        with pytest.raises(BaseModelError, match="cannot be trained; give the base model it was made from"):
+            find_base("models/base.Q4_0.gguf", tmp_path)
+        with pytest.raises(BaseModelError, match="models: is in the form of llama.cpp"):
+            check_base_folder(tmp_path / "models")
+        make_base(tmp_path / "both")
+        (tmp_path / "both/base.gguf").write_bytes(b"GGUF")
+        check_base_folder(tmp_path / "both")
+
     def test_hub_id_that_is_not_on_disk_has_no_folder(self, tmp_path, hub_cache):
         assert find_base("owner/name", tmp_path).folder is None
 

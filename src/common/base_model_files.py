@@ -31,6 +31,9 @@ from common.script import ScriptError, printable, refuse_undecodable, shown_path
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 MAX_PATH_CHARS = 4096
+ADDRESS_RE = re.compile(
+    r"https?://[^/]+/([^/?#]+/[^/?#]+)"
+)  # of a model's page: https://huggingface.co/owner/name/tree/main
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # Never *.bin, *.pt, *.py: a pickle or a module in the folder could run code.
@@ -39,6 +42,7 @@ DOWNLOADED_NAMES_RE = re.compile(
     r"|tokenizer\.model|merges\.txt|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 )
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
+GGUF_ENDING = ".gguf"
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # The size of one number of a safetensors file, by the format's name for its type.
 BITS_OF_DTYPE = {
@@ -129,6 +133,11 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     cached = _find_in_hub_cache(base_model_id, revision)
     if cached is not None:
         return BaseModel(base_model_id, cached, cached.name)
+    address = ADDRESS_RE.match(base_model_id)
+    if address:
+        raise BaseModelError(f"{shown}: is an address; give the hub id alone: {printable(address[1])}")
+    if path.suffix.lower() == GGUF_ENDING and path.exists():
+        raise _refusal_of_gguf(path)
     if path.exists():
         raise BaseModelError(f"{shown}: is a file; give the folder of the base model, or a hub id")
     if HUB_ID_RE.fullmatch(base_model_id) is None:
@@ -141,6 +150,13 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
             "(if a hub id is meant, run from a folder without that name)"
         )
     return BaseModel(base_model_id, None, revision)
+
+
+def _refusal_of_gguf(path: Path) -> BaseModelError:
+    return BaseModelError(
+        f"{shown_path(path)}: is in the form of llama.cpp (GGUF), which cannot be trained; give the base model it was made from, "
+        "with safetensors weights"
+    )
 
 
 def _as_base(name: str, path: Path) -> BaseModel:
@@ -280,6 +296,9 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
         raise BaseModelError(
             f"{shown_path(folder)}: is an adapter, not a base model; give the base model it was trained on"
         )
+    endings = {path.suffix.lower() for path in folder.iterdir()}
+    if GGUF_ENDING in endings and ".safetensors" not in endings:
+        raise _refusal_of_gguf(folder)
     irregular = find_irregular(folder)
     if irregular is not None:
         raise BaseModelError(
