@@ -73,7 +73,7 @@ def test_every_flag_in_the_readme_exists():
     others = {
         "--help", "--index-url", "--port", "--enable-lora", "--max-lora-rank", "--lora-modules", "--chat-template",
         "--nproc-per-node", "--multi_gpu", "--num_processes", "--nnodes", "--node-rank",
-        "--master-addr", "--config_file", "--cpu",
+        "--master-addr", "--config_file", "--cpu", "--force-reinstall", "--install",
     }  # fmt: skip
     for flag in flags - others:
         assert f'"{flag}"' in sources, flag

@@ -75,6 +75,15 @@ def test_a_python_without_a_build_of_torch_is_refused_in_one_line(project):
     assert "old_python: Python 3.11 to 3.14 is needed" in result.stderr
 
 
+def test_a_mac_without_a_build_of_torch_is_refused_in_one_line(project, monkeypatch):
+    (project / "bin").mkdir()
+    write_program(project / "bin/uname", "echo Darwin x86_64")
+    monkeypatch.setenv("PATH", f"{project}/bin:{os.environ['PATH']}")
+    result = set_up(project)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "no build for a Mac with an Intel processor" in result.stderr
+
+
 def test_an_environment_of_another_python_is_named(project):
     write_program(project / ".venv/bin/python", 'case "$2" in *sys.version_info*) exit 1 ;; esac')
     result = set_up(project)

@@ -32,6 +32,10 @@ if [ -e .venv ] && ! [ -w .venv ] || ! [ -e .venv ] && ! [ -w . ]; then
     echo "set_up_venv: $PWD: permission denied to make .venv; copy the project to a folder of your own" >&2
     exit 1
 fi
+if [ "$(uname -sm)" = "Darwin x86_64" ]; then
+    echo "set_up_venv: the pinned torch has no build for a Mac with an Intel processor (or a terminal under Rosetta)" >&2
+    exit 1
+fi
 
 has_venv=false
 if .venv/bin/python -c "" 2>/dev/null; then
