@@ -876,6 +876,18 @@ def test_a_misspelled_default_export_is_named(project_copy, name):
     assert f"or did you mean src/data_preprocessing/{name}?" in error_of(result)
 
 
+def test_of_two_exports_in_the_default_place_the_one_that_is_not_read_is_named(project_copy):
+    """A new zip beside the old text: the old one was read, and only its name said so."""
+    folder = project_copy / "src/data_preprocessing"
+    (folder / "WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    (folder / "WhatsappChatOriginal.zip").write_bytes(b"")
+    result = run(project_copy, "--imitate", "Dan", script="src/data_preprocessing/load_whatsapp.py")
+    assert result.returncode == 0
+    assert (
+        "WhatsappChatOriginal.zip: is not read, since WhatsappChatOriginal.txt lies beside it; remove" in result.stderr
+    )
+
+
 def test_missing_packages_are_named_with_the_cure(chat_dir):
     result = subprocess.run(
         [sys.executable, "-S", str(SCRIPT), "chat.txt"], cwd=chat_dir, capture_output=True, text=True

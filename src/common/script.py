@@ -151,7 +151,7 @@ def how_to_install() -> str:
     """Return what to do about a package of requirements.txt that this Python lacks: mostly, it is not that of `.venv`."""
     if _is_own_python():
         return f"run {shown_python()} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
-    if OWN_PYTHON_PATH.exists():
+    if os.path.exists(OWN_PYTHON_PATH):  # of another user it may not be looked at, which Path.exists would raise
         return f"run {shlex.join([shown_path(OWN_PYTHON_PATH), *sys.argv])}"
     set_up = shown_path(PROJECT_ROOT / "src/demo/set_up_venv.sh")
     activate = shown_path(OWN_PYTHON_PATH.with_name("activate"))

@@ -41,7 +41,11 @@ def find_export_paths(given: list[Path], own_script: Path) -> list[Path]:
     from export_source import find_exports
 
     if not given:
-        given = [path for path in DEFAULT_EXPORT_PATHS if path.exists()][:1]
+        there = [path for path in DEFAULT_EXPORT_PATHS if path.exists()]
+        given = there[:1]
+        for path in there[1:]:
+            reason = f"is not read, since {given[0].name} lies beside it; remove one of them, or give both as arguments"
+            print(f"warning: {shown_path(path)}: {reason}", file=sys.stderr)
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
