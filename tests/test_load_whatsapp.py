@@ -770,7 +770,7 @@ def test_two_runs_at_once_never_mix(long_chat_dir):
     first.send_signal(signal.SIGCONT)
     first.communicate(timeout=60)
     assert first.returncode == 0
-    assert "another run is preprocessing here" in error_of(second)
+    assert "is in use by another run" in error_of(second)
     assert read_outputs(long_chat_dir / "out")[1]["messages"]["parsed"] == NUM_LONG
 
 

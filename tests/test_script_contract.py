@@ -160,19 +160,19 @@ def test_only_files_of_dead_runs_are_removed(tmp_path):
 
 
 def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
-    with contract.exclusive_use(tmp_path, "training"):
+    with contract.exclusive_use(tmp_path):
         done = run_code(f"""
-            with exclusive_use(Path({str(tmp_path)!r}), "training"):
+            with exclusive_use(Path({str(tmp_path)!r})):
                 pass
         """)
     assert done.returncode == 1
-    assert "another run is training here" in done.stderr
+    assert "is in use by another run" in done.stderr
 
 
 def test_a_lock_leaves_no_empty_folder_that_it_made_and_every_other(tmp_path):
     for own, made in (("", "a/b/model"), ("empty", "empty/model"), ("model", "model")):
         (tmp_path / own).mkdir(exist_ok=True)
-        with contract.exclusive_use(tmp_path / made, "training"):
+        with contract.exclusive_use(tmp_path / made):
             assert (tmp_path / made).is_dir()
         assert (tmp_path / own).is_dir()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "model"]

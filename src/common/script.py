@@ -350,7 +350,7 @@ def _is_running(process_id: int) -> bool:
 
 
 @contextmanager
-def exclusive_use(folder: Path, what: str) -> Iterator[None]:
+def exclusive_use(folder: Path) -> Iterator[None]:
     """Lock `folder` for this process; raise ScriptError when another run has locked it.
 
     The lock is on the folder itself, so it ends with the process and leaves no file. Folders created for it are removed
@@ -363,7 +363,7 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ScriptError(f"{shown_path(folder)}: another run is {what} here; wait until it ends") from None
+            raise ScriptError(f"{shown_path(folder)}: is in use by another run; wait until it ends") from None
         yield
     finally:
         os.close(handle)

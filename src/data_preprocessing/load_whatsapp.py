@@ -184,7 +184,7 @@ def write_outputs(
     titles = {chat.title: by_readable_name.get(chat.title) or redact(chat.title) for chat in chats}
     folder = data_path.parent
     with (
-        exclusive_use(folder, "preprocessing"),
+        exclusive_use(folder),
         # The last one opened is renamed into place first, so the data comes last.
         replacing(data_path) as data_file,
         replacing(folder / DROPPED_NAME) as dropped_file,
