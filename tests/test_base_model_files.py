@@ -91,16 +91,10 @@ class TestFinding:
         with pytest.raises(BaseModelError, match="is an address; give the hub id alone: Qwen/Qwen3-0.6B-Base$"):
             find_base(f"https://huggingface.co/Qwen/Qwen3-0.6B-Base{rest}", tmp_path)
 
-    def test_a_gguf_file_and_a_folder_of_them_are_no_base(self, tmp_path, hub_cache):
-        (tmp_path / "models").mkdir()
-        (tmp_path / "models/base.Q4_0.gguf").write_bytes(b"GGUF")
+    def test_a_gguf_file_is_no_base(self, tmp_path, hub_cache):
+        (tmp_path / "base.Q4_0.gguf").write_bytes(b"GGUF")
         with pytest.raises(BaseModelError, match="cannot be trained; give the base model it was made from"):
-            find_base("models/base.Q4_0.gguf", tmp_path)
-        with pytest.raises(BaseModelError, match="models: is in the form of llama.cpp"):
-            check_base_folder(tmp_path / "models")
-        make_base(tmp_path / "both")
-        (tmp_path / "both/base.gguf").write_bytes(b"GGUF")
-        check_base_folder(tmp_path / "both")
+            find_base("base.Q4_0.gguf", tmp_path)
 
     def test_hub_id_that_is_not_on_disk_has_no_folder(self, tmp_path, hub_cache):
         assert find_base("owner/name", tmp_path).folder is None

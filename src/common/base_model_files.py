@@ -42,7 +42,6 @@ DOWNLOADED_NAMES_RE = re.compile(
     r"|tokenizer\.model|merges\.txt|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 )
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
-GGUF_ENDING = ".gguf"
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # The size of one number of a safetensors file, by the format's name for its type.
 BITS_OF_DTYPE = {
@@ -136,8 +135,10 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     address = ADDRESS_RE.match(base_model_id)
     if address:
         raise BaseModelError(f"{shown}: is an address; give the hub id alone: {printable(address[1])}")
-    if path.suffix.lower() == GGUF_ENDING and path.exists():
-        raise _refusal_of_gguf(path)
+    if path.suffix.lower() == ".gguf" and path.exists():
+        raise BaseModelError(
+            f"{shown}: is in the form of llama.cpp (GGUF), which cannot be trained; give the base model it was made from"
+        )
     if path.exists():
         raise BaseModelError(f"{shown}: is a file; give the folder of the base model, or a hub id")
     if HUB_ID_RE.fullmatch(base_model_id) is None:
@@ -150,13 +151,6 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
             "(if a hub id is meant, run from a folder without that name)"
         )
     return BaseModel(base_model_id, None, revision)
-
-
-def _refusal_of_gguf(path: Path) -> BaseModelError:
-    return BaseModelError(
-        f"{shown_path(path)}: is in the form of llama.cpp (GGUF), which cannot be trained; give the base model it was made from, "
-        "with safetensors weights"
-    )
 
 
 def _as_base(name: str, path: Path) -> BaseModel:
@@ -296,9 +290,6 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
         raise BaseModelError(
             f"{shown_path(folder)}: is an adapter, not a base model; give the base model it was trained on"
         )
-    endings = {path.suffix.lower() for path in folder.iterdir()}
-    if GGUF_ENDING in endings and ".safetensors" not in endings:
-        raise _refusal_of_gguf(folder)
     irregular = find_irregular(folder)
     if irregular is not None:
         raise BaseModelError(
