@@ -70,8 +70,9 @@ def test_the_last_reply_alone_is_learnt_as_often_as_its_weight(prepare_rows, tok
 
 def test_a_correction_is_learnt_after_the_header_of_its_conversation(tokenizer, sample_conversations):
     recipe = dataclasses.replace(DEFAULT_RECIPE, context="who,when")
-    talks = [Conversation(number, messages, "", "Ruth") for number, messages in enumerate(sample_conversations[:10])]
-    correction = Conversation(0, CORRECTED, "2024-12-13T09:30:00", "Ruth")
+    moment = "2024-12-13T09:30:00"
+    talks = [Conversation(number, talk, moment, "Ruth") for number, talk in enumerate(sample_conversations[:10])]
+    correction = Conversation(0, CORRECTED, moment, "Ruth")
     rows = [prepare_material(tokenizer, talks, NONE_HELD_OUT, recipe, 1, 0, given) for given in ([], [correction])]
     found = added(*rows)
     assert len(found) == CORRECTION_WEIGHT
@@ -169,7 +170,7 @@ def test_a_bad_line_may_be_skipped(tmp_path, capsys):
     path = write(tmp_path / "corrections.jsonl", CORRECTED)
     path.write_text(path.read_text() + '{"mess', encoding="utf-8")
     assert len(read_corrections(path, skip_bad_lines=True).conversations) == 1
-    assert "1 bad lines of the corrections skipped, the first: line 2" in capsys.readouterr().err
+    assert "1 bad line of the corrections skipped, the first: line 2" in capsys.readouterr().err
 
 
 # ---- The run ---------------------------------------------------------------------------------------------------------

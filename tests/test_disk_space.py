@@ -1,12 +1,13 @@
 """Room on the disk: for the checkpoints of a run, before its first step, and for the download of a base."""
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from disk_space import refuse_full_disk, refuse_large_download
+from disk_space import describe_disk, refuse_full_disk, refuse_large_download
 from fine_tuning_model import load_model
 from model_shape import ParameterCount
 from recipes import DEFAULT_RECIPE
@@ -85,6 +86,11 @@ def test_check_judges_the_disk_by_the_same_rule(disk, tmp_path, tiny_base_dir, f
     disk(tmp_path, free)
     lines = check_run(BaseModel("tiny", tiny_base_dir), CPU, DEFAULT_RECIPE, None, tmp_path)
     assert lines[-1].startswith(verdict)
+
+
+def test_the_disk_of_an_adapter_follows_its_number_type(tmp_path):
+    shown = [describe_disk(BaseModel("x", None), COUNT, tmp_path, dtype) for dtype in (torch.float32, torch.bfloat16)]
+    assert [re.search(r"adapter (\S+ \S+),", line)[1] for line in shown] == ["328.3 MiB", "164.2 MiB"]
 
 
 def test_the_run_is_refused_before_its_first_step(disk, tmp_path, small_run):

@@ -194,6 +194,7 @@ def test_a_place_where_nothing_can_be_made_is_refused_before_the_model_loads(pla
 def test_the_script_leaves_one_private_folder(tmp_path, saved_dir):
     done = export("--saved-model-path", saved_dir, "--export-path", tmp_path / "exported")
     assert done.returncode == 0, done.stderr
+    assert "as in training" not in done.stdout  # trained without a header
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*"))
 
@@ -267,6 +268,9 @@ def test_a_disk_that_is_too_small_is_said_before_writing(tmp_path):
 @pytest.mark.slow
 def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_dir):
     own_dir = shutil.copytree(saved_dir, tmp_path / "saved")
+    settings = json.loads((own_dir / "training_settings.json").read_text(encoding="utf-8"))
+    settings |= {"context": "who", "partners": [{"name": "Ruth"}]}
+    (own_dir / "training_settings.json").write_text(json.dumps(settings), encoding="utf-8")
     modelfile_path = own_dir / "gguf/Modelfile"
     modelfile_path.parent.mkdir(mode=0o700)
     modelfile_path.write_text("FROM llama3\n")  # the user's own, left alone until it is replaced below
@@ -281,6 +285,8 @@ def test_gguf_files_lie_in_the_trained_folder_with_a_modelfile(tmp_path, saved_d
     assert "Not written" in printed["--adapter-only"] and "Next, " in printed["--adapter-only"]
     assert printed[""].endswith(f"chat_bot.py --saved-model-path {own_dir}\n")
     assert "Next, " not in printed["--base-only"]
+    told = [name for name, text in printed.items() if "with whom and when, as in training: Ruth\n" in text]
+    assert told == ["--adapter-only", ""]
     assert {path.name for path in (own_dir / "gguf").iterdir()} == {
         "base-f32.gguf", "adapter-f32.gguf", "model-f32.gguf", "Modelfile",
     }  # fmt: skip

@@ -72,6 +72,8 @@ def flags(tiny_base_dir, data_path):
         "2e-3",
         "--epochs",
         "5",
+        "--context",
+        "who",
         "--threads",
         "1",
     ]
@@ -161,7 +163,7 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(finishe
     nats = num_tokens = num_chars = 0
     for line in held_out["validation"]:
         messages = json.loads(lines[line])["messages"]
-        encoded = encode_conversation(tokenizer, messages)
+        encoded = encode_conversation(tokenizer, messages, header="Ruth")
         ids = torch.tensor([encoded.input_ids])
         with torch.no_grad():
             log_probabilities = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
@@ -176,8 +178,10 @@ def test_the_best_adapter_is_the_one_saved_and_plain_peft_gives_its_loss(finishe
 
 
 def test_the_settings_say_with_whom_the_conversations_are(finished_run):
-    settings = json.loads((finished_run[0] / "training_settings.json").read_text())
-    assert settings["context"] == settings["training"]["context"]
+    model_dir, output, _ = finished_run
+    settings = json.loads((model_dir / "training_settings.json").read_text())
+    assert settings["context"] == settings["training"]["context"] == "who"
+    assert "context   who: a line before each conversation, such as Ruth (--context)\n" in output
     assert settings["partners"] == [{"name": "Ruth"}]
 
 

@@ -14,7 +14,7 @@ from held_out_sets import HeldOut
 from make_small_base import make_model
 from prepared_run import load_tokenizer, prepare_material, prepare_run
 from processes import use_threads
-from recipes import DEFAULT_RECIPE
+from recipes import DEFAULT_RECIPE, REPLIES_FOR_HEADER
 from training_options import parse_options
 
 from common.base_model_files import find_base
@@ -171,9 +171,24 @@ class TestContext:
         lines = [json.dumps({"messages": talk} | about) + "\n" for talk in sample_conversations[:8]]
         data_path.write_text("".join(lines))
         run = prepare("--context", "who,when")
-        assert run.recipe.context == run.facts["context"] == became
+        assert run.material.context == run.facts["context"] == became
         errors = capsys.readouterr().err
         assert (told in errors) if told else ("--context" not in errors)
+
+    @pytest.mark.parametrize(
+        ("missing", "flags", "became"),
+        [(0, (), "who,when"), (1, (), "none"), (0, ("--context", "none"), "none"), (0, ("--context", "who"), "who")],
+    )
+    def test_the_number_of_replies_decides_without_the_flag(self, prepare, data_path, missing, flags, became):
+        exchange = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        about = {"with": ["Ruth"], "started_at": "2024-03-02T10:00:00"}
+        num_exchanges = [50] * (REPLIES_FOR_HEADER // 50 - 1) + [50 - missing]
+        lines = [json.dumps({"messages": exchange * number} | about) + "\n" for number in num_exchanges]
+        data_path.write_text("".join(lines))
+        run = prepare(*flags)
+        assert run.material.context == run.facts["context"] == became
+        first_row = run.tokenizer.decode(run.material.chunks[0]["input_ids"])
+        assert ("Ruth" in first_row, "Saturday, morning" in first_row) == ("who" in became, "when" in became)
 
     def test_a_checkpoint_of_an_earlier_version_had_no_header(self, prepare):
         facts = dict(prepare().facts)

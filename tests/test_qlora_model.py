@@ -9,7 +9,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
-from processes import SPLITTING_NAMES, check_launch, is_first_process, world_size
+from processes import RANK_NAMES, SPLITTING_NAMES, WORLD_SIZE_NAMES, check_launch, is_first_process, world_size
 from qlora_model import (
     add_lora,
     count_parameters,
@@ -234,14 +234,23 @@ def test_unknown_kind_of_model_is_refused(tmp_path):
 class TestProcesses:
     @pytest.fixture(autouse=True)
     def no_launcher(self, monkeypatch):
-        names = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE")
-        for name in (*names, *SPLITTING_NAMES):
+        for name in (
+            "MASTER_ADDR", "ACCELERATE_MIXED_PRECISION", *WORLD_SIZE_NAMES, *RANK_NAMES, *SPLITTING_NAMES,
+        ):  # fmt: skip
             monkeypatch.delenv(name, raising=False)
 
     def test_plain_start_is_one_process_that_prints(self):
         check_launch()
         assert world_size() == 1
         assert is_first_process()
+
+    @pytest.mark.parametrize(("of_all", "of_this"), list(zip(WORLD_SIZE_NAMES, RANK_NAMES, strict=True)))
+    def test_of_several_processes_the_first_alone_prints(self, of_all, of_this, monkeypatch):
+        monkeypatch.setenv(of_all, "2")
+        monkeypatch.setenv(of_this, "0")
+        assert (world_size(), is_first_process()) == (2, True)
+        monkeypatch.setenv(of_this, "1")
+        assert not is_first_process()
 
     def test_accelerates_silent_single_process_is_caught(self, monkeypatch):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")

@@ -2,12 +2,14 @@
 
 import ast
 import graphlib
+import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 SRC_DIR = Path(__file__).resolve().parents[1] / "src"
+REQUIREMENTS = SRC_DIR.parent / "requirements.txt"
 
 
 def test_module_names_are_unique_across_the_house():
@@ -53,6 +55,27 @@ def test_of_the_chat_the_report_alone_uses_the_report():
     reports = {path.stem for path in (SRC_DIR / "chat/writing_style").glob("*.py")}
     users = {name for name, imported in imports_by_module().items() if imported & reports}
     assert users - reports == {"style_report"}
+
+
+def test_every_library_is_in_the_requirements():
+    optional = {"liger_kernel", "xllamacpp"}  # used where they are installed
+    names = {
+        name.lower() for name in re.findall(r"^([\w-]+)==", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    own = {path.stem for path in SRC_DIR.rglob("*.py")} | {path.name for path in SRC_DIR.rglob("*") if path.is_dir()}
+    imported = {
+        module.split(".")[0]
+        for path in SRC_DIR.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        )
+    }
+    libraries = imported - own - set(sys.stdlib_module_names) - optional
+    distributions = importlib.metadata.packages_distributions()
+    assert {name for name in libraries if not names & {found.lower() for found in distributions[name]}} == set()
+    assert len(libraries) > 10
 
 
 def test_the_examples_in_docstrings_are_tests():

@@ -55,6 +55,13 @@ def test_a_stopped_run_names_the_command_that_resumes_it_where_it_is_known(monke
     assert how_to_resume() == "To resume, start all processes as before, with --resume"
 
 
+def test_a_shortened_flag_is_refused(capsys):
+    """It would stand beside `--resume` in the command that resumes."""
+    with pytest.raises(SystemExit):
+        parse("--over")
+    assert "unrecognized arguments: --over" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "wrong, said",
     [

@@ -10,7 +10,7 @@ from training_options import parse_options
 from training_work import count_work, measure_work, work_of_replies
 
 from common.base_model_files import BaseModel
-from common.conversation_data import read_training_data
+from common.conversation_data import Conversation, read_training_data
 
 DEFAULT_BASE = BaseModel("yam-peleg/Hebrew-Mistral-7B", None)
 
@@ -43,3 +43,12 @@ def test_counted_work_is_near_what_a_run_prepares(
     assert counted.epoch_tokens == pytest.approx(prepared.epoch_tokens, rel=tolerance)
     assert counted.epoch_supervised_tokens == pytest.approx(prepared.epoch_supervised_tokens, rel=tolerance)
     assert counted.num_epochs == prepared.num_epochs
+    assert counted.has_held_out == prepared.has_held_out
+
+
+def test_where_nothing_is_held_out_no_evaluation_is_counted(sample_conversations):
+    few, many = (
+        [Conversation(number, talk, "") for number, talk in enumerate(sample_conversations[:size])] for size in (8, 100)
+    )
+    assert not count_work(few, DEFAULT_RECIPE, DEFAULT_BASE).has_held_out
+    assert count_work(many, DEFAULT_RECIPE, DEFAULT_BASE).has_held_out

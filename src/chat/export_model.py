@@ -111,6 +111,7 @@ def export_folder(saved: SavedModel, export_dir: Path) -> None:
 
     # Only now: importing the model libraries takes seconds.
     from merged_model import write_merged_model
+    from who_and_when import header_of_today
 
     unfinished_dir = export_dir.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-export")
     try:
@@ -123,6 +124,7 @@ def export_folder(saved: SavedModel, export_dir: Path) -> None:
 
     print(f"Checked: the tokenizer fits the model's {num_rows:,} rows, and prompts encode to the same ids as before.")
     print(f"Written: {shown_path(export_dir)}. {PRIVATE}")
+    print_header(header_of_today(saved))
     print(f"Next, for example: transformers serve {shlex.quote(shown_path(export_dir))}")
 
 
@@ -163,20 +165,27 @@ def export_gguf(saved: SavedModel, options: argparse.Namespace) -> None:
     base_path = find_base_beside(saved, path) if export.content == "adapter" else path
     base_name = base_path.name if base_path is not None else f"base-{options.gguf}.gguf"
     tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+    header = header_of_today(saved)
     modelfile_path = path.with_name(MODELFILE_NAME)
     had_modelfile = modelfile_path.exists()
     if had_modelfile and not is_own_modelfile(modelfile_path):
         print(f"Not written: {shown_path(modelfile_path)}, for Ollama; there is one that this script did not write.")
     else:
         adapter_name = path.name if export.content == "adapter" else None
-        header = header_of_today(saved)
         write_modelfile(modelfile_path, tokenizer, saved.generation, base_name, adapter_name, header=header)
         print(
             f"Written: {shown_path(modelfile_path)}, for Ollama"
             + (f" (now for {printable(path.name)}; the earlier one was replaced)." if had_modelfile else ".")
         )
+    print_header(header)
     if options.export_path is None:  # where the chat looks for it
         print(f"Next, here or where {shown_path(saved.folder)} is copied to:\n  {chat_command(saved)}")
+
+
+def print_header(header: str) -> None:
+    """Print the line that other programs have to put before a conversation, for a model that was trained with one."""
+    if header:
+        print(f"Other programs: begin each conversation with whom and when, as in training: {printable(header)}")
 
 
 def chat_command(saved: SavedModel) -> str:

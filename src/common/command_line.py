@@ -26,8 +26,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """Return a parser with `--debug`; its help keeps the line breaks of both texts."""
-    parser = _Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return a parser with `--debug`; its help keeps the line breaks of both texts.
+
+    Flags are typed in full: a command that is shown again (`--resume`) is made of the flags that were typed.
+    """
+    parser = _Parser(
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 

@@ -37,7 +37,8 @@ def read_corrections(path: Path | None, skip_bad_lines: bool) -> TrainingData | 
                 f"{shown_path(path)}: {corrections.bad_lines[0]}; correct or remove the line, or pass --skip-bad-lines"
             )
         warn(
-            f"{len(corrections.bad_lines):,} bad lines of the corrections skipped, the first: {corrections.bad_lines[0]}"
+            f"{counted(len(corrections.bad_lines), 'bad line')} of the corrections skipped, the first: "
+            f"{corrections.bad_lines[0]}"
         )
     by_place = {
         json.dumps([talk.chat, talk.messages[:-1] or talk.started_at]): talk for talk in corrections.conversations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
 from checkpoints import NUM_KEPT, list_checkpoints
 from memory_estimate import shown_gib
 from model_shape import ParameterCount
@@ -45,12 +46,12 @@ def shown_download(num_bytes: float) -> str:
     return f"{num_bytes / 1e9:.1f} GB"
 
 
-def describe_disk(base: BaseModel, count: ParameterCount, output_dir: Path) -> str:
+def describe_disk(base: BaseModel, count: ParameterCount, output_dir: Path, adapter_dtype: torch.dtype) -> str:
     """Return the line of `--check` about the disk."""
     base_bytes = 2 * (count.total - count.trainable)  # published in two bytes per weight
     download = "on disk" if base.folder is not None else f"{shown_download(base_bytes)} to download"
     return (
-        f"  disk        base {download}; adapter {shown_bytes(4 * count.trainable)}, while training up to "
+        f"  disk        base {download}; adapter {shown_bytes(adapter_dtype.itemsize * count.trainable)}, while training up to "
         f"{shown_bytes(_training_disk_bytes(count))}; free {shown_bytes(_free_disk_bytes(output_dir))}"
     )
 

@@ -39,7 +39,7 @@ from common.base_model_files import (
     work_offline,
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
-from common.conversation_header import NO_CONTEXT
+from common.conversation_header import NO_CONTEXT, headers_by_line
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
 from common.script import (
     ScriptError,
@@ -217,9 +217,9 @@ def print_plan(run: "Run", model: Any) -> None:
         f"  training  number of epochs: up to {num_epochs}; {schedule.num_steps:,} steps of about {step_tokens:,} tokens; "
         f"learning rate {run.recipe.learning_rate:g}"
     )
-    if run.recipe.context != NO_CONTEXT:
-        header = next(header for header, _ in run.held_out_conversations or [("", [])])
-        say(f"  context   {run.recipe.context}" + (f", as in: {printable(header)}" if header else ""))
+    if material.context != NO_CONTEXT:
+        header = next(filter(None, headers_by_line(run.data.conversations, material.context).values()))
+        say(f"  context   {material.context}: a line before each conversation, such as {printable(header)} (--context)")
     if material.num_cut:
         say(f"  cut       {counted(material.num_cut, 'exchange')} longer than {run.recipe.max_length:,} tokens")
 

@@ -37,6 +37,7 @@ from recipes import (
     CORRECTION_WEIGHT,
     FUSED_OPTIMIZER,
     Recipe,
+    choose_context,
     choose_epochs,
     choose_step_tokens,
     shorten_to_context,
@@ -57,7 +58,7 @@ from common.chat_format import (
 )
 from common.compute_device import Device, choose_training_device
 from common.conversation_data import Conversation, TrainingData
-from common.conversation_header import NO_CONTEXT, headers_by_line, usable_context
+from common.conversation_header import NO_CONTEXT, headers_by_line
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
 from common.script import ScriptError, counted, shown_path
@@ -76,6 +77,7 @@ class Material:
     schedule: Schedule
     row_tokens: int
     num_cut: int  # exchanges that were cut inside
+    context: str  # what the header before each conversation tells
     held_out: PackedRows | None
 
     @property
@@ -115,7 +117,7 @@ class Run:
     def held_out_conversations(self) -> list[tuple[str, list[dict[str, str]]]]:
         """The header and the messages of each conversation of the validation set."""
         lines = set(self.held_out.validation)
-        headers = headers_by_line(self.data.conversations, self.recipe.context)
+        headers = headers_by_line(self.data.conversations, self.material.context)
         return [
             (headers[talk.line_number], talk.messages) for talk in self.data.conversations if talk.line_number in lines
         ]
@@ -134,10 +136,15 @@ def prepare_run(
     refuse_tokens_without_rows(tokenizer, config, base.name)
     num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     recipe = shorten_to_context(options.recipe, num_positions)
-    recipe = dataclasses.replace(recipe, context=choose_context(recipe.context, data, options))
     held_out = choose_held_out(data)
     corrected = [] if corrections is None else corrections.conversations
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed, corrected)
+    if recipe.context not in (None, material.context):
+        missing = 'names ("with", or "chat")' if material.context == NO_CONTEXT else 'times ("started_at")'
+        warn(
+            f"the data has no {missing}, so --context {recipe.context} became {material.context}; "
+            "preprocess_start.sh writes both"
+        )
     facts = dataclasses.asdict(recipe)
     del facts["finds_learning_rate"]  # the rate that is found decides the result
     facts |= {
@@ -149,21 +156,13 @@ def prepare_run(
         "template_day": day.isoformat() if asks_for_date(tokenizer.chat_template) else None,
         "tokenizer_sha256": _sha256("".join(map(sha256_of, _tokenizer_files(base.folder)))),
         "seed": options.seed,
+        "context": material.context,
         "epochs": len(material.schedule.epoch_ends),
         "step_tokens": [material.row_tokens, material.schedule.rows_per_step],
         "processes": world_size(),
         "device": f"{device.kind} {device.dtype}",
     }
     return Run(options, recipe, data, base, tokenizer, held_out, material, device, facts, corrections)
-
-
-def choose_context(context: str, data: TrainingData, options: argparse.Namespace) -> str:
-    """Return what of `context` the data says; warn where it was asked for and is not there."""
-    usable = usable_context(context, data.conversations)
-    if usable != context and hasattr(options, "context"):
-        missing = 'names ("with", or "chat")' if usable == NO_CONTEXT else 'times ("started_at")'
-        warn(f"the data has no {missing}, so --context {context} became {usable}; preprocess_start.sh writes both")
-    return usable
 
 
 def with_found_rate(run: Run, found: Mapping[str, Any]) -> Run:
@@ -288,8 +287,9 @@ def prepare_material(
     The last reply of each of the `corrections` is learnt as often as CORRECTION_WEIGHT replies; none is held out.
     """
     conversations, corrections = list(conversations), list(corrections)
-    headers = headers_by_line(conversations, recipe.context)
-    correction_headers = headers_by_line(corrections, recipe.context)
+    context = choose_context(recipe, conversations)
+    headers = headers_by_line(conversations, context)
+    correction_headers = headers_by_line(corrections, context)
     validation_lines = set(held_out.validation)
     report_lines = set(held_out.spread) | set(held_out.latest)
     encoder = _Encoder(tokenizer, recipe)
@@ -316,6 +316,7 @@ def prepare_material(
         schedule=plan_schedule(lengths, num_epochs, row_tokens, rows_per_step, seed),
         row_tokens=row_tokens,
         num_cut=encoder.num_cut,
+        context=context,
         held_out=_pack_held_out(validation, recipe.max_length) if validation else None,
     )
 

@@ -11,8 +11,9 @@ import sys
 
 from common.script import ScriptError, printable_lines
 
-# Launchers other than torchrun announce the number of processes under their own names.
+# Launchers other than torchrun announce the number of processes, and of this one, under their own names.
 WORLD_SIZE_NAMES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+RANK_NAMES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 # By these, accelerate's launcher announces that the model is to be split. On a processor accelerate 1.15 ignores them
 # without a word and trains whole copies, so what they do with 4-bit weights could not be tested.
 SPLITTING_NAMES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
@@ -30,7 +31,7 @@ def local_world_size() -> int:
 
 def is_first_process() -> bool:
     """Return whether this process is the one that prints and writes."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return all(int(os.environ.get(name, 0)) == 0 for name in RANK_NAMES)
 
 
 def say(text: str = "") -> None:

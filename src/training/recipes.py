@@ -7,11 +7,13 @@ What follows from the model (target modules) is left to `qlora_model`, what foll
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from processes import say
 
-from common.conversation_header import NO_CONTEXT
+from common.conversation_data import Conversation
+from common.conversation_header import NO_CONTEXT, WHO_AND_WHEN, usable_context
 
 # At most. Little data overfits within an epoch or two; one evaluation per epoch would miss the best step.
 EVALUATIONS_PER_EPOCH = 4
@@ -38,6 +40,11 @@ MIN_BLOCK_POSITIONS = 64  # with fewer, a GPU waits for the head's weights at ea
 EPOCHS_BY_REPLIES = ((2_000, 8), (5_000, 6))
 USUAL_EPOCHS = 3
 
+# From so many replies of the imitated person, a header tells with whom and when. With 5,000 it brought a person's first
+# replies in the wrong register from 46 down to 0.5 %, and cost a person without such habits .001 bits per character; with
+# 2,000 or fewer it cost up to .05 (tests/benchmarks/RESULTS.md).
+REPLIES_FOR_HEADER = 5_000
+
 # A reply that the user put right counts as so many replies of the data. After 8 epochs on 600 replies, twelve new facts were
 # named in 8 % of the replies to the corrected questions with a weight of 3, in 69 % with 10 and in 95 % with 20, in none to
 # other questions, at the same bits per character of held-out replies (tests/benchmarks/correction_weight.py).
@@ -57,7 +64,7 @@ class Recipe:
     dropout: float = 0.0  # .07 took 18 % more time and cost .01 of the loss
     lr_scheduler: str = "cosine"
     warmup_share: float = 0.03
-    context: str = NO_CONTEXT  # what the header tells: with whom and when; measured on a small base alone (RESULTS.md)
+    context: str | None = None  # what the header tells: with whom, or also when; None: by the number of replies
     train_on: str = "person"  # the imitated person's replies; on everyone's words the loss was .04 worse
     max_length: int = 2048  # tokens of a row, and of the longest context; memory grows with it
     step_tokens: int | None = None  # None: chosen by the amount of data
@@ -79,6 +86,15 @@ def choose_epochs(recipe: Recipe, num_replies: int) -> int:
     if recipe.epochs is not None:
         return recipe.epochs
     return next((epochs for most_replies, epochs in EPOCHS_BY_REPLIES if num_replies <= most_replies), USUAL_EPOCHS)
+
+
+def choose_context(recipe: Recipe, conversations: Sequence[Conversation]) -> str:
+    """Return what the header before each of the `conversations` tells, as far as they say it."""
+    wanted = recipe.context
+    if wanted is None:
+        num_replies = sum(conversation.num_replies for conversation in conversations)
+        wanted = WHO_AND_WHEN if num_replies >= REPLIES_FOR_HEADER else NO_CONTEXT
+    return usable_context(wanted, conversations)
 
 
 def choose_step_tokens(recipe: Recipe, num_tokens: int, num_epochs: int) -> int:

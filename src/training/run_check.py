@@ -72,7 +72,7 @@ def check_run(
         f"Check of {base.name} on {device.name}, {_shown_dtype(device)} (nothing is loaded or downloaded)",
         f"  parameters  {count.total:,}; trained: {count.trainable:,} ({count.trainable_percent:.4f} %)",
         *describe_work(config, device, work, recipe, speed, not load.gradient_checkpointing, base.folder is None),
-        describe_disk(base, count, output_dir),
+        describe_disk(base, count, output_dir, load.adapter_dtype),
         f"  memory      training {shown_gib(training.total)}: {_shown_parts(training)}",
         f"              chat     {shown_gib(chat.total)}: {_shown_parts(chat)}",
         f"              (training in rows of {load.row_tokens:,} tokens; a chat with a context of {load.chat_tokens:,})",

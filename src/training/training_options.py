@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from processes import local_world_size, world_size
-from recipes import CORRECTION_WEIGHT, DEFAULT_RECIPE, EPOCHS_BY_REPLIES, USUAL_EPOCHS, Recipe
+from recipes import (
+    CORRECTION_WEIGHT,
+    DEFAULT_RECIPE,
+    EPOCHS_BY_REPLIES,
+    REPLIES_FOR_HEADER,
+    USUAL_EPOCHS,
+    Recipe,
+)
 
 from common.command_line import make_parser, number_above_0, share, typed_path, whole_number
 from common.conversation_data import CORRECTIONS_PATH
@@ -126,7 +133,7 @@ def parse_options(
     training.add_argument(
         "--context", choices=CONTEXTS, default=argparse.SUPPRESS, metavar="WHAT",
         help=f"{', '.join(CONTEXTS[:-1])} or {CONTEXTS[-1]}: a line before each conversation tells the model with whom it is, or also on "
-        f"which day of the week and part of the day it began; the chat then writes the same line ({DEFAULT_RECIPE.context})",
+        f"which day of the week and part of the day it began; the chat then writes the same line (default: {CONTEXTS[-1]} from {REPLIES_FOR_HEADER:,} replies on)",
     )  # fmt: skip
     training.add_argument(
         "--adapter-dtype", choices=["float32", "bfloat16"], default=argparse.SUPPRESS,

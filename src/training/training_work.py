@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from held_out_sets import hold_out
 from processes import world_size
-from recipes import CORRECTION_WEIGHT, Recipe, choose_epochs, choose_step_tokens, split_step
+from recipes import CORRECTION_WEIGHT, Recipe, choose_context, choose_epochs, choose_step_tokens, split_step
 
 from common.base_model_files import BaseModel
 from common.conversation_data import Conversation
@@ -53,10 +53,11 @@ def count_work(
 
     Differs from what a run prepares by the exact template and by contexts that are read twice: a few percent.
     """
-    held_out_lines = hold_out(conversations).lines
-    trained = [talk for talk in conversations if talk.line_number not in held_out_lines]
+    held_out = hold_out(conversations)
+    trained = [talk for talk in conversations if talk.line_number not in held_out.lines]
     messages = [message for talk in trained for message in talk.messages]
-    headers = headers_by_line(conversations, recipe.context)
+    context = choose_context(recipe, conversations)
+    headers = headers_by_line(conversations, context)
     shown_headers = [headers[talk.line_number] for talk in trained if headers[talk.line_number]]
     measure_lengths = _find_length_measure(base)
     lengths = measure_lengths([message["content"] for message in messages])
@@ -66,12 +67,13 @@ def count_work(
         if message["role"] == "assistant" or recipe.train_on == "everyone"
     )
     lengths += measure_lengths(shown_headers)  # never supervised
-    for correction, header in zip(corrections, headers_by_line(corrections, recipe.context).values(), strict=True):
+    for correction, header in zip(corrections, headers_by_line(corrections, context).values(), strict=True):
         own_lengths = measure_lengths([message["content"] for message in correction.messages])
         supervised += CORRECTION_WEIGHT * (own_lengths[-1] + 1)
         lengths += CORRECTION_WEIGHT * (own_lengths + measure_lengths([header] if header else []))
     num_replies = sum(talk.num_replies for talk in conversations)
-    return _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+    work = _plan(sum(lengths) + TOKENS_PER_MARK * len(lengths), supervised, num_replies, recipe)
+    return replace(work, has_held_out=bool(held_out.validation))
 
 
 def _find_length_measure(base: BaseModel) -> Callable[[list[str]], list[int]]:
