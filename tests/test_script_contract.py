@@ -420,6 +420,22 @@ def test_a_missing_package_is_one_line_with_the_command_of_the_own_environment(r
     assert contract.how_to_install() == "run .venv/bin/python src/chat/chat_bot.py -p 'hi you'"
 
 
+@pytest.mark.parametrize(("pinned", "is_bug"), [("peft==0.1", False), ("peft==0.21.2", True), ("torch==2.13.0", True)])
+def test_another_version_of_a_library_that_lacks_a_name_is_said(run_code, tmp_path, pinned, is_bug):
+    """A name that the pinned version lacks, too, is our own bug."""
+    (tmp_path / "requirements.txt").write_text(f"{pinned}\n", encoding="utf-8")
+    done = run_code(f"""
+        import importlib.metadata
+        import common.script
+        importlib.metadata.version = lambda package: {{"peft": "0.21.2", "torch": "2.13.0+cpu"}}[package]
+        common.script.REQUIREMENTS_PATH = Path({str(tmp_path / "requirements.txt")!r})
+        raise ImportError("cannot import name 'X'", name={pinned.split("=")[0]!r})
+    """)
+    assert ("please report" in done.stderr) == is_bug
+    said = "script: peft: is version 0.21.2 instead of 0.1, which lacks what is needed (cannot import name 'X'); run "
+    assert done.stderr.startswith(said) or is_bug
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import IO, Any, Literal, NoReturn
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS_PATH = PROJECT_ROOT / "requirements.txt"
 OWN_PYTHON_PATH = PROJECT_ROOT / ".venv/bin/python"  # made by set_up_venv.sh
 
 SCRIPTS_WITH_A_BLOCK = (
@@ -150,7 +151,7 @@ def _is_own_python() -> bool:
 def how_to_install() -> str:
     """Return what to do about a package of requirements.txt that this Python lacks: mostly, it is not that of `.venv`."""
     if _is_own_python():
-        return f"run {shown_python()} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
+        return f"run {shown_python()} -m pip install -r {shown_path(REQUIREMENTS_PATH)}"
     if os.path.exists(OWN_PYTHON_PATH):  # of another user it may not be looked at, which Path.exists would raise
         return f"run {shlex.join([shown_path(OWN_PYTHON_PATH), *sys.argv])}"
     set_up = shown_path(PROJECT_ROOT / "src/demo/set_up_venv.sh")
@@ -414,6 +415,8 @@ def _user_message(error: BaseException) -> str | None:
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
     if isinstance(error, ModuleNotFoundError) and _is_of_requirements(error):
         return f"{error.name}: is not installed for {sys.executable}; {how_to_install()}"
+    if isinstance(error, ImportError) and (versions := _other_version((error.name or "").partition(".")[0])):
+        return f"{versions}, which lacks what is needed ({reason_of(error)}); {how_to_install()}"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
         return "the current folder is no longer there; change to another one"
     if _has_words(error, FULL_CARD_WORDS):
@@ -430,6 +433,20 @@ def _is_of_requirements(error: ModuleNotFoundError) -> bool:
     package = (error.name or "").partition(".")[0]
     is_ours = (PROJECT_ROOT / "src" / package).is_dir() or any((PROJECT_ROOT / "src").glob(f"*/{package}.py"))
     return bool(package) and package not in sys.modules and package not in sys.stdlib_module_names and not is_ours
+
+
+def _other_version(package: str) -> str | None:
+    """Return the installed version of `package` and the one that requirements.txt names, if they differ."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed, lines = version(package), REQUIREMENTS_PATH.read_text(encoding="utf-8")
+    except (PackageNotFoundError, ValueError, OSError):
+        return None
+    pinned = re.search(rf"^{re.escape(package)}==(\S+)", lines, re.MULTILINE)
+    if pinned is None or installed.partition("+")[0] == pinned[1]:  # 2.13.0+cpu is a build of 2.13.0
+        return None
+    return f"{package}: is version {installed} instead of {pinned[1]}"
 
 
 def reason_of(error: BaseException) -> str:
