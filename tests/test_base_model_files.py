@@ -86,6 +86,16 @@ class TestFinding:
         with pytest.raises(BaseModelError, match="is a file"):
             find_base("base", tmp_path)
 
+    @pytest.mark.parametrize("rest", ["", "/", "/tree/main", "?library=transformers", "#model"])
+    def test_the_address_of_a_models_page_is_answered_with_its_id(self, rest, tmp_path, hub_cache):
+        with pytest.raises(BaseModelError, match="is an address; give the hub id alone: Qwen/Qwen3-0.6B-Base$"):
+            find_base(f"https://huggingface.co/Qwen/Qwen3-0.6B-Base{rest}", tmp_path)
+
+    def test_a_gguf_file_is_no_base(self, tmp_path, hub_cache):
+        (tmp_path / "base.Q4_0.gguf").write_bytes(b"GGUF")
+        with pytest.raises(BaseModelError, match="cannot be trained; give the base model it was made from"):
+            find_base("base.Q4_0.gguf", tmp_path)
+
     def test_hub_id_that_is_not_on_disk_has_no_folder(self, tmp_path, hub_cache):
         assert find_base("owner/name", tmp_path).folder is None
 

@@ -81,7 +81,13 @@ def test_every_line_is_whole_and_fits_whatever_is_said(role, text):
 def test_a_note_stands_in_the_middle():
     assert render_note("2026-11-24 06:13 +02:00") == "        ── 2026-11-24 06:13 +02:00 ──\n"
     assert render_note("Ruth on Hebrew-Mistral-7B, trained 2026-11-24 06:13") == (
-        "   ── Ruth on Hebrew-Mistral-7B, trained ──\n            ── 2026-11-24 06:13 ──\n"
+        "       ── Ruth on Hebrew-Mistral-7B, ──\n        ── trained 2026-11-24 06:13 ──\n"
+    )
+    assert (
+        render_note("Noam on small_base, trained 2026-11-28 10:01")
+        == (
+            "          ── Noam on small_base, ──\n        ── trained 2026-11-28 10:01 ──\n"  # a time alone would be one of the log
+        )
     )
     assert render_note("רות") == f"{LRM}                  ── {FSI}רות{PDI} ──\n"
 

@@ -5,11 +5,12 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+import torch
 from chat_session import ChatSession
 from conversation_cache import GrowingCache
 from conversation_log import ConversationLog, read_conversation, save_conversation
 from live_conversation import Conversation
-from terminal import PipedScreen, TerminalScreen
+from terminal import PipedScreen, TerminalInput, TerminalScreen
 
 from common.chat_format import PERSON_TEMPLATE, encode_conversation
 
@@ -318,3 +319,28 @@ def test_where_the_correction_cannot_be_written_the_reply_stays(sit, conversatio
     _status, _shown, told = sit("/better yes")
     assert "corrections.jsonl: not written, Is a directory; the reply stays" in told
     assert contents(conversation) == read_conversation(log.jsonl_path).messages == before
+
+
+class TypedLines(Lines, TerminalInput):
+    """The same, as if typed at a terminal."""
+
+
+def test_a_full_memory_during_a_reply_ends_no_typed_chat(conversation, log, capsys, monkeypatch):
+    """As torch words it on a card. The next reply encodes everything again, and is the one that would have come."""
+    generate, failures = type(conversation.cache).generate, [torch.OutOfMemoryError("CUDA out of memory. Tried ...")]
+
+    def fail_once(*arguments):
+        if failures:
+            raise failures.pop()
+        return generate(conversation.cache, *arguments)
+
+    monkeypatch.setattr(conversation.cache, "generate", fail_once)
+    session = ChatSession(conversation, log, TerminalScreen())
+    assert session.run(TypedLines("hi", "/regenerate")) == 0
+    shown, told = capsys.readouterr()
+    assert "(no reply)" in shown and "close other programs, then /regenerate" in told
+    assert [message["role"] for message in read_conversation(log.jsonl_path).messages] == ["user", "assistant"]
+
+    failures.append(torch.OutOfMemoryError("CUDA out of memory. Tried ..."))
+    with pytest.raises(torch.OutOfMemoryError):  # a program that pipes lines hears of it by the exit status
+        session.run(Lines("hi"))

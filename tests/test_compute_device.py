@@ -146,22 +146,49 @@ def test_this_machines_device_computes_in_its_dtype():
 
 
 @pytest.mark.parametrize(
-    ("has_cuda", "has_driver", "built_for", "notice"),
+    ("has_cuda", "driver", "built_for", "notice"),
     [
-        (False, True, None, "built without CUDA"),
-        (False, True, "12.8", "built for CUDA 12.8"),
-        (False, False, None, None),
-        (True, True, "12.8", None),
+        (False, "/proc/driver/nvidia/version", None, "built without CUDA"),
+        (False, "/proc/driver/nvidia/version", "12.8", "built for CUDA 12.8"),
+        (False, "/usr/lib/wsl/lib/libcuda.so.1", "12.8", "built for CUDA 12.8"),  # WSL2
+        (False, None, None, None),
+        (True, "/proc/driver/nvidia/version", None, None),
     ],
 )
 def test_a_gpu_that_lies_idle_is_noticed_with_the_cure(
-    on_machine, monkeypatch, tmp_path, has_cuda, has_driver, built_for, notice
+    on_machine, monkeypatch, tmp_path, has_cuda, driver, built_for, notice
 ):
     on_machine(has_cuda=has_cuda)
-    driver_path = tmp_path / "version"
-    if has_driver:
-        driver_path.touch()
-    monkeypatch.setattr(compute_device, "Path", {"/proc/driver/nvidia/version": driver_path}.__getitem__)
+    monkeypatch.setattr(compute_device, "Path", lambda path: tmp_path if path == driver else tmp_path / "none")
     monkeypatch.setattr(torch.version, "cuda", built_for)
     said = unused_gpu_notice()
     assert said is None if notice is None else notice in said
+
+
+@pytest.mark.parametrize(
+    ("built_for", "capability", "has_kernels"),
+    [
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (8, 6), True),
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (8, 9), True),
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (12, 1), True),
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (6, 1), False),  # GTX 10
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (7, 0), False),  # V100
+        ("sm_50 sm_60 sm_70", (6, 1), True),
+        ("sm_80 sm_90a", (12, 0), False),
+        ("sm_80 compute_90", (12, 0), True),
+    ],
+)
+def test_a_card_older_or_newer_than_this_torch_is_not_used_and_named(
+    on_machine, monkeypatch, tmp_path, built_for, capability, has_kernels
+):
+    """The published builds for CUDA 13 begin at 7.5: on a GTX 10 the first kernel raised an error of CUDA's."""
+    on_machine(has_cuda=True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built_for.split)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "NVIDIA GeForce GTX 1080")
+    monkeypatch.setattr(compute_device, "NVIDIA_DRIVER_PATHS", [str(tmp_path)])
+    assert look_at_machine().has_cuda == has_kernels
+    assert choose_training_device().kind == ("cuda" if has_kernels else "cpu")
+    notice = "this torch has no kernels for NVIDIA GeForce GTX 1080; see the README's torch command (Systems)"
+    assert unused_gpu_notice() == (None if has_kernels else notice)

@@ -341,7 +341,7 @@ def test_a_second_run_in_the_same_folder_is_refused(flags, tmp_path):
     process.kill()
     process.communicate()
     assert status == 1
-    assert "another run is training here" in errors
+    assert "is in use by another run" in errors
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_model(flags, tmp_path):

@@ -48,8 +48,15 @@ def test_kernels_are_applied_without_the_losses(install, model):
     assert model.applied == {"cross_entropy": False, "fused_linear_cross_entropy": False}
 
 
-def test_without_a_compiler_the_model_stays_as_it_is(install, model):
-    install('raise RuntimeError("Failed to find C compiler.\\nPlease specify")')
-    fault = apply_liger_kernels(model)
-    assert fault == "Triton cannot compile Liger's kernels (Failed to find C compiler)"
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ('RuntimeError("Failed to find C compiler.\\nPlease specify")', "Failed to find C compiler"),
+        ('AssertionError("libcuda.so cannot found!\\nPlease make sure")', "libcuda.so cannot found!"),
+    ],
+)
+def test_without_a_compiler_or_the_drivers_library_the_model_stays_as_it_is(install, model, failure, reason):
+    """In the words of Triton."""
+    install(f"raise {failure}")
+    assert apply_liger_kernels(model) == f"Triton cannot compile Liger's kernels ({reason})"
     assert not hasattr(model, "applied")

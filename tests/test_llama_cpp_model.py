@@ -23,6 +23,7 @@ from static_decoding import make_processors
 from test_live_conversation import carry_out
 from tiny_saved_model import write_saved_model
 
+from common.base_model_files import base_fingerprint
 from common.model_folder import Sampling
 from common.script import ScriptError
 
@@ -256,6 +257,18 @@ def test_without_a_file_the_command_is_told(own_dir):
     )
     with pytest.raises(ScriptError, match="gguf: no GGUF file of this training; write one: the export command"):
         choose(own_dir, "llama.cpp")
+
+
+def test_a_base_that_cannot_be_written_is_not_recommended_to_be(tmp_path, own_dir, tiny_base_dir):
+    """The command would refuse it: the form of Gemma or Phi is not written."""
+    base_dir, config_path = tmp_path / "base", tmp_path / "base/config.json"
+    shutil.copytree(tiny_base_dir, base_dir)
+    config_path.write_text(config_path.read_text().replace('"model_type": "mistral"', '"model_type": "phi3"'))
+    shutil.rmtree(own_dir / "gguf")
+    saved = check_trained_folder(own_dir)
+    settings = saved.settings | {"base_fingerprint": base_fingerprint(base_dir)}
+    choice = choose_engine("auto", replace(saved, settings=settings), str(base_dir), True, "the export command")
+    assert (choice.model_files, choice.notice) == (None, None)
 
 
 def test_another_device_or_number_type_means_transformers(own_dir):

@@ -509,7 +509,7 @@ def test_a_folder_of_exports_is_read_and_the_owner_is_one_person_in_all(tmp_path
     ]
     assert [conversation["chat"] for conversation in conversations] == ["Dan", "Noa"]
     assert report["person"] == ["Rut", "Rut Levi"]
-    assert "Imitating Rut Levi (1 messages) of exports/WhatsApp Chat with Noa.txt" in result.stdout
+    assert "Imitating Rut Levi (1 message) of exports/WhatsApp Chat with Noa.txt" in result.stdout
 
 
 def test_one_file_given_twice_is_read_once(chat_dir):
@@ -770,7 +770,7 @@ def test_two_runs_at_once_never_mix(long_chat_dir):
     first.send_signal(signal.SIGCONT)
     first.communicate(timeout=60)
     assert first.returncode == 0
-    assert "another run is preprocessing here" in error_of(second)
+    assert "is in use by another run" in error_of(second)
     assert read_outputs(long_chat_dir / "out")[1]["messages"]["parsed"] == NUM_LONG
 
 
@@ -871,13 +871,25 @@ def test_a_misspelled_default_export_is_named(project_copy, name):
     assert f"or did you mean src/data_preprocessing/{name}?" in error_of(result)
 
 
+def test_of_two_exports_in_the_default_place_the_one_that_is_not_read_is_named(project_copy):
+    """A new zip beside the old text: the old one was read, and only its name said so."""
+    folder = project_copy / "src/data_preprocessing"
+    (folder / "WhatsappChatOriginal.txt").write_text(android(CHAT), encoding="utf-8")
+    (folder / "WhatsappChatOriginal.zip").write_bytes(b"")
+    result = run(project_copy, "--imitate", "Dan", script="src/data_preprocessing/load_whatsapp.py")
+    assert result.returncode == 0
+    assert (
+        "WhatsappChatOriginal.zip: is not read, since WhatsappChatOriginal.txt lies beside it; remove" in result.stderr
+    )
+
+
 def test_missing_packages_are_named_with_the_cure(chat_dir):
     result = subprocess.run(
         [sys.executable, "-S", str(SCRIPT), "chat.txt"], cwd=chat_dir, capture_output=True, text=True
     )
     error = error_of(result)
     assert error.startswith("load_whatsapp: requirements.txt: phonenumberslite, python-stdnum, tqdm not installed")
-    assert "-m pip install -r" in error
+    assert "; run " in error
 
 
 def test_the_stage_imports_no_heavy_library(chat_dir):

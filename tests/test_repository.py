@@ -73,6 +73,7 @@ def test_every_flag_in_the_readme_exists():
     others = {
         "--help", "--index-url", "--port", "--enable-lora", "--max-lora-rank", "--lora-modules", "--chat-template",
         "--multi_gpu", "--num_processes", "--nnodes", "--node-rank", "--master-addr", "--cpu",
+        "--force-reinstall", "--install",
     }  # fmt: skip
     assert {flag for flag in flags if f'"{flag}"' not in sources} == others
 

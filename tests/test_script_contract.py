@@ -160,19 +160,19 @@ def test_only_files_of_dead_runs_are_removed(tmp_path):
 
 
 def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
-    with contract.exclusive_use(tmp_path, "training"):
+    with contract.exclusive_use(tmp_path):
         done = run_code(f"""
-            with exclusive_use(Path({str(tmp_path)!r}), "training"):
+            with exclusive_use(Path({str(tmp_path)!r})):
                 pass
         """)
     assert done.returncode == 1
-    assert "another run is training here" in done.stderr
+    assert "is in use by another run" in done.stderr
 
 
 def test_a_lock_leaves_no_empty_folder_that_it_made_and_every_other(tmp_path):
     for own, made in (("", "a/b/model"), ("empty", "empty/model"), ("model", "model")):
         (tmp_path / own).mkdir(exist_ok=True)
-        with contract.exclusive_use(tmp_path / made, "training"):
+        with contract.exclusive_use(tmp_path / made):
             assert (tmp_path / made).is_dir()
         assert (tmp_path / own).is_dir()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "model"]
@@ -372,6 +372,10 @@ def test_warnings_and_notices_cannot_act_on_the_terminal(capsys):
         ("bytearray(10**15)", "the memory is full"),
         ("raise ImportError('libtorch_cpu.so: failed to map segment from shared object')", "the memory is full"),
         ("raise RuntimeError('no model') from MemoryError()", "the memory is full"),
+        (
+            "raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB.')",
+            "the memory of the graphics card is full",
+        ),
         ('raise RuntimeError("can\'t start new thread")', "no further thread or process may be started"),
         ("raise BlockingIOError(11, os.strerror(11))", "no further thread or process may be started"),
     ],
@@ -381,6 +385,67 @@ def test_no_memory_and_no_threads_are_one_line_with_the_cure(run_code, failure, 
     assert done.returncode == 1
     assert done.stderr.startswith(f"script: {words}; ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (
+            "sys.version_info = (3, 9, 18)",
+            "Python 3.11 or newer is needed, this one is 3.9; type source .venv/bin/activate",
+        ),
+        ("sys.modules['fcntl'] = None", "needs Linux or macOS; on Windows, use WSL2"),
+    ],
+)
+def test_an_old_python_and_windows_are_refused_before_anything_is_imported(start_python, before, words):
+    process = start_python(f"import sys\nsys.argv[0] = 'src/chat/chat_bot.py'\n{before}\nimport common.script")
+    _output, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith(f"chat_bot: {words}")
+    assert errors.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line_with_the_command_of_the_own_environment(run_code, monkeypatch, tmp_path):
+    done = run_code("import no_such_package.inner")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"script: no_such_package: is not installed for {sys.executable}; run ")
+
+    monkeypatch.setattr(sys, "argv", ["src/chat/chat_bot.py", "-p", "hi you"])
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))  # of another Python
+    monkeypatch.setattr(contract, "OWN_PYTHON_PATH", tmp_path / ".venv/bin/python")
+    monkeypatch.chdir(tmp_path)
+    assert contract.how_to_install().endswith("set_up_venv.sh requirements.txt, then source .venv/bin/activate")
+    contract.OWN_PYTHON_PATH.parent.mkdir(parents=True)
+    contract.OWN_PYTHON_PATH.touch()
+    assert contract.how_to_install() == "run .venv/bin/python src/chat/chat_bot.py -p 'hi you'"
+
+
+@pytest.mark.parametrize(("pinned", "is_bug"), [("peft==0.1", False), ("peft==0.21.2", True), ("torch==2.13.0", True)])
+def test_another_version_of_a_library_that_lacks_a_name_is_said(run_code, tmp_path, pinned, is_bug):
+    """A name that the pinned version lacks, too, is our own bug."""
+    (tmp_path / "requirements.txt").write_text(f"{pinned}\n", encoding="utf-8")
+    done = run_code(f"""
+        import importlib.metadata
+        import common.script
+        importlib.metadata.version = lambda package: {{"peft": "0.21.2", "torch": "2.13.0+cpu"}}[package]
+        common.script.REQUIREMENTS_PATH = Path({str(tmp_path / "requirements.txt")!r})
+        raise ImportError("cannot import name 'X'", name={pinned.split("=")[0]!r})
+    """)
+    assert ("please report" in done.stderr) == is_bug
+    said = "script: peft: is version 0.21.2 instead of 0.1, which lacks what is needed (cannot import name 'X'); run "
+    assert done.stderr.startswith(said) or is_bug
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import common.lost",
+        "raise ModuleNotFoundError('lost', name='bubbles')",
+        "sys.modules['torch'] = None\nimport torch",
+    ],
+)
+def test_a_module_of_ours_or_one_kept_from_being_imported_is_our_own_bug(run_code, body):
+    assert "please report" in run_code(body).stderr
 
 
 def test_the_home_of_an_unknown_user_stays_as_it_was_typed():

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from merged_model import load_merged_model
 from safetensors.torch import load_file, save_file
 from saved_model_checks import check_saved_model
 from tiny_saved_model import write_saved_model
+from trained_chat import load_tokenizer
 from trained_model import load_trained_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -76,6 +78,15 @@ def test_weights_that_are_not_finite_are_refused(tiny_saved_model_dir, tmp_path,
     path.write_bytes(path.read_bytes()[:-4] + np.float32(number).tobytes())
     with pytest.raises(ScriptError, match=r"adapter_model.safetensors: .* not finite \(the training diverged\); train"):
         load(check_saved_model(saved_dir))
+
+
+def test_a_folder_without_its_chat_template_is_incomplete(tiny_saved_model_dir, tmp_path):
+    folder = Path(shutil.copytree(tiny_saved_model_dir, tmp_path / "saved"))
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(
+        ScriptError, match="chat_template.jinja: not found, the trained folder is incomplete; train again"
+    ):
+        load_tokenizer(check_saved_model(folder))
 
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no avx512_bf16: the chat offers no 4 bits here")

@@ -13,7 +13,7 @@ from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing
 from small_runs import CPU, DEFAULT_BASE, GPU
 from torch.utils.flop_counter import FlopCounterMode
-from training_time import Speed, estimate_training_seconds, measure_speed
+from training_time import Speed, estimate_training_seconds, measure_speed, training_seconds
 from training_work import Work
 
 from common.base_model_files import BaseModel
@@ -45,6 +45,14 @@ def test_a_row_on_an_h100_is_within_a_factor_of_1_5(gradient_checkpointing, is_c
         is_captured,
     )
     assert ms_per_row / 1.5 < 10 * (seconds - 5 * evaluations) < 1.5 * ms_per_row
+
+
+def test_a_card_that_replays_no_graphs_is_not_said_to_be_as_fast():
+    """RTX 20, T4: their rows wait for Python before each kernel."""
+    config = find_config(DEFAULT_BASE)
+    turing = dataclasses.replace(GPU, dtype=torch.float16)
+    captured, direct = (training_seconds(config, device, WORK, H100) for device in (GPU, turing))
+    assert direct > 1.5 * captured  # with the evaluations, which replay nothing on either
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [True, False])

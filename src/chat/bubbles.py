@@ -52,7 +52,7 @@ def render_caption(role: str, name: str, time: str) -> str:
 def render_note(text: str) -> str:
     """Return `text` centred between dashes, for what is not a message (a date, `last turn taken back`)."""
     lines = []
-    for words in wrap_words(_one_line(text), LINE_COLUMNS - DASHES_COLUMNS):
+    for words in _evenly_wrapped(_one_line(text), LINE_COLUMNS - DASHES_COLUMNS):
         pad = " " * ((LINE_COLUMNS - DASHES_COLUMNS - wcswidth(words)) // 2)
         lines.append(f"{_directed(f'{pad}── ', words, ' ──')}\n")
     return "".join(lines)
@@ -61,6 +61,14 @@ def render_note(text: str) -> str:
 def wrap_words(paragraph: str, columns: int) -> list[str]:
     """Return `paragraph` as lines of at most `columns`, broken between words; a word longer than a line, between letters."""
     return _Wrapper(columns, control_codes="ignore", break_on_hyphens=False).wrap(paragraph) or [""]
+
+
+def _evenly_wrapped(paragraph: str, columns: int) -> list[str]:
+    """Wrap into as few lines, of about the same length: else a last word, such as a time, stands for itself."""
+    lines = wrap_words(paragraph, columns)
+    while len(lines) > 1 and len(narrower := wrap_words(paragraph, columns - 1)) == len(lines):
+        lines, columns = narrower, columns - 1
+    return lines
 
 
 class _Wrapper(SequenceTextWrapper):

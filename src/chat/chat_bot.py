@@ -184,9 +184,12 @@ def load_model(
             return model, model.open_cache()
         from trained_model import load_trained_model
 
-        from common.compute_device import is_slow
+        from common.compute_device import is_slow, unused_gpu_notice
 
         trained = load_trained_model(saved, device=options.device, dtype=options.dtype, is_merged=True)
+    idle_gpu = unused_gpu_notice() if options.device == "auto" else None
+    if idle_gpu:
+        show_notice(idle_gpu)
     if is_slow(trained.device, saved.base_dir):
         show_notice("without a GPU, a base of this size takes minutes per reply")
     return trained, None

@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_header import GGUF_DIR_NAME, ModelFiles, find_model_files
+from gguf_header import ARCHITECTURES, GGUF_DIR_NAME, ModelFiles, find_model_files
 from llama_cpp_server import INSTALL_COMMAND, is_llama_cpp_installed
 from saved_model_checks import SavedModel, find_base_of
 
+from common.base_model_files import read_json_object
 from common.script import PROJECT_ROOT, ScriptError, block_path, shown_path, shown_python
 
 ENGINES = ("auto", "transformers", "llama.cpp")
@@ -72,6 +73,8 @@ def choose_engine(
         saved = find_base_of(saved, base_model_id)
     except ScriptError as error:
         raise (found or error) from None
+    if found is None and read_json_object(saved.base_dir / "config.json").get("model_type") not in ARCHITECTURES:
+        return EngineChoice(saved, None)
     if found is None:
         return EngineChoice(
             saved,
@@ -85,9 +88,9 @@ def has_cuda() -> bool:
     """Return whether torch can use a CUDA card here; torch is imported only where there may be one."""
     if not any(Path(sign).exists() for sign in CUDA_SIGNS):
         return False
-    import torch
+    from common.compute_device import can_use_cuda
 
-    return torch.cuda.is_available()
+    return can_use_cuda()
 
 
 def work_without_torch() -> None:

@@ -36,7 +36,7 @@ from who_and_when import NO_HEADER, UnknownName
 from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
 from common.conversation_data import CORRECTIONS_PATH
-from common.script import ScriptError, counted, printable, shown_path
+from common.script import ScriptError, counted, is_memory_full, printable, shown_path
 from common.text_safety import remove_unsafe_characters
 
 MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing megabytes
@@ -59,6 +59,7 @@ class ChatSession:
         self._models = list(models)  # that wrote replies of this conversation
         self._last_reply: FinishedReply | None = None
         self._was_interrupted = False
+        self._is_typed = False  # at a terminal
         log.names["assistant"] = conversation.trained.person
         log.start(asdict(conversation.sampling) | {"seed": conversation.seed}, conversation.trained.name)
         if conversation.messages:
@@ -68,7 +69,7 @@ class ChatSession:
 
     def run(self, lines: TerminalInput | PipedInput | OneMessage) -> int:
         """Process `lines` until they end or one is `exit`; return the exit status."""
-        is_typed = isinstance(lines, TerminalInput)
+        self._is_typed = isinstance(lines, TerminalInput)
         while (line := lines.read()) is not None:
             if len(line) > MAX_LINE_CHARS:
                 show_notice(f"this line has {len(line):,} characters; at most {MAX_LINE_CHARS:,} are accepted")
@@ -80,10 +81,10 @@ class ChatSession:
                 self._carry_out(meaning)
             elif meaning:
                 self._say(meaning)
-            if self._was_interrupted and not is_typed:  # Ctrl-C during piped input stops the whole chat
+            if self._was_interrupted and not self._is_typed:  # Ctrl-C during piped input stops the whole chat
                 return 130
         else:
-            if is_typed:
+            if self._is_typed:
                 show_notice("")  # Ctrl-D leaves the cursor after the prompt
         return 0
 
@@ -119,7 +120,7 @@ class ChatSession:
 
     def _answer(self) -> None:
         self._screen.begin_reply()
-        num_bubbles = 0
+        num_bubbles, is_full = 0, False
 
         def end_bubble(text: str, cut_by: str | None) -> None:
             nonlocal num_bubbles
@@ -133,8 +134,17 @@ class ChatSession:
                 self._last_reply = self._conversation.answer(self._screen.add_text, end_bubble, stop)
             except KeyboardInterrupt:  # pressed twice: do not wait for the next token
                 self._last_reply = None
+            except (MemoryError, RuntimeError) as error:  # torch raises a RuntimeError
+                if not (self._is_typed and is_memory_full(error)):
+                    raise
+                self._last_reply, is_full = None, True
         self._was_interrupted = stop.is_set()
         self._screen.end_reply(num_bubbles)
+        if is_full:
+            show_notice(
+                "the memory is full (on a card, a browser or a game takes it too): close other programs, then /regenerate; or "
+                "/exit, and start again with --resume"
+            )
         if num_bubbles and self._conversation.trained.name not in self._models:
             self._models.append(self._conversation.trained.name)
 

@@ -19,6 +19,7 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf_header import (
     ADAPTER_KEY,
+    ARCHITECTURES,
     BASE_KEY,
     CONTENT_KEY,
     FORMAT_KEY,
@@ -37,9 +38,8 @@ from common.model_folder import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from common.outside_files import loading
 from common.script import ScriptError, printable, shown_path
 
-# transformers' model_type: llama.cpp's architecture. Its `llama` turns pairs of neighbouring dimensions, transformers
-# the two halves of a head: there, the rows of q and k change places.
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+# llama.cpp's `llama` turns pairs of neighbouring dimensions, transformers the two halves of a head: there, the rows of q
+# and k change places.
 PERMUTED_ARCHITECTURES = {"llama"}
 
 FILE_TYPES = {

@@ -24,6 +24,9 @@ Content = Literal["model", "base", "adapter"]
 
 GGUF_DIR_NAME = "gguf"  # in the trained folder
 
+# transformers' model_type: llama.cpp's architecture, for the bases that can be written.
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+
 FORMAT_KEY, FORMAT_VERSION = "personal_chatbot.format", 1
 CONTENT_KEY = "personal_chatbot.content"
 ADAPTER_KEY = "personal_chatbot.adapter_sha256"

@@ -104,7 +104,7 @@ def main() -> int:
     if options.engine == "llama.cpp":
         export_command = command_to_export(saved, chat_bot.saved_model_path, options.base_model_id)
         model_files = choose_engine(options.engine, saved, None, True, export_command).model_files
-    with exclusive_use(saved.folder, "measuring"), ExitStack() as running:
+    with exclusive_use(saved.folder), ExitStack() as running:
         remove_abandoned_files(saved.folder)
         data, sets = choose_sets(options, saved)
         trained = load_model(options, saved, sets)

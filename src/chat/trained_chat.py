@@ -113,6 +113,9 @@ def load_tokenizer(saved: SavedModel) -> tuple[Any, frozenset[int]]:
     shown_folder = shown_path(saved.folder)
     with loading(shown_folder, "its tokenizer", "train again, or restore the folder from a backup"):
         tokenizer = AutoTokenizer.from_pretrained(saved.folder, trust_remote_code=False)
+        if tokenizer.chat_template is None:
+            missing = shown_path(saved.folder / "chat_template.jinja")
+            raise ScriptError(f"{missing}: not found, the trained folder is incomplete; train again")
         try:
             return tokenizer, frozenset({find_end_of_turn_id(tokenizer), *tokenizer.all_special_ids})
         except ChatFormatError as error:

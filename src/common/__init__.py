@@ -1,1 +1,18 @@
-"""What two or more stages share. It imports no stage."""
+"""What two or more stages share. It imports no stage.
+
+Each script imports it first. A Python or a system on which the rest cannot be imported is refused here in one line.
+"""
+
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 - that of the system, by a script started without .venv
+    script, (major, minor) = Path(sys.argv[0]).stem, sys.version_info[:2]
+    sys.exit(
+        f"{script}: Python 3.11 or newer is needed, this one is {major}.{minor}; type source .venv/bin/activate first (bash "
+        "src/demo/set_up_venv.sh requirements.txt makes it)"
+    )
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    sys.exit(f"{Path(sys.argv[0]).stem}: needs Linux or macOS; on Windows, use WSL2 (README, Systems)")

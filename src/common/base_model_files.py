@@ -31,6 +31,9 @@ from common.script import ScriptError, printable, refuse_undecodable, shown_path
 
 HUB_ANSWER_SECONDS = 5.0  # then the hub counts as unreachable; the libraries' own retries take up to 48 s
 MAX_PATH_CHARS = 4096
+ADDRESS_RE = re.compile(
+    r"https?://[^/]+/([^/?#]+/[^/?#]+)"
+)  # of a model's page: https://huggingface.co/owner/name/tree/main
 HUB_ID_RE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # Never *.bin, *.pt, *.py: a pickle or a module in the folder could run code.
@@ -129,6 +132,13 @@ def find_base(base_model_id: str, start_dir: Path, revision: str | None = None) 
     cached = _find_in_hub_cache(base_model_id, revision)
     if cached is not None:
         return BaseModel(base_model_id, cached, cached.name)
+    address = ADDRESS_RE.match(base_model_id)
+    if address:
+        raise BaseModelError(f"{shown}: is an address; give the hub id alone: {printable(address[1])}")
+    if path.suffix.lower() == ".gguf" and path.exists():
+        raise BaseModelError(
+            f"{shown}: is in the form of llama.cpp (GGUF), which cannot be trained; give the base model it was made from"
+        )
     if path.exists():
         raise BaseModelError(f"{shown}: is a file; give the folder of the base model, or a hub id")
     if HUB_ID_RE.fullmatch(base_model_id) is None:

@@ -22,6 +22,8 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_
 BF16_PROCESSOR_FLAGS = {"avx512_bf16", "amx_bf16"}
 REPACKED_ROWS, REPACKED_COLUMNS = 32, 64  # a repacked layer has a multiple of them
 SHARE_OF_MEMORY = 0.8  # for the weights; the rest is for the cache, the system and other programs
+# Where the driver of an NVIDIA card shows itself: on Linux, and in WSL.
+NVIDIA_DRIVER_PATHS = ("/proc/driver/nvidia/version", "/usr/lib/wsl/lib/libcuda.so.1")
 SLOW_ON_CPU_BYTES = 4e9  # a base of this size (2 billion parameters in 16 bits) takes seconds per word
 
 
@@ -62,7 +64,7 @@ class Machine:
 def look_at_machine() -> Machine:
     """Return what this computer has and this torch can use."""
     return Machine(
-        has_cuda=torch.cuda.is_available(),
+        has_cuda=can_use_cuda(),
         has_cuda_bf16=_has_cuda_bf16(),
         has_mps=torch.backends.mps.is_available(),
         has_processor_bf16=bool(BF16_PROCESSOR_FLAGS & _processor_flags()),
@@ -72,9 +74,8 @@ def look_at_machine() -> Machine:
 
 def choose_training_device(wanted: str = "auto") -> Device:
     """Return the device to train on: the GPU of this process, a Mac's GPU, or the processor (always, if `wanted` is "cpu")."""
-    if wanted == "auto" and torch.cuda.is_available():
-        number = os.environ.get("LOCAL_RANK", "0")  # the launcher counts the processes of this machine
-        return Device(f"cuda:{number}", torch.bfloat16 if _has_cuda_bf16() else torch.float16, True)
+    if wanted == "auto" and can_use_cuda():
+        return Device(f"cuda:{_own_gpu()}", torch.bfloat16 if _has_cuda_bf16() else torch.float16, True)
     if wanted == "auto" and torch.backends.mps.is_available():
         has_bf16 = torch.backends.mps.is_macos_or_newer(14, 0)
         return Device("mps", torch.bfloat16 if has_bf16 else torch.float16, False)
@@ -172,18 +173,50 @@ def is_slow(device: Device, base_dir: Path) -> bool:
     return device.kind == "cpu" and _weight_bytes(base_dir) >= SLOW_ON_CPU_BYTES
 
 
+def can_use_cuda() -> bool:
+    """Return whether torch finds a CUDA card for this process, and has kernels for one of its generation.
+
+    On an older card than torch was built for, it finds the card, and the first kernel raises an error.
+    """
+    if not torch.cuda.is_available():
+        return False
+    built_for = torch.cuda.get_arch_list() if torch.version.cuda else []  # such as sm_86, compute_120
+    major, minor = torch.cuda.get_device_capability(_own_gpu()) if built_for else (0, 0)
+    for architecture in built_for:
+        kind, _, number = architecture.partition("_")
+        built_major, built_minor = divmod(int("".join(filter(str.isdigit, number))), 10)
+        # Kernels run on later cards of their generation; what the driver compiles (compute_), on all later ones.
+        if (
+            minor >= built_minor
+            and major == built_major
+            or kind == "compute"
+            and (major, minor) >= (built_major, built_minor)
+        ):
+            return True
+    return not built_for
+
+
+def _own_gpu() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))  # the launcher counts the processes of this machine
+
+
 def unused_gpu_notice() -> str | None:
     """Return a sentence if this machine has an NVIDIA GPU that this torch cannot use, else None."""
-    if torch.cuda.is_available() or not Path("/proc/driver/nvidia/version").exists():
+    if can_use_cuda() or not any(Path(path).exists() for path in NVIDIA_DRIVER_PATHS):
         return None
+    if torch.cuda.is_available():
+        return (
+            f"this torch has no kernels for {printable(torch.cuda.get_device_name(_own_gpu()))}; see the README's torch command "
+            "(Systems)"
+        )
     if torch.version.cuda is None:
-        return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command"
+        return "this torch was built without CUDA although there is an NVIDIA GPU; see the README's torch command (Systems)"
     return f"torch cannot use the NVIDIA GPU of this machine (built for CUDA {torch.version.cuda}); update its driver"
 
 
 def _has_cuda_bf16() -> bool:
     # Cards before Ampere (T4, RTX 20) only emulate bf16, slowly; by default torch counts that as support.
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return can_use_cuda() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _weight_bytes(base_dir: Path) -> int:

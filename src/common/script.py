@@ -22,6 +22,8 @@ from types import FrameType
 from typing import IO, Any, Literal, NoReturn
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS_PATH = PROJECT_ROOT / "requirements.txt"
+OWN_PYTHON_PATH = PROJECT_ROOT / ".venv/bin/python"  # made by set_up_venv.sh
 
 SCRIPTS_WITH_A_BLOCK = (
     "src/data_preprocessing/load_whatsapp.py",
@@ -67,6 +69,7 @@ FULL_MEMORY_WORDS = (
     "failed to map segment",
     "bad_alloc",
 )
+FULL_CARD_WORDS = ("CUDA out of memory", "MPS backend out of memory")
 NO_THREAD_WORDS = ("t start new thread", "Resource temporarily unavailable")
 NO_THREAD = "no further thread or process may be started; close other programs, or raise the limit of ulimit -u"
 MAX_REASON_CHARS = 200  # of a library's own words in a message
@@ -138,8 +141,22 @@ def refuse_undecodable(folder: Path) -> None:
 
 def shown_python() -> str:
     """Return the command for this Python: the path of the project's own, else `python3`."""
-    is_project_own = Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
-    return shown_path(Path(sys.executable)) if is_project_own else "python3"
+    return shown_path(Path(sys.executable)) if _is_own_python() else "python3"
+
+
+def _is_own_python() -> bool:
+    return Path(sys.prefix).parent.resolve() == PROJECT_ROOT  # also when .venv is a link
+
+
+def how_to_install() -> str:
+    """Return what to do about a package of requirements.txt that this Python lacks: mostly, it is not that of `.venv`."""
+    if _is_own_python():
+        return f"run {shown_python()} -m pip install -r {shown_path(REQUIREMENTS_PATH)}"
+    if os.path.exists(OWN_PYTHON_PATH):  # of another user it may not be looked at, which Path.exists would raise
+        return f"run {shlex.join([shown_path(OWN_PYTHON_PATH), *sys.argv])}"
+    set_up = shown_path(PROJECT_ROOT / "src/demo/set_up_venv.sh")
+    activate = shown_path(OWN_PYTHON_PATH.with_name("activate"))
+    return f"run bash {set_up} requirements.txt, then source {activate}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -334,7 +351,7 @@ def _is_running(process_id: int) -> bool:
 
 
 @contextmanager
-def exclusive_use(folder: Path, what: str) -> Iterator[None]:
+def exclusive_use(folder: Path) -> Iterator[None]:
     """Lock `folder` for this process; raise ScriptError when another run has locked it.
 
     The lock is on the folder itself, so it ends with the process and leaves no file. Folders created for it are removed
@@ -347,7 +364,7 @@ def exclusive_use(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ScriptError(f"{shown_path(folder)}: another run is {what} here; wait until it ends") from None
+            raise ScriptError(f"{shown_path(folder)}: is in use by another run; wait until it ends") from None
         yield
     finally:
         os.close(handle)
@@ -396,11 +413,40 @@ def _user_message(error: BaseException) -> str | None:
         path = Path(os.fsdecode(error.filename))
         hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
         return f"{shown_path(path)}: {OS_ERROR_CURES[error.errno]}{hint}"
+    if isinstance(error, ModuleNotFoundError) and _is_of_requirements(error):
+        return f"{error.name}: is not installed for {sys.executable}; {how_to_install()}"
+    if isinstance(error, ImportError) and (versions := _other_version((error.name or "").partition(".")[0])):
+        return f"{versions}, which lacks what is needed ({reason_of(error)}); {how_to_install()}"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd
         return "the current folder is no longer there; change to another one"
+    if _has_words(error, FULL_CARD_WORDS):
+        return (
+            "the memory of the graphics card is full; close other programs that use it, or choose a smaller base model"
+        )
     if is_memory_full(error):
         return "the memory is full; close other programs, choose a smaller base model, or raise the limit of ulimit -v"
     return NO_THREAD if has_no_thread(error) else None
+
+
+def _is_of_requirements(error: ModuleNotFoundError) -> bool:
+    """Return whether a package is missing, rather than a module of ours or one that we keep from being imported."""
+    package = (error.name or "").partition(".")[0]
+    is_ours = (PROJECT_ROOT / "src" / package).is_dir() or any((PROJECT_ROOT / "src").glob(f"*/{package}.py"))
+    return bool(package) and package not in sys.modules and package not in sys.stdlib_module_names and not is_ours
+
+
+def _other_version(package: str) -> str | None:
+    """Return the installed version of `package` and the one that requirements.txt names, if they differ."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed, lines = version(package), REQUIREMENTS_PATH.read_text(encoding="utf-8")
+    except (PackageNotFoundError, ValueError, OSError):
+        return None
+    pinned = re.search(rf"^{re.escape(package)}==(\S+)", lines, re.MULTILINE)
+    if pinned is None or installed.partition("+")[0] == pinned[1]:  # 2.13.0+cpu is a build of 2.13.0
+        return None
+    return f"{package}: is version {installed} instead of {pinned[1]}"
 
 
 def reason_of(error: BaseException) -> str:

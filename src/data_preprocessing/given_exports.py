@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from common.script import PROJECT_ROOT, ScriptError, did_you_mean, printable, shown_command, shown_path
+from common.script import (
+    PROJECT_ROOT,
+    ScriptError,
+    counted,
+    did_you_mean,
+    how_to_install,
+    printable,
+    shown_command,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     from export_survey import ExportSurvey
@@ -32,7 +41,11 @@ def find_export_paths(given: list[Path], own_script: Path) -> list[Path]:
     from export_source import find_exports
 
     if not given:
-        given = [path for path in DEFAULT_EXPORT_PATHS if path.exists()][:1]
+        there = [path for path in DEFAULT_EXPORT_PATHS if path.exists()]
+        given = there[:1]
+        for path in there[1:]:
+            reason = f"is not read, since {given[0].name} lies beside it; remove one of them, or give both as arguments"
+            print(f"warning: {shown_path(path)}: {reason}", file=sys.stderr)
         if not given:
             raise ScriptError(
                 f"{shown_path(DEFAULT_EXPORT_PATHS[0])}: not found; put the export of a chat there (in WhatsApp: the chat > "
@@ -56,8 +69,7 @@ def check_packages(packages: Mapping[str, str]) -> None:
     missing = [package for package, module in packages.items() if find_spec(module) is None]
     if missing:
         raise ScriptError(
-            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; "
-            f"run {sys.executable} -m pip install -r {shown_path(PROJECT_ROOT / 'requirements.txt')}"
+            f"requirements.txt: {', '.join(missing)} not installed for {sys.executable}; {how_to_install()}"
         )
 
 
@@ -83,7 +95,7 @@ def survey_exports(
             max_kept_bytes -= packed.num_bytes
         order = "proven" if export.is_order_proven else "guessed; set it with --day-first or --month-first"
         print(
-            f"Read {shown_path(path)}: {survey.num_messages:,} messages, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
+            f"Read {shown_path(path)}: {counted(survey.num_messages, 'message')}, {survey.first:%Y-%m-%d} to {survey.last:%Y-%m-%d}; "
             f"{export.format_description}, {export.date_order} ({order})"
         )
         for warning in export.warnings:

@@ -32,6 +32,7 @@ from common.script import (
     ScriptError,
     block_path,
     check_blocks,
+    counted,
     exclusive_use,
     printable,
     read_description,
@@ -183,7 +184,7 @@ def write_outputs(
     titles = {chat.title: by_readable_name.get(chat.title) or redact(chat.title) for chat in chats}
     folder = data_path.parent
     with (
-        exclusive_use(folder, "preprocessing"),
+        exclusive_use(folder),
         # The last one opened is renamed into place first, so the data comes last.
         replacing(data_path) as data_file,
         replacing(folder / DROPPED_NAME) as dropped_file,
@@ -237,8 +238,9 @@ def print_outcome(ledger: "Ledger", report: dict[str, Any], data_path: Path) -> 
         print(f"Private data replaced, in kept messages, dropped messages and names: {numbers}")
     made = report["conversations"]
     print(
-        f"{made['num_conversations']:,} conversations, {made['num_turns']:,} turns; "
-        f"{made['num_replies']:,} replies of {', '.join(map(printable, report['person']))} with {made['num_reply_chars']:,} characters, "
+        f"{counted(made['num_conversations'], 'conversation')}, {counted(made['num_turns'], 'turn')}; "
+        f"{counted(made['num_replies'], 'reply')} of {', '.join(map(printable, report['person']))} with "
+        f"{counted(made['num_reply_chars'], 'character')}, "
         f"{made['num_openers']:,} of which open a conversation"
     )
     print(*report["advice"], sep="\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from old_emoji import replace_old_emoji
 
-from common.script import ScriptError, printable, shown_command, shown_path
+from common.script import ScriptError, counted, printable, shown_command, shown_path
 
 WHITESPACE_RE = re.compile(r"\s+")
 JOINERS = "\u200c\u200d"  # ZERO WIDTH NON-JOINER and JOINER: parts of words and of emoji
@@ -160,7 +160,7 @@ def choose_imitated(exports: Exports, names: list[str] | None) -> set[str]:
             if sender in imitated
         }
         if numbers:
-            matched = ", ".join(f"{printable(name)} ({number:,} messages)" for name, number in numbers.items())
+            matched = ", ".join(f"{printable(name)} ({counted(number, 'message')})" for name, number in numbers.items())
             print(f"Imitating {matched} of {shown_path(path)}")
         else:
             hint = f"; WhatsApp Web calls its owner {OWNER_OF_WEB}: add --imitate {OWNER_OF_WEB}"

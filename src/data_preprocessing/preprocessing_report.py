@@ -16,7 +16,7 @@ from export_survey import ExportSurvey
 from merged_exports import Chat
 from message_filters import DROP_REASONS
 
-from common.script import printable
+from common.script import counted, printable
 
 if TYPE_CHECKING:  # the digest needs no redaction, whose patterns take 60 ms to compile
     from redaction import Redactor
@@ -191,7 +191,7 @@ def advise(num_answers: int, capped_exports: Sequence[str]) -> list[str]:
     advice = []
     if num_answers < NUM_ANSWERS_SKETCH:
         advice.append(
-            f"{num_answers:,} answers are too few to tell afterwards whether it worked; "
+            f"{counted(num_answers, 'answer')} {'is' if num_answers == 1 else 'are'} too few to tell afterwards whether it worked; "
             f"{NUM_ANSWERS_SKETCH:,} give a sketch of the style, {NUM_ANSWERS_ENOUGH:,} the whole: add chats of the same person."
         )
     elif num_answers < NUM_ANSWERS_ENOUGH:

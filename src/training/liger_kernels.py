@@ -35,7 +35,8 @@ def apply_liger_kernels(model: PreTrainedModel) -> str | None:
     row = torch.ones(1, 8, device=model.device, dtype=model.dtype)
     try:
         LigerSiLUMulFunction.apply(row, row)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    # Triton raises an AssertionError where the linker does not know the driver's library, as in some containers.
+    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
         return f"Triton cannot compile Liger's kernels ({reason_of(error)})"
     # It warns of each kind of hardware and package that it has kernels for and that is not here.
     logging.getLogger("liger_kernel").setLevel(logging.ERROR)

@@ -59,7 +59,7 @@ def check_output_folder(options: argparse.Namespace) -> None:
     """Raise ScriptError early if the folder cannot be used."""
     folder: Path = options.model_dir
     if is_first_process():
-        with exclusive_use(folder, "training") if folder.is_dir() else nullcontext():
+        with exclusive_use(folder) if folder.is_dir() else nullcontext():
             check_folder(folder, options.resume, options.overwrite)
 
 
@@ -74,13 +74,13 @@ def hold_output_folder(options: argparse.Namespace) -> Iterator[Callable[[Run], 
         yield lambda _run: None
         return
     with ExitStack() as stack:
-        stack.enter_context(exclusive_use(folder, "training"))
+        stack.enter_context(exclusive_use(folder))
         is_taken = check_folder(folder, options.resume, options.overwrite)  # again, now that it is locked
 
         def start_writing(run: Run) -> None:
             if is_taken:
                 say(f"The previous contents of {shown_path(folder)} are now in {shown_path(move_aside(folder))}")
-                stack.enter_context(exclusive_use(folder.resolve(), "training"))  # of a link, what it leads to
+                stack.enter_context(exclusive_use(folder.resolve()))  # of a link, what it leads to
             remove_abandoned_files(folder)
             facts = {"data_sha256": run.data.sha256, "num_conversations": len(run.data.conversations)}
             write_json(folder / HELD_OUT_NAME, facts | dataclasses.asdict(run.held_out))

@@ -145,9 +145,9 @@ def training_seconds(
     config: Mapping[str, Any], device: Device, work: Work, speed: Speed, gradient_checkpointing: bool = True
 ) -> float:
     """Estimate how long all epochs take in the processes that were started: GPUs share the rows, one processor does not."""
-    seconds = estimate_training_seconds(
-        config, device, work, speed, gradient_checkpointing, is_captured=world_size() == 1
-    )
+    # Cards before Ampere, which train in fp16, have no attention that can be captured.
+    is_captured = world_size() == 1 and device.dtype != torch.float16
+    seconds = estimate_training_seconds(config, device, work, speed, gradient_checkpointing, is_captured)
     return seconds / world_size() if device.kind == "cuda" else seconds
 
 
