@@ -20,6 +20,10 @@ from common.compute_device import Device, choose_4bit_layout, load_causal_model,
 from common.outside_files import loading
 from common.script import ScriptError, printable
 
+# Layers whose weights the kernels of these families read past the layer, and with it past LoRA; peft 0.21 refuses them.
+MAMBA_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+UNFIT_LAYERS = ("conv1d", "out_proj")
+
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
     """Read the config of the base in `folder`; raise ScriptError if the library does not know this kind of model."""
@@ -58,13 +62,14 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
     each layer of the text model is named by its path.
     """
     head = model.get_output_embeddings()
+    unfit = UNFIT_LAYERS if model.config.model_type in MAMBA_TYPES else ()
     is_text_only = model.config.get_text_config() is model.config
     text_modules = set((model if is_text_only else model.get_decoder()).modules())
     targets: set[str] = set()
     for path, module in model.named_modules():
-        if not isinstance(module, (torch.nn.Linear, Conv1D)):
-            continue
         name = path.split(".")[-1]
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or name in unfit:
+            continue
         if module is head:
             targets.add(name)
         elif module in text_modules and any(part.isdigit() for part in path.split(".")[:-1]):
@@ -91,9 +96,7 @@ def add_lora(
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # GPT-2 has its own; only `dropout` decides
+    _switch_off_dropout(model)
     settings = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -119,6 +122,19 @@ def add_lora(
         settings.base_model_name_or_path = base.name if folder is None else str(folder.resolve())
         settings.revision = base.revision
     return adapted
+
+
+def _switch_off_dropout(model: torch.nn.Module) -> None:
+    """Switch off the base's own dropout, so that only that of LoRA decides.
+
+    GPT-2 has layers for it; OPT and others keep numbers such as `attention_dropout` and `layerdrop` in their modules.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def enable_gradient_checkpointing(model: PeftModel) -> None:
