@@ -12,7 +12,7 @@ from saved_model_checks import check_saved_model
 from static_decoding import CHUNK_TOKENS, MOST_CHUNKED_TOKENS, NotStatic, StaticDecoder
 from torch.utils._python_dispatch import TorchDispatchMode
 from trained_model import TrainedModel, load_trained_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Lfm2Config
 
 from common.compute_device import Device
 from common.model_folder import Sampling
@@ -88,6 +88,27 @@ def test_every_family_draws_the_same_ids(family_model, name):
         num_different += len(set(found))
         last = prompt_ids + found
     assert num_different > 10  # or all caches would look the same
+
+
+def test_a_base_that_keeps_one_state_reads_each_prompt_from_its_beginning():
+    """Short convolutions keep the last tokens alone: their state cannot be cut back to an earlier one."""
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=99, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, layer_types=["conv", "full_attention"], bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    greedy = SAMPLINGS["greedy"]
+    trained = TrainedModel(
+        model=model, tokenizer=None, settings={}, sampling=greedy, end_ids=frozenset({END_ID}), context_tokens=128,
+        device=Device("cpu", torch.float32, False),
+    )  # fmt: skip
+    cache = GrowingCache(trained)
+    first, _ = reply_ids(cache, [5, 6, 7, 8], greedy)
+    for prompt_ids in ([5, 6, 7, 8, *first, 9], [5, 6, 30], [40, 41]):
+        expected = trained.generate(torch.tensor([prompt_ids]), greedy, seed=0)[0, len(prompt_ids) :].tolist()
+        assert reply_ids(cache, prompt_ids, greedy) == (expected, 0)
 
 
 def test_a_long_prompt_is_read_in_one_pass(tiny_model):
