@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_iter
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -29,7 +28,7 @@ from transformers.integrations.moe import ExpertsInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
-from common.compute_device import Device
+from common.compute_device import Device, find_model_class
 from common.outside_files import loading
 
 MASKLESS_ATTENTION = "sdpa_without_mask"
@@ -116,7 +115,7 @@ def read_one_expert(
 
 
 def _build(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    model: PreTrainedModel = find_model_class(config).from_config(config, dtype=dtype, attn_implementation=attention)
     ExpertsInterface.register(ONE_EXPERT, read_one_expert)
     module: Any
     for module in model.modules():
