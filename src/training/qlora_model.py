@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from model_shape import ParameterCount
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -78,7 +79,18 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
         raise ScriptError(
             f"{printable(model.config.model_type)}: has no linear layers for LoRA; choose another base model"
         )
-    return sorted(targets)
+    return sorted(_without_experts(model, targets))
+
+
+def _without_experts(model: PreTrainedModel, targets: set[str]) -> set[str]:
+    """Return the targets that peft takes for layers.
+
+    Where the library keeps all experts of a layer in one tensor, peft 0.21 takes `gate_proj` for the experts, too, and
+    trains them as parameters, with another rank: then neither they nor a shared expert get LoRA.
+    """
+    settings = LoraConfig(target_modules=sorted(targets))
+    convert_peft_config_for_transformers(settings, model, None)
+    return set(settings.target_modules or ())
 
 
 def add_lora(
