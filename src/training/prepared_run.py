@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from checkpoints import (
 )
 from datasets import Dataset
 from held_out_sets import HeldOut, hold_out, overlapping_lines
+from lost_characters import warn_of_lost_characters
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
@@ -134,6 +136,7 @@ def prepare_run(
     tokenizer = load_tokenizer(base.folder, base.name, day)
     config = read_model_config(base.folder)
     refuse_tokens_without_rows(tokenizer, config, base.name)
+    warn_of_lost_characters(tokenizer, data.conversations, base.name)
     num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     recipe = shorten_to_context(options.recipe, num_positions)
     held_out = choose_held_out(data)
@@ -224,6 +227,11 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
 
     A template that asks for the date gets `day`.
     """
+    if _tokenizer_files(folder) == [folder / "tokenizer.model"] and find_spec("sentencepiece") is None:
+        raise ScriptError(
+            f"{name}: has its tokenizer only as tokenizer.model, which needs two packages more (pip install sentencepiece "
+            "protobuf); install them, or choose a base with a tokenizer.json"
+        )
     with loading(name, "its tokenizer", "choose another base model, or download it again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not tokenizer.is_fast:
