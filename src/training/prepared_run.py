@@ -54,6 +54,7 @@ from common.chat_format import (
     ChatFormatError,
     EncodedConversation,
     asks_for_date,
+    check_prompts,
     encode_conversation,
     find_end_of_turn_id,
     fix_template,
@@ -236,6 +237,8 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not tokenizer.is_fast:
             raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
+        if isinstance(tokenizer.chat_template, dict):  # others are for tools and for quoting documents
+            tokenizer.chat_template = tokenizer.chat_template.get("default")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = PERSON_TEMPLATE
             if tokenizer.eos_token is None:
@@ -246,6 +249,7 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
         try:
             fix_template(tokenizer, day)
             find_end_of_turn_id(tokenizer)
+            check_prompts(tokenizer)
         except ChatFormatError as error:
             raise ScriptError(f"{name}: {error}") from None
     return tokenizer
