@@ -51,6 +51,8 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
             device_map={"": device.name},
         )
     model.config.use_cache = False  # with a cache, packed conversations would see each other
+    # How evenly the experts are used is no part of the loss: what chooses them is not trained.
+    model.config.get_text_config().output_router_logits = False
     choose_4bit_layout(model, is_training=True)
     return model
 
@@ -69,7 +71,9 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
     targets: set[str] = set()
     for path, module in model.named_modules():
         name = path.split(".")[-1]
-        if not isinstance(module, (torch.nn.Linear, Conv1D)) or name in unfit:
+        # What chooses the experts is a linear layer to some families, and returns more than a product.
+        is_router = type(module).__module__.startswith("transformers.models.")
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or is_router or name in unfit:
             continue
         if module is head:
             targets.add(name)
