@@ -12,7 +12,7 @@ from saved_model_checks import check_saved_model
 from static_decoding import CHUNK_TOKENS, MOST_CHUNKED_TOKENS, NotStatic, StaticDecoder
 from torch.utils._python_dispatch import TorchDispatchMode
 from trained_model import TrainedModel, load_trained_model
-from transformers import AutoModelForCausalLM, Lfm2Config
+from transformers import AutoModelForCausalLM
 
 from common.compute_device import Device
 from common.model_folder import Sampling
@@ -93,12 +93,7 @@ def test_every_family_draws_the_same_ids(family_model, name):
 def test_a_base_that_keeps_one_state_reads_each_prompt_from_its_beginning():
     """Short convolutions keep the last tokens alone: their state cannot be cut back to an earlier one."""
     torch.manual_seed(0)
-    config = Lfm2Config(
-        vocab_size=99, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, layer_types=["conv", "full_attention"], bos_token_id=0, eos_token_id=1, pad_token_id=1,
-        initializer_range=0.3,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(base_families.make_config("lfm2")).eval()
     greedy = SAMPLINGS["greedy"]
     trained = TrainedModel(
         model=model, tokenizer=None, settings={}, sampling=greedy, end_ids=frozenset({END_ID}), context_tokens=128,

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from base_families import UNPACKABLE, make_config
 from fine_tuning_model import load_model
 from head_loss import compute_loss_in_blocks
 from packed_attention import (
@@ -19,7 +20,7 @@ from prepared_run import prepare_run
 from qlora_model import add_lora
 from torch.nn.functional import cosine_similarity, cross_entropy, scaled_dot_product_attention
 from training_options import parse_options
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, Gemma2Config, GPT2Config, MistralConfig
+from transformers import AutoModelForCausalLM, BertConfig, Gemma2Config, GPT2Config, MistralConfig
 
 from common.base_model_files import find_base
 from common.conversation_data import read_training_data
@@ -130,29 +131,17 @@ def test_what_it_cannot_do_is_refused():
         attend_within_segments(None, states, states, states, None, cu_seq_lens_q=borders, softcap=30.0)
 
 
-TINY = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.3}
-# In these, no attention keeps the segments of a row apart: short convolutions know nothing of borders, ALiBi counts along
-# the row, Falcon chooses its attention when it is built, and BLOOM's forward pass drops what it does not know.
-UNPACKABLE = {
-    "lfm2": TINY | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "layer_types": ["conv", "full_attention"]},
-    "bloom": TINY | {"hidden_size": 32, "n_layer": 2, "n_head": 2},
-    "mpt": TINY | {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 128},
-    "falcon": TINY | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "attention_dropout": 0.2},
-}  # fmt: skip
-
-
-def make_base(kind):
+def make_base(family):
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **UNPACKABLE[kind]), dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(make_config(family), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("kind", UNPACKABLE)
-def test_where_no_attention_keeps_segments_apart_each_is_read_alone(kind):
-    base = make_base(kind)
+@pytest.mark.parametrize("family", UNPACKABLE)
+def test_where_no_attention_keeps_segments_apart_each_is_read_alone(family):
+    base = make_base(family)
     compute_loss_in_blocks(base)
     model = add_lora(base, rank=4, alpha=8, dropout=0.0)
-    plain = add_lora(make_base(kind), rank=4, alpha=8, dropout=0.0)
+    plain = add_lora(make_base(family), rank=4, alpha=8, dropout=0.0)
     for adapted in (model, plain):
         torch.manual_seed(1)
         for _, parameter in sorted(adapted.named_parameters()):

@@ -24,6 +24,7 @@ from common.script import ScriptError, printable
 # Layers whose weights the kernels of these families read past the layer, and with it past LoRA; peft 0.21 refuses them.
 MAMBA_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 UNFIT_LAYERS = ("conv1d", "out_proj")
+ROUTER = "router"  # chooses the experts; to PhiMoE and Llama 4 a linear layer that returns more than a product
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
@@ -65,15 +66,13 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
     each layer of the text model is named by its path.
     """
     head = model.get_output_embeddings()
-    unfit = UNFIT_LAYERS if model.config.model_type in MAMBA_TYPES else ()
+    unfit = (*UNFIT_LAYERS, ROUTER) if model.config.model_type in MAMBA_TYPES else (ROUTER,)
     is_text_only = model.config.get_text_config() is model.config
     text_modules = set((model if is_text_only else model.get_decoder()).modules())
     targets: set[str] = set()
     for path, module in model.named_modules():
         name = path.split(".")[-1]
-        # What chooses the experts is a linear layer to some families, and returns more than a product.
-        is_router = type(module).__module__.startswith("transformers.models.")
-        if not isinstance(module, (torch.nn.Linear, Conv1D)) or is_router or name in unfit:
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or name in unfit:
             continue
         if module is head:
             targets.add(name)
