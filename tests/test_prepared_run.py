@@ -216,6 +216,10 @@ class TestLengthOfRows:
         assert prepare("--max-length", "96").recipe.max_length == 96
         assert "positions" not in capsys.readouterr().out
 
+    def test_the_limit_is_found_under_the_name_that_a_family_gives_it(self, prepare, base_copy_dir):
+        (base_copy_dir / "config.json").write_text('{"model_type": "mpt", "max_seq_len": 64}')
+        assert prepare().recipe.max_length == 64
+
     def test_a_base_without_a_limit_gets_the_recipes(self, prepare, base_copy_dir):
         """BLOOM counts distances instead of positions."""
         (base_copy_dir / "config.json").write_text('{"model_type": "bloom"}')

@@ -22,7 +22,7 @@ from common.model_folder import Sampling
 
 def open_cache(trained: TrainedModel) -> GrowingCache | StaticCache:
     """Return an empty cache, the fastest that this device and this base allow."""
-    if trained.device.kind != "cuda":
+    if trained.device.kind != "cuda" or not can_be_cut(trained.model):
         return GrowingCache(trained)
     try:
         cache = StaticCache(trained)

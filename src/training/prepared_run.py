@@ -32,6 +32,7 @@ from checkpoints import (
 from datasets import Dataset
 from held_out_sets import HeldOut, hold_out, overlapping_lines
 from lost_characters import warn_of_lost_characters
+from model_shape import POSITION_KEYS
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
@@ -138,7 +139,8 @@ def prepare_run(
     config = read_model_config(base.folder)
     refuse_tokens_without_rows(tokenizer, config, base.name)
     warn_of_lost_characters(tokenizer, data.conversations, base.name)
-    num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    num_positions = next((getattr(text, key) for key in POSITION_KEYS if getattr(text, key, None)), None)
     recipe = shorten_to_context(options.recipe, num_positions)
     held_out = choose_held_out(data)
     corrected = [] if corrections is None else corrections.conversations
