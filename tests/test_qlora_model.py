@@ -22,10 +22,12 @@ from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    CTRLConfig,
     Gemma3Config,
     LlamaForSequenceClassification,
     LlamaModel,
     MistralConfig,
+    OpenAIGPTConfig,
     OPTConfig,
     ViTModel,
 )
@@ -160,6 +162,21 @@ def test_dropout_that_a_family_keeps_as_a_number_is_switched_off():
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_a_layer_whose_name_is_a_number_is_no_block_of_that_number():
+    config = CTRLConfig(n_embd=64, dff=64, n_layer=1, n_head=2, vocab_size=99)
+    model = AutoModelForCausalLM.from_config(config)
+    numbered = {"transformer.h.0.ffn.0", "transformer.h.0.ffn.2"}
+    assert set(find_lora_targets(model)) == {"Wq", "Wk", "Wv", "dense", "lm_head"} | numbered
+    add_lora(model, rank=4, alpha=8, dropout=0.0)(input_ids=torch.arange(3, 40)[None]).logits.sum().backward()
+
+
+def test_a_family_without_gradient_checkpointing_goes_on_without():
+    config = OpenAIGPTConfig(vocab_size=99, n_embd=64, n_layer=1, n_head=2)
+    model = add_lora(AutoModelForCausalLM.from_config(config), rank=4, alpha=8, dropout=0.0)
+    enable_gradient_checkpointing(model)
+    model(input_ids=torch.arange(3, 40)[None]).logits.sum().backward()
 
 
 def test_model_without_linear_layers_is_refused():

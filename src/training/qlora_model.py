@@ -77,7 +77,8 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
         if module is head:
             targets.add(name)
         elif module in text_modules and any(part.isdigit() for part in path.split(".")[:-1]):
-            targets.add(name if is_text_only else path)
+            # A number alone (CTRL) would also be the name of a whole block.
+            targets.add(name if is_text_only and not name.isdigit() else path)
     if not targets:
         raise ScriptError(
             f"{printable(model.config.model_type)}: has no linear layers for LoRA; choose another base model"
@@ -153,10 +154,14 @@ def _switch_off_dropout(model: torch.nn.Module) -> None:
 
 
 def enable_gradient_checkpointing(model: PeftModel) -> None:
-    """Turn gradient checkpointing on: about a third more time, a fraction of the memory, the same gradients bit by bit."""
+    """Turn gradient checkpointing on: about a third more time, a fraction of the memory, the same gradients bit by bit.
+
+    A family that has none (the first GPT) keeps all activations.
+    """
     # After LoRA was added: otherwise peft turns it on again by a deprecated name.
     base: Any = model.get_base_model()
-    base.activation_checkpointing_enable({"use_reentrant": False})
+    if base.supports_gradient_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def count_parameters(model: PeftModel) -> ParameterCount:
