@@ -1,6 +1,7 @@
 """The memory estimate against real tensors and published facts."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from packed_attention import SEGMENT_ATTENTION, register_segment_attention
 from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
 from recipes import PAGED_OPTIMIZER
-from transformers import AutoConfig, FalconConfig, Gemma2Config, MistralConfig, MixtralConfig
+from transformers import AutoConfig, FalconConfig, Gemma2Config, Mamba2Config, MistralConfig, MixtralConfig
 
 from common.base_model_files import BaseModel
 from common.compute_device import Device
@@ -61,6 +62,14 @@ def test_bases_of_experts_are_estimated_by_the_experts_that_a_token_meets(device
 def test_a_base_that_chooses_its_layers_by_the_name_of_the_attention_is_estimated():
     config = FalconConfig(vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2)
     assert estimate_memory(config.to_dict(), CPU, Load(row_tokens=64))[1].activations > 0
+
+
+def test_a_config_with_an_infinite_number_is_estimated():
+    """The library writes it in a spelling of its own."""
+    config = Mamba2Config(vocab_size=500, hidden_size=64, num_hidden_layers=1, num_heads=8, head_dim=16, n_groups=1)
+    content = json.loads(config.to_json_string())
+    assert content["time_step_limit"][1] == {"__float__": "Infinity"}
+    assert estimate_memory(content, CPU, Load(row_tokens=64))[1].activations > 0
 
 
 def test_meter_counts_what_lives_at_one_time():

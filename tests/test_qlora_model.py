@@ -172,6 +172,16 @@ def test_a_layer_whose_name_is_a_number_is_no_block_of_that_number():
     add_lora(model, rank=4, alpha=8, dropout=0.0)(input_ids=torch.arange(3, 40)[None]).logits.sum().backward()
 
 
+def test_how_evenly_experts_are_used_is_no_part_of_the_loss(tmp_path):
+    config = AutoConfig.for_model("mixtral", **SMALL, num_local_experts=2, output_router_logits=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load_quantized_base(tmp_path, Device("cpu", torch.float32, is_quantized=False)).train()
+    ids = torch.arange(3, 40)[None]
+    output = model(input_ids=ids, labels=ids)
+    expected = torch.nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:])
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_family_without_gradient_checkpointing_goes_on_without():
     config = OpenAIGPTConfig(vocab_size=99, n_embd=64, n_layer=1, n_head=2)
     model = add_lora(AutoModelForCausalLM.from_config(config), rank=4, alpha=8, dropout=0.0)
