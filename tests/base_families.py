@@ -35,10 +35,25 @@ FAMILIES = {
     "gpt_neox": ("gpt_neox", {name: value for name, value in SHAPE.items() if name != "num_key_value_heads"}),
 }
 
+# In these, no attention keeps the segments of a packed row apart: short convolutions know nothing of borders, ALiBi counts
+# along the row, Falcon chooses its attention when it is built, and BLOOM's forward pass drops what it does not know.
+# A new model's small weights hardly tell one token from another.
+_TOKENS = {name: SHAPE[name] for name in SHAPE if name.endswith("_token_id") or name == "vocab_size"}
+_TOKENS |= {"initializer_range": 0.3}
+UNPACKABLE = {
+    "lfm2": ("lfm2", SHAPE | _TOKENS | {"layer_types": ["conv", "full_attention"]}),
+    "bloom": ("bloom", _TOKENS | {"hidden_size": 96, "n_layer": 2, "n_head": 4}),
+    "mpt": ("mpt", _TOKENS | {"d_model": 96, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}),
+    "falcon": (
+        "falcon",
+        _TOKENS | {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "attention_dropout": 0.2},
+    ),
+}
+
 
 def make_config(family):
     """Return the config of a tiny base of this family."""
-    model_type, values = FAMILIES[family]
+    model_type, values = (FAMILIES | UNPACKABLE)[family]
     return AutoConfig.for_model(model_type, **values)
 
 
@@ -146,11 +161,12 @@ MARKINGS = {
     "phi2": (None, ("<|endoftext|>",), {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
     "gpt_neox": (None, ("<|endoftext|>",), {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}),
 }
+_WITHOUT_TEMPLATE = (None, ("<pad>", "<s>", "</s>"), {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"})
 
 
 def make_tokenizer(family, texts):
     """Return a byte-level tokenizer that learnt its words from `texts`, with the special tokens and template of a family."""
-    template, specials, names = MARKINGS[family]
+    template, specials, names = MARKINGS.get(family, _WITHOUT_TEMPLATE)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learn_bytes(backend, texts, specials)

@@ -333,9 +333,45 @@ class TestChecks:
         with pytest.raises(BaseModelError, match="refused"):
             check_base_folder(folder)
 
-    def test_quantized_base_is_refused(self, tmp_path):
-        folder = make_base(tmp_path / "base", CONFIG | {"quantization_config": {"quant_method": "awq"}})
+    @pytest.mark.parametrize(
+        "addition",
+        [
+            {"quantization_config": {"quant_method": "awq"}},
+            {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
+            {"quantization": {"group_size": 64, "bits": 4}},  # of MLX
+        ],
+    )
+    def test_quantized_base_is_refused(self, tmp_path, addition):
+        folder = make_base(tmp_path / "base", CONFIG | addition)
         with pytest.raises(BaseModelError, match="already quantized"):
+            check_base_folder(folder)
+
+    def test_a_key_for_quantization_that_is_empty_does_not_count(self, tmp_path):
+        check_base_folder(make_base(tmp_path / "base", CONFIG | {"quantization_config": None}))
+
+    @pytest.mark.parametrize(
+        ("removed", "added"),
+        [
+            ("tokenizer.json", "tekken.json"),
+            ("tokenizer.json", "vocab.txt"),
+            ("tokenizer.json", "spiece.model"),
+            ("model.safetensors", "model-Q4_K_M.gguf"),
+            ("config.json", "model-Q4_K_M.gguf"),
+            ("config.json", "params.json"),
+        ],
+    )
+    def test_files_of_another_program_are_named_and_no_new_download_is_advised(self, tmp_path, removed, added):
+        folder = make_base(tmp_path / "base")
+        (folder / removed).rename(folder / added)
+        with pytest.raises(BaseModelError) as refusal:
+            check_base_folder(folder)
+        message = str(refusal.value)
+        assert f"has no {removed}, and {added} in its place" in message
+        assert "download" not in message and "choose the same base in the format of transformers" in message
+
+    def test_a_model_that_turns_one_text_into_another_is_refused(self, tmp_path):
+        folder = make_base(tmp_path / "base", CONFIG | {"model_type": "t5", "is_encoder_decoder": True})
+        with pytest.raises(BaseModelError, match="one text into another .*; choose another base model"):
             check_base_folder(folder)
 
 

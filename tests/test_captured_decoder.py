@@ -5,12 +5,20 @@ On a processor nothing can be captured: there, recorded work is done again. On a
 
 import pytest
 import torch
-from captured_decoder import CapturedDecoder, GraphRecorder, RowShape, StaticRow, choose_shape, find_hindrance
+from captured_decoder import (
+    CapturedDecoder,
+    GraphRecorder,
+    RowShape,
+    StaticRow,
+    capture_decoder,
+    choose_shape,
+    find_hindrance,
+)
 from head_loss import compute_loss_in_blocks
 from packed_attention import SEGMENT_ATTENTION, attend_within_segments, register_segment_attention
 from packing import PackedRows, collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing
-from transformers import AutoModelForCausalLM, MistralConfig, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Mamba2Config, MistralConfig, Trainer, TrainingArguments
 
 CONFIG = MistralConfig(
     vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
@@ -279,6 +287,12 @@ def test_the_shape_has_room_for_every_row_that_is_no_longer_than_a_row_may_be():
 
 def test_what_hinders_is_told():
     assert find_hindrance(make_model(), SHAPE) == "there is no CUDA card"
+
+
+def test_a_base_without_attention_heads_is_no_error():
+    config = Mamba2Config(vocab_size=99, hidden_size=32, num_hidden_layers=1, num_heads=4, head_dim=16, n_groups=1)
+    model = add_lora(AutoModelForCausalLM.from_config(config), rank=4, alpha=8, dropout=0.0)
+    assert capture_decoder(model, SHAPE) is None
 
 
 @pytest.mark.gpu

@@ -20,6 +20,8 @@ from common import chat_format
 from common.chat_format import (
     PERSON_TEMPLATE,
     ChatFormatError,
+    asks_for_date,
+    check_prompts,
     encode_conversation,
     find_end_of_turn_id,
     fix_template,
@@ -395,6 +397,60 @@ def test_the_date_of_the_training_stays_in_the_template(tmp_path):
     assert "Today Date: 02 Mar 2024\n" in make_fixed("llama", date(2024, 3, 2)).apply_chat_template(
         MESSAGES, tokenize=False
     )
+
+
+def test_a_date_whose_format_does_not_stand_in_the_call_is_that_of_the_training(tiny_tokenizer):
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = "{% set form = '%d %B %Y' %}{{ 'Today: ' + strftime_now(form) + '.' }}" + PERSON_TEMPLATE
+    assert asks_for_date(tokenizer.chat_template)
+    fix_template(tokenizer, date(2024, 3, 2))
+    assert "Today: 02 Mar 2024." in tokenizer.apply_chat_template(MESSAGES, tokenize=False)
+
+
+# The form of GLM 4: what opens the next turn ends a reply.
+OPENED_BY_THE_NEXT = (
+    "{% for m in messages %}{{ '<|im_start|>\n' if m['role'] == 'user' else '<|im_end|>\n' }}{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_end|>\n' }}{% endif %}"
+)
+
+
+def test_a_reply_may_end_at_what_opens_the_next_turn(tokenizers):
+    tokenizer = deepcopy(tokenizers["chatml-bytes"])
+    tokenizer.chat_template = OPENED_BY_THE_NEXT
+    check_prompts(tokenizer)
+    opener = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    assert find_end_of_turn_id(tokenizer) == opener
+    row = encode_conversation(tokenizer, MESSAGES)
+    assert row.input_ids == [*tokenizer.apply_chat_template(MESSAGES, return_dict=False), opener]
+    assert row.is_supervised[-1]
+    prompt = encode_conversation(tokenizer, MESSAGES[:3], add_generation_prompt=True).input_ids
+    assert prompt == tokenizer.apply_chat_template(MESSAGES[:3], add_generation_prompt=True, return_dict=False)
+    assert row.input_ids[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        # Words that the model would learn to say after each reply.
+        (("<|im_end|>\n' }}{% endfor", "</answer><|im_end|>\n' }}{% endfor"), "words of its own after each reply"),
+        # Another header from the third exchange on.
+        (
+            ("+ m['role'] +", "+ m['role'] + ('' if loop.index < 5 else loop.index | string) +"),
+            "something else before a reply",
+        ),
+    ],
+)
+def test_a_template_is_checked_beyond_the_first_exchange(tokenizers, changed, what):
+    tokenizer = deepcopy(tokenizers["chatml-bytes"])
+    tokenizer.chat_template = CHATML_TEMPLATE.replace(*changed)
+    assert tokenizer.chat_template != CHATML_TEMPLATE
+    with pytest.raises(ChatFormatError, match=what):
+        check_prompts(tokenizer)
+
+
+@pytest.mark.parametrize("family", base_families.MARKINGS)
+def test_each_reply_of_a_longer_conversation_stands_where_its_prompt_ends(family):
+    check_prompts(make_fixed(family))
 
 
 def test_fixing_a_template_that_asks_for_nothing_leaves_it_as_it_is():

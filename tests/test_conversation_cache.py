@@ -90,6 +90,22 @@ def test_every_family_draws_the_same_ids(family_model, name):
     assert num_different > 10  # or all caches would look the same
 
 
+def test_a_base_that_keeps_one_state_reads_each_prompt_from_its_beginning():
+    """Short convolutions keep the last tokens alone: their state cannot be cut back to an earlier one."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(base_families.make_config("lfm2")).eval()
+    greedy = SAMPLINGS["greedy"]
+    trained = TrainedModel(
+        model=model, tokenizer=None, settings={}, sampling=greedy, end_ids=frozenset({END_ID}), context_tokens=128,
+        device=Device("cpu", torch.float32, False),
+    )  # fmt: skip
+    cache = GrowingCache(trained)
+    first, _ = reply_ids(cache, [5, 6, 7, 8], greedy)
+    for prompt_ids in ([5, 6, 7, 8, *first, 9], [5, 6, 30], [40, 41]):
+        expected = trained.generate(torch.tensor([prompt_ids]), greedy, seed=0)[0, len(prompt_ids) :].tolist()
+        assert reply_ids(cache, prompt_ids, greedy) == (expected, 0)
+
+
 def test_a_prompt_too_long_for_chunks_draws_the_same_ids(tiny_model):
     long_model = replace(tiny_model, context_tokens=400)
     prompt_ids = torch.randint(

@@ -1,5 +1,6 @@
 """The exported folder is an ordinary model: it answers as the adapter did, in plain transformers and through a server."""
 
+import copy
 import json
 import os
 import shutil
@@ -16,8 +17,15 @@ import torch
 from export_model import check_disk, check_gguf_name, check_place, export_gguf
 from forked_scripts import run_forked
 from full_disk import full_disk
-from merged_model import PROBE_TEXTS, add_names_of_transformers_4, fill_up_vocabulary, write_merged_model
+from merged_model import (
+    PROBE_TEXTS,
+    add_names_of_transformers_4,
+    fill_up_vocabulary,
+    refuse_shared_layers,
+    write_merged_model,
+)
 from modelfile import OWN_LINE
+from peft import LoraConfig, get_peft_model
 from saved_model_checks import check_saved_model
 from tiny_saved_model import DIALOGUE, write_saved_model
 from trained_model import load_trained_model
@@ -300,3 +308,16 @@ def test_a_full_disk_leaves_no_gguf_file(tmp_path, saved_dir):
     with full_disk(200_000), pytest.raises(OSError, match="File too large"):
         export_gguf(check_saved_model(saved_dir), options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_that_share_their_weight_cannot_be_merged(tiny_base_dir):
+    """Zamba 2: the adapters of both would be added to the one weight."""
+    base = AutoModelForCausalLM.from_pretrained(tiny_base_dir)
+    settings = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    refuse_shared_layers(get_peft_model(copy.deepcopy(base), settings), "mine")
+    first, second = (layer.self_attn.q_proj for layer in base.model.layers)
+    second.weight = first.weight
+    with pytest.raises(
+        ScriptError, match="^mine: shares weights between its layers, .*; load base and adapter with peft"
+    ):
+        refuse_shared_layers(get_peft_model(base, settings), "mine")

@@ -25,7 +25,7 @@ STEPS = ["--learning-rate", "1e-2", "--epochs", "5", "--batch-tokens", "256", "-
 GREEDY = Sampling(do_sample=False, max_new_tokens=12)
 
 
-@pytest.fixture(scope="module", params=base_families.FAMILIES)
+@pytest.fixture(scope="module", params=[*base_families.FAMILIES, "lfm2", "falcon"])
 def saved(request, tmp_path_factory):
     """The trained folder of one family, checked as the chat does."""
     folder = tmp_path_factory.mktemp(request.param.replace(".", "_"))

@@ -14,9 +14,12 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     GPTJConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     MistralForCausalLM,
+    ModernBertDecoderConfig,
+    RecurrentGemmaConfig,
 )
 
 VOCAB_SIZE = 2**15  # its blocks are small
@@ -164,6 +167,20 @@ def test_peak_memory_holds_a_block_of_logits_and_not_all():
 def test_a_model_that_does_more_after_its_head_keeps_its_own_loss():
     config = Gemma2Config(vocab_size=VOCAB_SIZE, num_key_value_heads=1, head_dim=16, **SHAPE)
     assert config.final_logit_softcapping and not has_plain_head(config)
+    assert not has_plain_head(RecurrentGemmaConfig())
+    batch = make_batch(40)
+    with torch.no_grad():
+        assert make_model(config, True)(**batch).loss.item() == make_model(config, False)(**batch).loss.item()
+
+
+LLAMA4 = Llama4TextConfig(
+    vocab_size=VOCAB_SIZE, num_key_value_heads=1, head_dim=16, num_local_experts=2, intermediate_size_mlp=64, **SHAPE
+)
+MODERN_BERT = ModernBertDecoderConfig(vocab_size=VOCAB_SIZE, pad_token_id=0, bos_token_id=1, eos_token_id=2, **SHAPE)
+
+
+@pytest.mark.parametrize("config", [LLAMA4, MODERN_BERT], ids=lambda config: config.model_type)
+def test_a_model_whose_decoder_is_itself_or_its_head_keeps_its_own_loss(config):
     batch = make_batch(40)
     with torch.no_grad():
         assert make_model(config, True)(**batch).loss.item() == make_model(config, False)(**batch).loss.item()

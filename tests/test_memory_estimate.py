@@ -1,6 +1,7 @@
 """The memory estimate against real tensors and published facts."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from packing import collate_row
 from qlora_model import add_lora, enable_gradient_checkpointing, load_quantized_base
 from recipes import PAGED_OPTIMIZER
 from small_runs import CPU, DEFAULT_BASE, GPU
-from transformers import AutoConfig, Gemma2Config, MistralConfig
+from transformers import AutoConfig, FalconConfig, Gemma2Config, Mamba2Config, MistralConfig, MixtralConfig
 
 from common.base_model_files import BaseModel
 
@@ -37,6 +38,35 @@ def test_a_family_that_plain_attention_alone_can_compute_is_estimated():
         for tokens in (512, 1024)
     )
     assert long > 2.5 * short
+
+
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 512}
+
+
+@pytest.mark.parametrize("device", [CPU, GPU], ids=str)
+def test_bases_of_experts_are_estimated_by_the_experts_that_a_token_meets(device):
+    """The library's product for experts takes no fake tensors, except in bf16."""
+    few, more = (
+        estimate_memory(
+            MixtralConfig(**{**SMALL.to_dict(), **EXPERTS, "num_experts_per_tok": number}).to_dict(), device,
+            Load(row_tokens=512, gradient_checkpointing=False),
+        )[1].activations
+        for number in (1, 3)
+    )  # fmt: skip
+    assert 1.3 * few < more < 3 * few
+
+
+def test_a_base_that_chooses_its_layers_by_the_name_of_the_attention_is_estimated():
+    config = FalconConfig(vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2)
+    assert estimate_memory(config.to_dict(), CPU, Load(row_tokens=64))[1].activations > 0
+
+
+def test_a_config_with_an_infinite_number_is_estimated():
+    """The library writes it in a spelling of its own."""
+    config = Mamba2Config(vocab_size=500, hidden_size=64, num_hidden_layers=1, num_heads=8, head_dim=16, n_groups=1)
+    content = json.loads(config.to_json_string())
+    assert content["time_step_limit"][1] == {"__float__": "Infinity"}
+    assert estimate_memory(content, CPU, Load(row_tokens=64))[1].activations > 0
 
 
 def test_meter_counts_what_lives_at_one_time():

@@ -7,6 +7,7 @@ import os
 import shutil
 from datetime import date
 
+import prepared_run
 import pytest
 import torch
 from checkpoints import FORMER_FACTS, complete_checkpoint, list_differences
@@ -16,6 +17,7 @@ from prepared_run import load_tokenizer, prepare_material, prepare_run
 from processes import use_threads
 from recipes import DEFAULT_RECIPE, REPLIES_FOR_HEADER
 from training_options import parse_options
+from transformers import AutoTokenizer
 
 from common.base_model_files import find_base
 from common.chat_format import PERSON_TEMPLATE
@@ -218,6 +220,10 @@ class TestLengthOfRows:
         assert prepare("--max-length", "96").recipe.max_length == 96
         assert "positions" not in capsys.readouterr().out
 
+    def test_the_limit_is_found_under_the_name_that_a_family_gives_it(self, prepare, base_copy_dir):
+        (base_copy_dir / "config.json").write_text('{"model_type": "mpt", "max_seq_len": 64}')
+        assert prepare().recipe.max_length == 64
+
     def test_a_base_without_a_limit_gets_the_recipes(self, prepare, base_copy_dir):
         """BLOOM counts distances instead of positions."""
         (base_copy_dir / "config.json").write_text('{"model_type": "bloom"}')
@@ -243,6 +249,22 @@ class TestTokenizerAndBase:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
         tokenizer.save_pretrained(base_copy_dir)
         assert prepare().material.lengths
+
+    def test_of_several_templates_the_default_one_is_taken(self, base_copy_dir, tiny_tokenizer):
+        """Command R and Hermes have more: for tools, and for quoting documents."""
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.chat_template = {"default": PERSON_TEMPLATE, "tool_use": "{{ tools }}"}
+        tokenizer.save_pretrained(base_copy_dir)
+        assert isinstance(AutoTokenizer.from_pretrained(base_copy_dir).chat_template, dict)
+        assert load_tokenizer(base_copy_dir, "mine", date.today()).chat_template == PERSON_TEMPLATE
+
+    def test_a_tokenizer_of_sentencepiece_alone_asks_for_its_packages(self, base_copy_dir, monkeypatch):
+        (base_copy_dir / "tokenizer.json").rename(base_copy_dir / "tokenizer.model")
+        monkeypatch.setattr(prepared_run, "find_spec", lambda _name: None)
+        with pytest.raises(
+            ScriptError, match=r"^mine: .* only as tokenizer.model, .*\(pip install sentencepiece protobuf\)"
+        ):
+            load_tokenizer(base_copy_dir, "mine", date.today())
 
     def test_a_base_without_an_end_token_is_said_to_have_none(self, base_copy_dir, tiny_tokenizer):
         tokenizer = copy.deepcopy(tiny_tokenizer)

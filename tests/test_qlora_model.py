@@ -20,7 +20,18 @@ from qlora_model import (
 )
 from safetensors import safe_open
 from small_runs import CPU
-from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, MistralConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CTRLConfig,
+    Gemma3Config,
+    LlamaForSequenceClassification,
+    LlamaModel,
+    MistralConfig,
+    OpenAIGPTConfig,
+    OPTConfig,
+    ViTModel,
+)
 
 from common.base_model_files import BaseModel, check_base_folder
 from common.compute_device import Device
@@ -68,6 +79,14 @@ SMALL |= {"num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_t
             {"c_attn", "c_fc", "c_proj", "lm_head"},
         ),
         ("gpt_neox", SMALL, {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "lm_head"}),
+        # peft would take gate_proj, up_proj and down_proj of the shared expert for all experts.
+        (
+            "glm4_moe",
+            SMALL | {"n_routed_experts": 2, "num_experts_per_tok": 1, "first_k_dense_replace": 1, "head_dim": 32},
+            {"q_proj", "k_proj", "v_proj", "o_proj", "lm_head"},
+        ),
+        # peft refuses out_proj there.
+        ("mamba2", SMALL | {"num_heads": 4, "head_dim": 32, "n_groups": 1, "state_size": 8}, {"in_proj", "lm_head"}),
     ],
 )
 def test_lora_targets_are_found_in_every_family_without_a_warning(model_type, values, targets):
@@ -76,6 +95,7 @@ def test_lora_targets_are_found_in_every_family_without_a_warning(model_type, va
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         adapted = add_lora(model, rank=4, alpha=8, dropout=0.0)
+    assert not adapted.peft_config["default"].target_parameters  # the chat refuses such an adapter
     adapted_names = {
         name.split(".lora_")[0].split(".")[-1] for name, p in adapted.named_parameters() if p.requires_grad
     }
@@ -113,6 +133,60 @@ def test_a_base_whose_shapes_contradict_its_config_is_one_line(small_base_dir, t
     with pytest.raises(ScriptError, match="other shapes than its config.json; download") as refusal:
         load_quantized_base(folder, CPU)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "problem"),
+    [
+        (
+            LlamaModel,
+            "have no head to write text with .lm_head.weight.: it is a model that classifies or compares texts",
+        ),
+        (LlamaForSequenceClassification, "have no head to write text with"),
+        (ViTModel, "vit: is no kind of model that continues a text .causal LM.; choose another base model"),
+    ],
+)
+def test_a_model_for_another_purpose_is_refused_by_that(model_class, problem, tmp_path):
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model_class(model_class.config_class(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(ScriptError, match=problem) as refusal:
+        load_quantized_base(tmp_path, Device("cpu", torch.float32, is_quantized=True))
+    assert "\n" not in str(refusal.value)
+
+
+def test_dropout_that_a_family_keeps_as_a_number_is_switched_off():
+    config = OPTConfig(
+        vocab_size=99, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, ffn_dim=64, dropout=0.5
+    )
+    model = add_lora(AutoModelForCausalLM.from_config(config), rank=4, alpha=8, dropout=0.0).train()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def test_a_layer_whose_name_is_a_number_is_no_block_of_that_number():
+    config = CTRLConfig(n_embd=64, dff=64, n_layer=1, n_head=2, vocab_size=99)
+    model = AutoModelForCausalLM.from_config(config)
+    numbered = {"transformer.h.0.ffn.0", "transformer.h.0.ffn.2"}
+    assert set(find_lora_targets(model)) == {"Wq", "Wk", "Wv", "dense", "lm_head"} | numbered
+    add_lora(model, rank=4, alpha=8, dropout=0.0)(input_ids=torch.arange(3, 40)[None]).logits.sum().backward()
+
+
+def test_how_evenly_experts_are_used_is_no_part_of_the_loss(tmp_path):
+    config = AutoConfig.for_model("mixtral", **SMALL, num_local_experts=2, output_router_logits=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load_quantized_base(tmp_path, Device("cpu", torch.float32, is_quantized=False)).train()
+    ids = torch.arange(3, 40)[None]
+    output = model(input_ids=ids, labels=ids)
+    expected = torch.nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:])
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_family_without_gradient_checkpointing_goes_on_without():
+    config = OpenAIGPTConfig(vocab_size=99, n_embd=64, n_layer=1, n_head=2)
+    model = add_lora(AutoModelForCausalLM.from_config(config), rank=4, alpha=8, dropout=0.0)
+    enable_gradient_checkpointing(model)
+    model(input_ids=torch.arange(3, 40)[None]).logits.sum().backward()
 
 
 def test_model_without_linear_layers_is_refused():

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from modelfile import MODELFILE_NAME, write_modelfile
+from peft.tuners.lora import LoraLayer
 from saved_model_checks import SavedModel
 from trained_chat import load_tokenizer
 from trained_model import load_adapter
@@ -23,7 +24,7 @@ from common.chat_format import encode_conversation
 from common.compute_device import load_causal_model
 from common.model_folder import ADAPTER_CONFIG_NAME, GENERATION_NAME
 from common.outside_files import loading
-from common.script import ScriptError, replacing, shown_path
+from common.script import ScriptError, printable, replacing, shown_path
 
 # Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
 # role markers. Each is used once as the user's message and once as a reply.
@@ -74,7 +75,20 @@ def load_merged_model(saved: SavedModel) -> Any:
         head = base.get_output_embeddings()
         head.weight = torch.nn.Parameter(head.weight.detach().clone())
         base.config.tie_word_embeddings = False
-    return load_adapter(base, saved).merge_and_unload(safe_merge=True)
+    adapted = load_adapter(base, saved)
+    refuse_shared_layers(adapted, saved.base.name)
+    return adapted.merge_and_unload(safe_merge=True)
+
+
+def refuse_shared_layers(model: Any, name: str) -> None:
+    """Raise ScriptError if layers of the base `name` that have one weight together have adapters of their own (Zamba 2)."""
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    weights = [layer.get_base_layer().weight.data_ptr() for layer in layers]
+    if len(set(weights)) < len(weights):
+        raise ScriptError(
+            f"{printable(name)}: shares weights between its layers, and the adapter changes each of them in its own way, so the "
+            "two cannot become one model; load base and adapter with peft instead"
+        )
 
 
 def targets_output_layer(saved: SavedModel, base: Any) -> bool:

@@ -42,6 +42,8 @@ DOWNLOADED_NAMES_RE = re.compile(
     r"|tokenizer\.model|merges\.txt|chat_template\.jinja|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
 )
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))  # one group is enough
+# Of other programs: of these files no folder becomes usable by downloading it again.
+FOREIGN_FILES_RE = re.compile(r".*\.gguf|params\.json|tekken\.json|vocab\.txt|.*\.model|.*\.tiktoken|.*\.onnx|.*\.npz")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # The size of one number of a safetensors file, by the format's name for its type.
 BITS_OF_DTYPE = {
@@ -295,9 +297,11 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
         raise BaseModelError(
             f"{shown_path(irregular)}: is no regular file, or far too large; download the base model again"
         )
+    _refuse_foreign_format(folder, ("config.json",))
     config = read_json_object(folder / "config.json")
     _check_config(config, folder / "config.json", "download the base model again")
     if not _has_tokenizer(folder):
+        _refuse_foreign_format(folder, ("tokenizer.json",))
         raise BaseModelError(f"{shown_path(folder / 'tokenizer.json')}: not found; download the base model again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -312,6 +316,18 @@ def check_base_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _refuse_foreign_format(folder: Path, needed: tuple[str, ...]) -> None:
+    """Raise BaseModelError if none of the `needed` files is in `folder`, but files that other programs have in their place."""
+    if any((folder / name).is_file() for name in needed):
+        return
+    others = sorted(path.name for path in folder.iterdir() if FOREIGN_FILES_RE.fullmatch(path.name))
+    if others:
+        raise BaseModelError(
+            f"{shown_path(folder)}: has no {needed[0]}, and {printable(others[0])} in its place, which is for other programs; "
+            "choose the same base in the format of transformers (config.json, tokenizer.json, model.safetensors)"
+        )
+
+
 def _check_config(config: dict[str, Any], path: Path, cure: str) -> None:
     """Raise BaseModelError if no model is to be built from `config`, which is that of `path`."""
     refuse_foreign_code(config, path)
@@ -320,9 +336,15 @@ def _check_config(config: dict[str, Any], path: Path, cure: str) -> None:
     absurd = find_absurd_value(config)
     if absurd is not None:
         raise BaseModelError(f"{shown_path(path)}: {absurd} is no usable value; {cure}")
-    if "quantization_config" in config:
+    # MLX calls it `quantization`; a model that also reads pictures may have it in the config inside.
+    if any(key in ("quantization_config", "quantization") and value for key, value in _walk(config)):
         raise BaseModelError(
             f"{shown_path(path.parent)}: is already quantized; choose the same base in its original precision"
+        )
+    if config.get("is_encoder_decoder") is True:
+        raise BaseModelError(
+            f"{shown_path(path)}: is of a model that turns one text into another (is_encoder_decoder), none that continues "
+            "a text; choose another base model"
         )
 
 
@@ -384,6 +406,7 @@ def list_weight_files(folder: Path) -> list[Path]:
             "choose a base with safetensors weights"
         )
     if missing:
+        _refuse_foreign_format(folder, tuple(names))
         raise BaseModelError(f"{shown_path(folder / missing[0])}: not found; download the base model again")
     return [folder / name for name in names]
 

@@ -51,12 +51,16 @@ TEMPLATE_ERRORS = (
 SAMPLE_LENGTHS = (1, 2, 3, 4, 8, 65)
 
 # How a template asks for the date, and how some ask whether to think before a reply.
-DATE_CALL_RE = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)""")
+DATE_NAME = "strftime_now"
+DATE_CALL_RE = re.compile(DATE_NAME + r"""\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)""")
+OTHER_DATE_FORMAT = "%d %b %Y"  # for a format that does not stand in the call
 THINKING_NAME = "enable_thinking"
 OPEN_THOUGHT_RE = re.compile(r"<think>(?!.*</think>)|\[THINK\](?!.*\[/THINK\])", re.DOTALL)
 
 # The placeholder of a message: its number between two private-use characters.
 WORDS_MARK_RE = re.compile("\ue000([0-9]+)\ue001")
+OTHER_PROMPT = "this chat template writes something else before a reply than in its prompt; choose another base model"
+NUM_CHECKED_EXCHANGES = 5
 EXCHANGE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})  # to see what a template writes
 
 
@@ -155,7 +159,7 @@ def _encode_opening(tokenizer: Any, header: str) -> EncodedConversation:
 
 def asks_for_date(template: str) -> bool:
     """Tell whether this chat template writes the date."""
-    return DATE_CALL_RE.search(template) is not None
+    return DATE_NAME in template
 
 
 def fix_template(tokenizer: Any, day: date) -> None:
@@ -169,8 +173,10 @@ def fix_template(tokenizer: Any, day: date) -> None:
     if not isinstance(own_template, str):
         return  # encoding refuses it
     formats = dict.fromkeys(match["format"] for match in DATE_CALL_RE.finditer(own_template))
-    dates = "".join(f"{{% if format == {name!r} %}}{day.strftime(name)}{{% endif %}}" for name in formats)
-    date_line = f"{{% macro strftime_now(format) %}}{dates}{{% endmacro %}}\n" if formats else ""
+    dates = "".join(f"{{% if format == {name!r} %}}{day.strftime(name)}{{% el" for name in formats)
+    dates += f"se %}}{day.strftime(OTHER_DATE_FORMAT)}{{% endif %}}" if formats else day.strftime(OTHER_DATE_FORMAT)
+    asks = asks_for_date(own_template)
+    date_line = f"{{% macro {DATE_NAME}(format) %}}{dates}{{% endmacro %}}\n" if asks else ""
     # Some templates write an empty thought before the next reply but not before earlier ones, only when thinking is
     # switched off; then not to mention it is better: all replies look alike, in every program.
     choices = [f"{{% set {THINKING_NAME} = false %}}\n", ""] if THINKING_NAME in own_template else [""]
@@ -180,6 +186,16 @@ def fix_template(tokenizer: Any, day: date) -> None:
         if not _find_prompt_ending(tokenizer):
             return
     tokenizer.chat_template = candidates[0]
+
+
+def check_prompts(tokenizer: Any) -> None:
+    """Raise ChatFormatError unless each reply of a longer conversation stands where its prompt ends."""
+    messages = [*EXCHANGE] * NUM_CHECKED_EXCHANGES
+    row = encode_conversation(tokenizer, messages).input_ids
+    for number in range(1, len(messages), 2):
+        prompt = encode_conversation(tokenizer, messages[:number], add_generation_prompt=True).input_ids
+        if row[: len(prompt)] != prompt:
+            raise ChatFormatError(OTHER_PROMPT)
 
 
 def find_end_of_turn_id(tokenizer: Any) -> int:
@@ -196,12 +212,16 @@ def _split_into_spans(
     num_header_chars: int,
 ) -> list[_Span]:
     structures = _split_at_words(tokenizer, messages, add_generation_prompt)
+    special_re = _special_tokens_re(tokenizer)
     if messages and messages[-1]["role"] == "assistant":
         # Some templates write a thought before the last reply, but not in its prompt: it gets the header that it has
         # when the conversation goes on.
-        following = [*messages, {"role": "user", "content": ""}]
-        structures = [*_split_at_words(tokenizer, following, False)[: len(messages)], structures[-1]]
-    special_re = _special_tokens_re(tokenizer)
+        following = _split_at_words(tokenizer, [*messages, {"role": "user", "content": ""}], False)
+        last = structures[-1]
+        if special_re.search(last) is None:  # GLM: the token that opens the next turn ends the reply
+            opened = special_re.search(following[len(messages)])
+            last = following[len(messages)][: opened.end()] if opened else last
+        structures = [*following[: len(messages)], last]
     opening, prompt_ending = _find_reply_opening(tokenizer), _find_prompt_ending(tokenizer)
     spans = [_Span(structures[0])]
     for number, structure in enumerate(structures[1:]):
@@ -210,6 +230,11 @@ def _split_into_spans(
         if ending is None and is_reply:
             raise ChatFormatError(
                 "this chat template ends a reply without a special token, so a reply would never stop; "
+                "choose another base model"
+            )
+        if ending is not None and is_reply and structure[: ending.start()].strip():
+            raise ChatFormatError(
+                "this chat template writes words of its own after each reply, which the model would write, too; "
                 "choose another base model"
             )
         # A user's turn may end in plain text (`[/INST]`); then it ends after its words.
@@ -289,9 +314,7 @@ def _find_prompt_ending(tokenizer: Any) -> str:
         return in_prompt.removeprefix(in_history)
     if in_history.removeprefix(in_prompt).isspace():
         return ""  # the opening
-    raise ChatFormatError(
-        "this chat template writes something else before a reply than in its prompt; choose another base model"
-    )
+    raise ChatFormatError(OTHER_PROMPT)
 
 
 def _render(tokenizer: Any, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:

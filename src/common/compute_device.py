@@ -141,18 +141,51 @@ def choose_4bit_layout(model: torch.nn.Module, is_training: bool) -> None:
             layer.support_avx512bf16_for_cpu &= has_width and not is_training
 
 
+def find_model_class(config: Any) -> Any:
+    """Return the library's class for a base with this config; raise ScriptError if it continues no text.
+
+    Models that also read pictures have a class of their own: their text model is used.
+    """
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    raise ScriptError(
+        f"{printable(config.model_type)}: is no kind of model that continues a text (causal LM); choose another base model"
+    )
+
+
 def load_causal_model(folder: Path, **arguments: Any) -> Any:
     """Load the checked base in `folder`; raise ScriptError if a weight is missing in its files or has another shape.
 
     The library gives a missing weight random values. `arguments` are those of its `from_pretrained`.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **arguments
-    )
-    model, information = loaded
+    other_shapes = f"{folder}: its weights have other shapes than its config.json; download the base model again"
+    model_class = find_model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    try:
+        model, information = model_class.from_pretrained(
+            folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **arguments
+        )
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ScriptError(other_shapes) from None
     missing = sorted(information["missing_keys"])
+    head = model.get_output_embeddings()
+    if missing and all(model.get_submodule(name.rpartition(".")[0]) is head for name in missing):
+        raise ScriptError(
+            f"{folder}: its weight files have no head to write text with ({printable(missing[0])}): it is a model that "
+            "classifies or compares texts; choose a base that continues them"
+        )
     if missing:
         raise ScriptError(
             f"{folder}: its weight files lack {counted(len(missing), 'tensor')} that its config.json asks for (such as "
@@ -162,9 +195,7 @@ def load_causal_model(folder: Path, **arguments: Any) -> Any:
         # The library compares no shape of a weight that it quantizes.
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
         if state is not None and tuple(state.shape) != (layer.out_features, layer.in_features):
-            raise ScriptError(
-                f"{folder}: its weights have other shapes than its config.json; download the base model again"
-            )
+            raise ScriptError(other_shapes)
     return model
 
 

@@ -343,11 +343,9 @@ class _Replay(torch.autograd.Function):
 
 def find_hindrance(model: Any, shape: RowShape | None) -> str | None:
     """Return why the rows of `model` cannot be captured, or None."""
-    decoder = model.get_base_model().get_decoder()
-    config = model.get_base_model().config.get_text_config()
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if model.device.type != "cuda":
         return "there is no CUDA card"
+    decoder = model.get_base_model().get_decoder()
     if world_size() > 1:
         return "several processes train together"
     if shape is None:
@@ -356,6 +354,8 @@ def find_hindrance(model: Any, shape: RowShape | None) -> str | None:
         return "dropout"
     if decoder.config._attn_implementation != SEGMENT_ATTENTION:
         return f"the attention is {decoder.config._attn_implementation}"
+    config = model.get_base_model().config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if not has_varlen_kernel(model.device, model.dtype, head_size):
         return "the card or the model has no variable-length attention"
     return None

@@ -7,6 +7,7 @@ neither weights nor a GPU, but the libraries of models and adapters.
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -20,17 +21,18 @@ from torch.utils._pytree import tree_iter
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.integrations.moe import ExpertsInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.pytorch_utils import Conv1D
 
-from common.compute_device import Device
+from common.compute_device import Device, find_model_class
 from common.outside_files import loading
 
 MASKLESS_ATTENTION = "sdpa_without_mask"
+ONE_EXPERT = "one_expert"
 
 
 class StorageMeter(TorchDispatchMode):
@@ -78,15 +80,47 @@ def build_empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTraine
     AttentionInterface.register(MASKLESS_ATTENTION, sdpa_attention_forward)
     AttentionMaskInterface.register(MASKLESS_ATTENTION, lambda *_args, **_kwargs: None)
     with loading(str(config.model_type), "a model of this shape", "choose another base model"), torch.device("meta"):
-        try:
-            return _build(config, dtype, MASKLESS_ATTENTION)
-        except ValueError:  # a soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run, too
-            return _build(config, dtype, "eager")
+        for attention in (MASKLESS_ATTENTION, "sdpa"):
+            with suppress(ValueError, KeyError):  # Falcon chooses its layers by the name
+                return _build(config, dtype, attention)
+        # A soft cap (Gemma 2): plain attention, with its T x T matrices, in a real run, too.
+        return _build(config, dtype, "eager")
     raise AssertionError("loading lets no error through")
 
 
+def read_one_expert(
+    experts: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """Compute as many products as the chosen experts of all tokens do, all with the first expert's weights.
+
+    Which tokens go to which expert is not known for fake tensors, and the library's grouped product takes them in bf16 only.
+    """
+
+    def multiply(rows: torch.Tensor, name: str) -> torch.Tensor:
+        weight: torch.Tensor = getattr(experts, name)[0]
+        product = rows.to(weight.dtype) @ (weight if experts.is_transposed else weight.T)
+        if experts.has_bias:
+            product = product + getattr(experts, f"{name}_bias")[0]
+        return product
+
+    num_tokens, num_chosen = top_k_index.shape
+    rows = hidden_states.repeat_interleave(num_chosen, dim=0)
+    if experts.has_gate:
+        inner = experts._apply_gate(multiply(rows, "gate_up_proj"))
+    else:
+        inner = experts.act_fn(multiply(rows, "up_proj"))
+    outputs = multiply(inner, "down_proj") * top_k_weights.reshape(-1, 1)
+    summed: torch.Tensor = outputs.view(num_tokens, num_chosen, -1).sum(dim=1)
+    return summed.to(hidden_states.dtype)
+
+
 def _build(config: PreTrainedConfig, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    model: PreTrainedModel = find_model_class(config).from_config(config, dtype=dtype, attn_implementation=attention)
+    ExpertsInterface.register(ONE_EXPERT, read_one_expert)
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "_is_expert_parallel"):  # of all experts that the library can compute in several ways
+            module.config._experts_implementation = ONE_EXPERT
     return model
 
 

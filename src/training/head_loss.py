@@ -20,9 +20,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 # What some families do to the logits after the head, or add to the loss: these models keep their own loss.
 AFTER_THE_HEAD = (
+    "dim_model_base",
     "final_logit_softcapping",
     "lm_head_multiplier",
     "logit_scale",
+    "logits_soft_cap",
     "logits_scaling",
     "output_router_logits",
 )
@@ -51,11 +53,14 @@ def compute_loss_in_blocks(model: PreTrainedModel) -> None:
     @functools.wraps(own_forward)
     def forward(*args: Any, num_items_in_batch: int | torch.Tensor | None = None, **kwargs: Any) -> Any:
         head = model.get_output_embeddings()
-        if kwargs.get("shift_labels") is None or not (has_plain_head(model.config) and is_product(head)):
+        decoder = model.get_decoder()
+        # Llama 4 returns itself, head and all; ModernBERT its head alone.
+        is_split = isinstance(decoder, PreTrainedModel) and decoder.get_output_embeddings() is None
+        if kwargs.get("shift_labels") is None or not (has_plain_head(model.config) and is_product(head) and is_split):
             return own_forward(*args, num_items_in_batch=num_items_in_batch, **kwargs)
         del kwargs["labels"]  # a copy of shift_labels, for the library
         targets, positions = kwargs.pop("shift_labels"), kwargs.pop("logits_to_keep")
-        hidden = model.get_decoder()(*args, **kwargs).last_hidden_state
+        hidden = decoder(*args, **kwargs).last_hidden_state
         supervised = hidden[0].index_select(0, positions)
         loss = sum_loss(head, supervised, targets, block_positions)
         return CausalLMOutputWithPast(loss=loss / (len(targets) if num_items_in_batch is None else num_items_in_batch))

@@ -7,10 +7,13 @@ Time, disk and the comparison with the machine are left to `training_time`, `dis
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from model_shape import Load, ModelShape, ParameterCount, Weights, read_shape
@@ -220,5 +223,8 @@ def count_chat_prompt(shape: ModelShape, device: Device, load: Load) -> int:
 def _library_config(config: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    with loading(str(config.get("model_type")), "a model of this kind", "choose another base model"):
-        return AutoConfig.for_model(**config)
+    name = str(config.get("model_type"))
+    # From a file: only there the library reads its own spelling of an infinite number (the Mamba layers of Granite 4).
+    with tempfile.TemporaryDirectory() as folder, loading(name, "a model of this kind", "choose another base model"):
+        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -29,6 +29,7 @@ NEEDED_KEYS = (
 # With these, a layer is another one than counted here.
 UNKNOWN_KEYS = ("attention_bias", "mlp_bias")
 
+POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")  # the last of MPT and DBRX
 SUPERVISED_SHARE = 1 / 3  # of the tokens, while there is no data to count
 
 
@@ -162,5 +163,5 @@ def read_context(config: Mapping[str, Any]) -> int | None:
     1024
     """
     text = config.get("text_config") or config
-    found = (text.get(key) for key in ("max_position_embeddings", "n_positions"))
+    found = (text.get(key) for key in POSITION_KEYS)
     return next((value for value in found if type(value) is int), None)

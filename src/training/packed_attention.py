@@ -6,24 +6,33 @@ elsewhere a loop over the segments (1.5 to 1.8 times as fast as a mask at 1,024 
 
 In some models, packed conversations silently see each other (a key-value cache is enough), and no loss curve shows it. The
 check compares two short chunks alone, in one row, and in one row after the first chunk was changed. It also compares the
-loss of training with the mean of the tokens' losses.
+loss of training with the mean of the tokens' losses. Where no kind of attention keeps the segments apart (recurrent layers,
+convolutions, ALiBi, positions that the model counts itself), each segment is read alone: slower, with the same result.
 Segment borders come from `packing.collate_row`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from packing import collate_row, on_device
+from processes import say
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from common.script import reason_of
 
 SEGMENT_ATTENTION = "segments"
 # What some families add to plain attention; neither kernel here supports it.
 UNKNOWN_EXTRAS = ("softcap", "s_aux", "position_bias")
+
+# What a model of the library raises that lacks what is asked of it.
+NOT_COMPUTED = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
 
 PLAIN_ATTENTION = "eager"  # slow, but the reference of every model
 CHECKED_TOKENS = 96  # per chunk: a leak shows in the first tokens of the second one
@@ -132,17 +141,61 @@ def _attend_in_one_call(
 
 
 def choose_attention(model: Any, chunks: Sequence[dict[str, Any]]) -> str | None:
-    """Set the fastest attention whose packed rows are sound; if there is none, return the fault of the last one tried."""
+    """Set the fastest way of reading packed rows that is sound; if there is none, return the fault of the last one tried."""
+    fault = _try_attentions(model, chunks, (SEGMENT_ATTENTION, "sdpa", PLAIN_ATTENTION))
+    if fault is None:
+        return None
+    read_segments_alone(model.get_base_model())
+    fault = _try_attentions(model, chunks, ("sdpa", PLAIN_ATTENTION))
+    if fault is None:
+        say(
+            "  The conversations of a row are read one after another: this kind of base would mix them. It takes longer."
+        )
+    return fault
+
+
+def _try_attentions(model: Any, chunks: Sequence[dict[str, Any]], attentions: Sequence[str]) -> str | None:
     fault = None
-    for attention in (SEGMENT_ATTENTION, "sdpa", PLAIN_ATTENTION):
+    for attention in attentions:
         try:
             model.get_base_model().set_attn_implementation(attention)
             fault = find_packing_fault(model, chunks)
-        except ValueError as error:  # not supported for this model, a soft cap for example
-            fault = str(error)
+        except NOT_COMPUTED as error:  # not supported for this model, a soft cap for example
+            fault = f"it cannot be computed ({reason_of(error)})"
         if fault is None:
             break
     return fault
+
+
+def read_segments_alone(model: Any) -> None:
+    """Let `model` read the segments of a packed row one after another, each as a row of its own.
+
+    Loss and logits are those of the packed row.
+    """
+    own_forward = model.forward
+
+    @functools.wraps(own_forward)
+    def forward(*args: Any, cu_seq_lens_q: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if cu_seq_lens_q is None:
+            return own_forward(*args, **kwargs)
+        row, positions, labels = kwargs["input_ids"], kwargs["logits_to_keep"], kwargs.get("labels")
+        borders, number = cu_seq_lens_q.tolist(), kwargs.get("num_items_in_batch")
+        losses, logits = [], []
+        for start, end in zip(borders, borders[1:], strict=False):
+            is_inside = (start <= positions) & (positions < end)
+            segment = {"input_ids": row[:, start:end], "logits_to_keep": positions[is_inside] - start}
+            if labels is None:
+                logits.append(own_forward(**segment, use_cache=False).logits)
+            elif is_inside.any():
+                targets = {"labels": labels[is_inside], "shift_labels": labels[is_inside]}
+                number = len(labels) if number is None else number
+                losses.append(own_forward(**segment, **targets, num_items_in_batch=number, use_cache=False).loss)
+        if labels is None:
+            return CausalLMOutputWithPast(logits=torch.cat(logits, dim=1))
+        return CausalLMOutputWithPast(loss=torch.stack(losses).sum())
+
+    # On this object only: the class stays the library's.
+    model.forward = forward
 
 
 @contextmanager
@@ -166,16 +219,20 @@ def find_packing_fault(model: Any, chunks: Sequence[dict[str, Any]]) -> str | No
         {**chunk, "is_supervised": [True] * len(chunk["input_ids"])}
         for chunk in (_shorten(chunks[0]), _shorten(chunks[-1]))
     )
-    changed = {**first, "input_ids": list(reversed(first["input_ids"]))}
+    num_kept = len(first["input_ids"]) // 2
+    changed = {**first, "input_ids": first["input_ids"][:num_kept] + first["input_ids"][: num_kept - 1 : -1]}
     packed = _token_losses(model, [first, second])
     leaked = _token_losses(model, [changed, second])
     with plain_attention(model):
         alone = torch.cat([_token_losses(model, [chunk], is_plain=True) for chunk in (first, second)])
     num_second = len(second["input_ids"]) - 1
     leak = (packed[-num_second:] - leaked[-num_second:]).abs().mean().item()
+    foresight = (packed[: num_kept - 1] - leaked[: num_kept - 1]).abs().sum().item()
     difference = (packed - alone).abs().mean().item()
     if not leak <= LEAK_TOLERANCE:
         return f"conversations packed in one row see each other (loss changes by {leak:.1e})"
+    if not foresight <= LEAK_TOLERANCE * num_kept:
+        return f"a token depends on those after it (loss changes by {foresight:.1e}), so no text can be continued"
     tolerance = TOLERANCES[model.get_base_model().dtype] * max(1.0, alone.mean().item() / USUAL_LOSS)
     if not difference <= tolerance:
         return f"packed and separate rows give different losses (by {difference:.1e} per token)"

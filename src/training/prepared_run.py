@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from checkpoints import (
 )
 from datasets import Dataset
 from held_out_sets import HeldOut, hold_out, overlapping_lines
+from lost_characters import warn_of_lost_characters
+from model_shape import POSITION_KEYS
 from packing import Chunk, PackedRows, Schedule, cut_into_chunks, plan_schedule
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
@@ -54,6 +57,7 @@ from common.chat_format import (
     ChatFormatError,
     EncodedConversation,
     asks_for_date,
+    check_prompts,
     encode_conversation,
     find_end_of_turn_id,
     fix_template,
@@ -136,7 +140,9 @@ def prepare_run(
     tokenizer = load_tokenizer(base.folder, base.name, day)
     config = read_model_config(base.folder)
     refuse_tokens_without_rows(tokenizer, config, base.name)
-    num_positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    warn_of_lost_characters(tokenizer, data.conversations, base.name)
+    text = config.get_text_config()
+    num_positions = next((getattr(text, key) for key in POSITION_KEYS if getattr(text, key, None)), None)
     recipe = shorten_to_context(options.recipe, num_positions)
     held_out = choose_held_out(data)
     corrected = [] if corrections is None else corrections.conversations
@@ -227,10 +233,17 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
 
     A template that asks for the date gets `day`.
     """
+    if _tokenizer_files(folder) == [folder / "tokenizer.model"] and find_spec("sentencepiece") is None:
+        raise ScriptError(
+            f"{name}: has its tokenizer only as tokenizer.model, which needs two packages more (pip install sentencepiece "
+            "protobuf); install them, or choose a base with a tokenizer.json"
+        )
     with loading(name, "its tokenizer", "choose another base model, or download it again"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not tokenizer.is_fast:
             raise ScriptError(f"{name}: has only a slow tokenizer, which gives no offsets; choose another base model")
+        if isinstance(tokenizer.chat_template, dict):  # others are for tools and for quoting documents
+            tokenizer.chat_template = tokenizer.chat_template.get("default")
         if tokenizer.chat_template is None:
             tokenizer.chat_template = PERSON_TEMPLATE
             if tokenizer.eos_token is None:
@@ -241,6 +254,7 @@ def load_tokenizer(folder: Any, name: str, day: date) -> Any:
         try:
             fix_template(tokenizer, day)
             find_end_of_turn_id(tokenizer)
+            check_prompts(tokenizer)
         except ChatFormatError as error:
             raise ScriptError(f"{name}: {error}") from None
     return tokenizer

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from model_shape import ParameterCount
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -19,6 +20,11 @@ from common.base_model_files import BaseModel
 from common.compute_device import Device, choose_4bit_layout, load_causal_model, make_quantization_config
 from common.outside_files import loading
 from common.script import ScriptError, printable
+
+# Layers whose weights the kernels of these families read past the layer, and with it past LoRA; peft 0.21 refuses them.
+MAMBA_TYPES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+UNFIT_LAYERS = ("conv1d", "out_proj")
+ROUTER = "router"  # chooses the experts; to PhiMoE and Llama 4 a linear layer that returns more than a product
 
 
 def read_model_config(folder: Path) -> PreTrainedConfig:
@@ -46,6 +52,8 @@ def load_quantized_base(folder: Path, device: Device, attn_implementation: str |
             device_map={"": device.name},
         )
     model.config.use_cache = False  # with a cache, packed conversations would see each other
+    # How evenly the experts are used is no part of the loss: what chooses them is not trained.
+    model.config.get_text_config().output_router_logits = False
     choose_4bit_layout(model, is_training=True)
     return model
 
@@ -58,22 +66,35 @@ def find_lora_targets(model: PreTrainedModel) -> list[str]:
     each layer of the text model is named by its path.
     """
     head = model.get_output_embeddings()
+    unfit = (*UNFIT_LAYERS, ROUTER) if model.config.model_type in MAMBA_TYPES else (ROUTER,)
     is_text_only = model.config.get_text_config() is model.config
     text_modules = set((model if is_text_only else model.get_decoder()).modules())
     targets: set[str] = set()
     for path, module in model.named_modules():
-        if not isinstance(module, (torch.nn.Linear, Conv1D)):
-            continue
         name = path.split(".")[-1]
+        if not isinstance(module, (torch.nn.Linear, Conv1D)) or name in unfit:
+            continue
         if module is head:
             targets.add(name)
         elif module in text_modules and any(part.isdigit() for part in path.split(".")[:-1]):
-            targets.add(name if is_text_only else path)
+            # A number alone (CTRL) would also be the name of a whole block.
+            targets.add(name if is_text_only and not name.isdigit() else path)
     if not targets:
         raise ScriptError(
             f"{printable(model.config.model_type)}: has no linear layers for LoRA; choose another base model"
         )
-    return sorted(targets)
+    return sorted(_without_experts(model, targets))
+
+
+def _without_experts(model: PreTrainedModel, targets: set[str]) -> set[str]:
+    """Return the targets that peft takes for layers.
+
+    Where the library keeps all experts of a layer in one tensor, peft 0.21 takes `gate_proj` for the experts, too, and
+    trains them as parameters, with another rank: then neither they nor a shared expert get LoRA.
+    """
+    settings = LoraConfig(target_modules=sorted(targets))
+    convert_peft_config_for_transformers(settings, model, None)
+    return set(settings.target_modules or ())
 
 
 def add_lora(
@@ -91,9 +112,7 @@ def add_lora(
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # GPT-2 has its own; only `dropout` decides
+    _switch_off_dropout(model)
     settings = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -121,11 +140,28 @@ def add_lora(
     return adapted
 
 
+def _switch_off_dropout(model: torch.nn.Module) -> None:
+    """Switch off the base's own dropout, so that only that of LoRA decides.
+
+    GPT-2 has layers for it; OPT and others keep numbers such as `attention_dropout` and `layerdrop` in their modules.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 def enable_gradient_checkpointing(model: PeftModel) -> None:
-    """Turn gradient checkpointing on: about a third more time, a fraction of the memory, the same gradients bit by bit."""
+    """Turn gradient checkpointing on: about a third more time, a fraction of the memory, the same gradients bit by bit.
+
+    A family that has none (the first GPT) keeps all activations.
+    """
     # After LoRA was added: otherwise peft turns it on again by a deprecated name.
     base: Any = model.get_base_model()
-    base.activation_checkpointing_enable({"use_reentrant": False})
+    if base.supports_gradient_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def count_parameters(model: PeftModel) -> ParameterCount:
