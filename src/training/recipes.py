@@ -41,13 +41,13 @@ EPOCHS_BY_REPLIES = ((2_000, 8), (5_000, 6))
 USUAL_EPOCHS = 3
 
 # From so many replies of the imitated person, a header tells with whom and when. With 5,000 it brought a person's first
-# replies in the wrong register from 46 down to 0.5 %, and cost a person without such habits .001 bits per character; with
-# 2,000 or fewer it cost up to .05 (tests/benchmarks/RESULTS.md).
+# replies in the wrong register from 46 down to 4 %, and cost a person without such habits nothing; with 2,000 or fewer it
+# cost up to .05 bits per character (tests/benchmarks/RESULTS.md).
 REPLIES_FOR_HEADER = 5_000
 
 # Of the conversations to learn from, so many get no header, for tools that write none: without these, a model that was
 # told nothing wrote worse than one without headers (.52 instead of .43 bits per character; with them .44).
-UNTOLD_SHARE = 0.05
+UNTOLD_SHARE = 0.1
 
 # A reply that the user put right counts as so many replies of the data. After 8 epochs on 600 replies, twelve new facts were
 # named in 8 % of the replies to the corrected questions with a weight of 3, in 69 % with 10 and in 95 % with 20, in none to

@@ -1,10 +1,10 @@
 """Does a header that says who writes, and when, make first replies fit the person and the hour?
 
 Trains stage 2 with each `--context` on people of `made_up_people`, over seeds: Daniel is formal to one person and slangy to
-another, Maya greets by the hour, Tamar and Avner have no such habit. Measures the first replies of new chats, dated two years
+another, Maya greets by the hour, Tamar, Avner and Noa (in a group) have no such habit. Measures the first replies of new chats, dated two years
 after the training: the share in the wrong register, the share whose greeting fits the hour, the share that hold a piece of
-a header, and the bits per character. Controls: the same model told the other person or another hour, and a model trained
-with headers dealt out to other conversations.
+a header, and the bits per character. Controls: the same model told the other person or another hour, or nothing as by
+a tool that writes no header, and a model trained with headers dealt out to other conversations.
 Prints a Markdown table, shares with Wilson intervals (95 %) over people's seeds together, bits with the spread of seeds.
 Results are kept in WORK_DIR/results.jsonl, the first replies in WORK_DIR/first_replies.jsonl; a second call only adds what is
 missing.
@@ -37,7 +37,7 @@ from common.conversation_header import DAYS, PARTS_OF_DAY, headers_by_line, part
 
 CONDITIONS = ("none", "who", "who,when", "dealt out")
 DEALT_OUT = "dealt out"  # trained on who,when with the headers of other conversations
-TESTED_PEOPLE = ("Daniel", "Maya", "Tamar", "Avner")
+TESTED_PEOPLE = ("Daniel", "Maya", "Tamar", "Avner", "Noa")
 NUM_REPLIES = 800
 NUM_FRESH_CONVERSATIONS = 120
 MAX_SCORED = 150  # replies for the bits
@@ -174,15 +174,20 @@ def measure(folder: Path, person: str, seed: int) -> tuple[dict[str, Any], list[
     trained = load_trained_model(check_saved_model(folder), device="cpu")
     talks = fresh_conversations(person, seed)
     context = str(trained.settings["context"])
-    exchanges = list_exchanges({talk.line_number: talk.messages for talk in talks}, headers_by_line(talks, context))
-    scored = score_replies(trained.model, trained.tokenizer, take_evenly(exchanges, MAX_SCORED), trained.context_tokens)
+    messages_of = {talk.line_number: talk.messages for talk in talks}
+    exchanges = list_exchanges(messages_of, headers_by_line(talks, context))
     firsts = [
         exchange for exchange in exchanges if not any(message["role"] == "assistant" for message in exchange.context)
     ]
     generation = BatchGeneration(trained)
 
-    def write_firsts(said_of: Sequence[Conversation]) -> list[str]:
-        headers = headers_by_line(said_of, context)
+    def bits_per_char(told: str) -> float:
+        asked = take_evenly(list_exchanges(messages_of, headers_by_line(talks, told)), MAX_SCORED)
+        scored = score_replies(trained.model, trained.tokenizer, asked, trained.context_tokens)
+        return sum(reply.tuned_bits for reply in scored) / sum(reply.num_chars for reply in scored)
+
+    def write_firsts(said_of: Sequence[Conversation], told: str = context) -> list[str]:
+        headers = headers_by_line(said_of, told)
         prompts = [
             encode_fitting(trained.tokenizer, exchange.context, 1_024, True, headers[exchange.conversation]).input_ids
             for exchange in firsts
@@ -198,8 +203,10 @@ def measure(folder: Path, person: str, seed: int) -> tuple[dict[str, Any], list[
     messages = [exchange.context[-1]["content"] for exchange in firsts]
     otherwise = [told_otherwise(person, talk) for talk in talks]
     told = write_firsts(otherwise) if context != "none" else []
+    untold = write_firsts(talks, "none") if context != "none" else []
     row: dict[str, Any] = {
-        "bits_per_char": sum(reply.tuned_bits for reply in scored) / sum(reply.num_chars for reply in scored),
+        "bits_per_char": bits_per_char(context),
+        "untold_bits_per_char": bits_per_char("none"),
         "header_pieces": _count(replies, lambda reply, _: bool(HEADER_RE.search(reply)), replies),
         "owner_header_pieces": _count(owner, lambda reply, _: bool(HEADER_RE.search(reply)), owner),
         "names_asked": _count(replies, names_what_was_asked, messages),
@@ -215,6 +222,7 @@ def measure(folder: Path, person: str, seed: int) -> tuple[dict[str, Any], list[
         real = [about(talks[exchange.conversation]) for exchange in firsts]
         row[name] = _count(replies, test, real)
         row[f"owner_{name}"] = _count(owner, test, real)
+        row[f"untold_{name}"] = _count(untold, test, real)
         # Told otherwise, and judged by what it was told.
         row[f"told_{name}"] = _count(told, test, [about(otherwise[exchange.conversation]) for exchange in firsts])
     shown_headers = headers_by_line(talks, "who,when")
@@ -275,10 +283,16 @@ SHOWN = {
 
 def show_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print a line for each person, condition and measure."""
-    print("\n| person | header | seeds | bits/char | measure | model | told otherwise | the owner |\n|" + "---|" * 8)
+    print(
+        "\n| person | header | seeds | bits/char | told nothing | measure | model | told otherwise | told nothing | the owner |"
+        "\n|" + "---|" * 10
+    )
 
     def key(row: dict[str, Any]) -> tuple[int, int]:
         return TESTED_PEOPLE.index(row["person"]), CONDITIONS.index(row["condition"])
+
+    def shown_spread(bits: Sequence[float]) -> str:
+        return f"{statistics.fmean(bits):.3f} [{min(bits):.3f}, {max(bits):.3f}]"
 
     def share(group: Sequence[dict[str, Any]], name: str) -> str:
         num_hits, num_all = (sum(row[name][place] for row in group if name in row) for place in (0, 1))
@@ -291,12 +305,11 @@ def show_table(rows: Sequence[dict[str, Any]]) -> None:
         sorted(rows, key=key), lambda row: (row["person"], row["condition"])
     ):
         group = list(found)
-        bits = [row["bits_per_char"] for row in group]
-        shown_bits = f"{statistics.fmean(bits):.3f} [{min(bits):.3f}, {max(bits):.3f}]"
+        shown_bits = [shown_spread([row[name] for row in group]) for name in ("bits_per_char", "untold_bits_per_char")]
         for name, label in SHOWN.items():
             if name in group[0]:
-                cells = [person, condition, str(len(group)), shown_bits, label]
-                cells += [share(group, name), share(group, f"told_{name}"), share(group, f"owner_{name}")]
+                cells = [person, condition, str(len(group)), *shown_bits, label]
+                cells += [share(group, f"{told}{name}") for told in ("", "told_", "untold_", "owner_")]
                 print("| " + " | ".join(cells) + " |")
 
 
