@@ -39,6 +39,12 @@ def run_code(start_python):
     return run
 
 
+def test_an_interrupt_before_the_guard_leaves_no_traceback(start_python):
+    process = start_python("import common\nraise KeyboardInterrupt")
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
 def test_a_users_mistake_is_one_line_and_status_1(run_code):
     done = run_code("raise ScriptError('chat.txt: is empty; export again')")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "script: chat.txt: is empty; export again\n")
