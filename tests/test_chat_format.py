@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from common import chat_format
+from common import template_rendering
 from common.chat_format import (
     PERSON_TEMPLATE,
-    ChatFormatError,
     asks_for_date,
     check_prompts,
     encode_conversation,
@@ -28,6 +27,7 @@ from common.chat_format import (
     has_system_turn,
     with_header,
 )
+from common.template_rendering import ChatFormatError
 
 CHATML_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -239,19 +239,19 @@ def test_a_template_that_cannot_be_trusted_is_refused(tiny_tokenizer, template, 
 
 def test_one_call_that_no_signal_ends_is_ended_in_time(tiny_tokenizer, monkeypatch):
     """Python sees a signal only once the call has returned; this one takes hours."""
-    monkeypatch.setattr(chat_format, "RENDER_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(template_rendering, "RENDER_LIMIT_SECONDS", 1.0)
     template = "{{ ('a' * 10000000).rfind('ab' ~ 'a' * 5000000) }}"
     assert "takes more than 1 seconds" in refused(tiny_tokenizer, template)
 
 
 def test_a_template_that_is_slow_each_time_is_refused_once_its_time_is_up(tiny_tokenizer, monkeypatch):
     """As one that is slow for a conversation of seven messages only, which no trial finds."""
-    monkeypatch.setattr(chat_format, "RENDER_LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(template_rendering, "RENDER_LIMIT_SECONDS", 1.0)
     tokenizer = deepcopy(tiny_tokenizer)
     loop = "{% if messages | length == 7 %}{% for a in range(700) %}{% for b in range(700) %}{% endfor %}{% endfor %}{% endif %}"
     tokenizer.chat_template = loop + PERSON_TEMPLATE
     messages = [{"role": ("user", "assistant")[n % 2], "content": "x"} for n in range(7)]
-    monkeypatch.setattr(chat_format, "ALLOWED_SECONDS_PER_MESSAGE", 0.0)
+    monkeypatch.setattr(template_rendering, "ALLOWED_SECONDS_PER_MESSAGE", 0.0)
     with pytest.raises(ChatFormatError, match="takes more than 1 seconds"):
         for _time in range(200):
             encode_conversation(tokenizer, messages)

@@ -14,13 +14,16 @@ import processes
 import pytest
 from terminal import show_notice
 
+from common import fill_in_block
 from common import script as contract
 from common.command_line import make_parser
+from common.fill_in_block import SCRIPTS_WITH_A_BLOCK, block_path, check_blocks
+from common.private_files import exclusive_use, remove_abandoned_files, replacing
 
 
 def script(body):
     return (
-        "from common.script import *\nfrom pathlib import Path\nimport os, signal, sys, time\n"
+        "from common.script import *\nfrom common.private_files import *\nfrom pathlib import Path\nimport os, signal, sys, time\n"
         "def main():\n"
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\nsys.argv[0] = 'script.py'\nrun_script(main)"
@@ -126,7 +129,7 @@ def test_a_finished_file_is_whole_and_private(run_code, tmp_path):
 def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), contract.replacing(path) as file:
+    with pytest.raises(RuntimeError), replacing(path) as file:
         file.write("new")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -161,12 +164,12 @@ def test_only_files_of_dead_runs_are_removed(tmp_path):
     abandoned_folder = tmp_path / f".unfinished-{dead.pid}-export"
     abandoned_folder.mkdir()
     (abandoned_folder / "part").touch()
-    contract.remove_abandoned_files(tmp_path)
+    remove_abandoned_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([alive, other])
 
 
 def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
-    with contract.exclusive_use(tmp_path):
+    with exclusive_use(tmp_path):
         done = run_code(f"""
             with exclusive_use(Path({str(tmp_path)!r})):
                 pass
@@ -178,7 +181,7 @@ def test_the_second_run_on_one_folder_says_so(run_code, tmp_path):
 def test_a_lock_leaves_no_empty_folder_that_it_made_and_every_other(tmp_path):
     for own, made in (("", "a/b/model"), ("empty", "empty/model"), ("model", "model")):
         (tmp_path / own).mkdir(exist_ok=True)
-        with contract.exclusive_use(tmp_path / made):
+        with exclusive_use(tmp_path / made):
             assert (tmp_path / made).is_dir()
         assert (tmp_path / own).is_dir()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "model"]
@@ -231,8 +234,8 @@ def test_a_block_that_differs_is_named(tmp_path, capsys, monkeypatch):
     for name, block in scripts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block)
-    monkeypatch.setattr(contract, "PROJECT_ROOT", tmp_path)
-    contract.check_blocks(tmp_path / "src/data_preprocessing/load_whatsapp.py")
+    monkeypatch.setattr(fill_in_block, "PROJECT_ROOT", tmp_path)
+    check_blocks(tmp_path / "src/data_preprocessing/load_whatsapp.py")
     assert capsys.readouterr().err == (
         'warning: saved_model_path is "saved_model" in load_whatsapp.py but "other" in src/chat/chat_bot.py; '
         "make them the same\n"
@@ -245,7 +248,7 @@ path_to_data = '{folder}/new/folder/data.jsonl'
 saved_model_path = "{folder}/also new/model"
 ###########################################
 """
-SCRIPTS = contract.SCRIPTS_WITH_A_BLOCK
+SCRIPTS = SCRIPTS_WITH_A_BLOCK
 OLD_BLOCK_RE = re.compile(
     r"^# Fill in .*\nbase_model_id = .*\npath_to_data = .*\nsaved_model_path = .*\n", re.MULTILINE
 )
@@ -311,8 +314,8 @@ def test_a_windows_path_is_refused_with_the_cure(project_copy, run_command, valu
 def test_the_block_in_a_docstring_is_no_second_assignment(tmp_path, monkeypatch):
     path = tmp_path / "script.py"
     path.write_text('"""Fill in:\n\nsaved_model_path = "x"\n"""\nsaved_model_path = "saved_model"\n')
-    monkeypatch.setattr(contract, "PROJECT_ROOT", tmp_path)
-    contract.check_blocks(path)
+    monkeypatch.setattr(fill_in_block, "PROJECT_ROOT", tmp_path)
+    check_blocks(path)
 
 
 def test_values_are_compared_not_their_spelling(project_copy, run_command):
@@ -325,8 +328,8 @@ def test_values_are_compared_not_their_spelling(project_copy, run_command):
 
 def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
     monkeypatch.setenv("HOME", "/home/dan")
-    assert contract.block_path("~/data.jsonl") == Path("/home/dan/data.jsonl")
-    assert contract.block_path("data.jsonl") == contract.PROJECT_ROOT / "data.jsonl"
+    assert block_path("~/data.jsonl") == Path("/home/dan/data.jsonl")
+    assert block_path("data.jsonl") == contract.PROJECT_ROOT / "data.jsonl"
 
 
 def test_the_nearest_path_is_found_at_any_depth(tmp_path):
@@ -455,4 +458,4 @@ def test_a_module_of_ours_or_one_kept_from_being_imported_is_our_own_bug(run_cod
 
 
 def test_the_home_of_an_unknown_user_stays_as_it_was_typed():
-    assert contract.block_path("~nosuchuser/data") == contract.PROJECT_ROOT / "~nosuchuser/data"
+    assert block_path("~nosuchuser/data") == contract.PROJECT_ROOT / "~nosuchuser/data"

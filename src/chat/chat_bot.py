@@ -41,8 +41,9 @@ from terminal import (
 
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
+from common.fill_in_block import check_blocks
 from common.model_folder import RANGES, Sampling, range_of
-from common.script import PROJECT_ROOT, ScriptError, check_blocks, read_description, run_script, shown_path
+from common.script import PROJECT_ROOT, ScriptError, read_description, run_script, shown_path
 
 if TYPE_CHECKING:
     from conversation_log import ConversationLog

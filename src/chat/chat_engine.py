@@ -17,7 +17,8 @@ from llama_cpp_server import INSTALL_COMMAND, is_llama_cpp_installed
 from saved_model_checks import SavedModel, find_base_of
 
 from common.base_model_files import read_json_object
-from common.script import PROJECT_ROOT, ScriptError, block_path, shown_path, shown_python
+from common.fill_in_block import block_path
+from common.script import PROJECT_ROOT, ScriptError, shown_path, shown_python
 
 ENGINES = ("auto", "transformers", "llama.cpp")
 SUGGESTED_TYPE = "q8_0"

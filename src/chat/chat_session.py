@@ -33,10 +33,10 @@ from terminal import (
 from turns import replace_reply, take_back_reply
 from who_and_when import NO_HEADER, UnknownName
 
-from common.chat_format import ChatFormatError
 from common.command_line import check_folder_of, typed_path
 from common.conversation_data import CORRECTIONS_PATH
 from common.script import ScriptError, counted, is_memory_full, printable, shown_path
+from common.template_rendering import ChatFormatError
 from common.text_safety import remove_unsafe_characters
 
 MAX_LINE_CHARS = 200_000  # more than any model's context; avoids tokenizing megabytes

@@ -23,7 +23,8 @@ from bubbles import render_bubble, render_caption, render_note
 from turns import Messages, add_to_turn, replace_reply, take_back_reply, take_back_turn, with_roles_swapped
 
 from common.outside_files import NotReadableError, open_regular
-from common.script import ScriptError, flush_folder, replacing, shown_path
+from common.private_files import flush_folder, replacing
+from common.script import ScriptError, shown_path
 from common.text_safety import remove_unsafe_characters
 
 # Resuming reads only the end of the JSONL log: more than any model's context, and a log of gigabytes opens at once.

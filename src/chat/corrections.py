@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from common.script import ScriptError, flush_folder, shown_path
+from common.private_files import flush_folder
+from common.script import ScriptError, shown_path
 
 ESCAPE_RE = re.compile(r"\\(\\|n)")
 

@@ -32,20 +32,9 @@ from saved_model_checks import SavedModel, check_saved_model
 
 from common.base_model_files import list_weight_files, prepare_environment, work_offline
 from common.command_line import add_trained_model, make_parser, typed_path
-from common.script import (
-    PROJECT_ROOT,
-    TEMPORARY_PREFIX,
-    ScriptError,
-    block_path,
-    check_blocks,
-    flush_folder,
-    printable,
-    remove_abandoned_files,
-    replacing,
-    run_script,
-    shown_path,
-    shown_python,
-)
+from common.fill_in_block import block_path, check_blocks
+from common.private_files import TEMPORARY_PREFIX, flush_folder, remove_abandoned_files, replacing
+from common.script import PROJECT_ROOT, ScriptError, printable, run_script, shown_path, shown_python
 
 DEFAULT_EXPORT_PATH = "exported_model"
 GGUF_TYPES = ("q8_0", "q4_0", "f16", "f32")

@@ -24,7 +24,8 @@ from common.chat_format import encode_conversation
 from common.compute_device import load_causal_model
 from common.model_folder import ADAPTER_CONFIG_NAME, GENERATION_NAME
 from common.outside_files import loading
-from common.script import ScriptError, printable, replacing, shown_path
+from common.private_files import replacing
+from common.script import ScriptError, printable, shown_path
 
 # Encoded by the trained folder's tokenizer and by the exported one: scripts, emoji, laughter, line breaks, numbers,
 # role markers. Each is used once as the user's message and once as a reply.

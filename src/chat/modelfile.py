@@ -11,7 +11,8 @@ from typing import Any
 from common.chat_format import PERSON_TEMPLATE, find_end_of_turn_id, has_system_turn
 from common.model_folder import Sampling
 from common.outside_files import NotReadableError, read_limited
-from common.script import printable, replacing
+from common.private_files import replacing
+from common.script import printable
 
 MODELFILE_NAME = "Modelfile"
 OWN_LINE = f"# ollama create me -f {MODELFILE_NAME}"

@@ -38,19 +38,10 @@ from writing_style.canaries import plant_into_file, read_canaries
 from common.base_model_files import prepare_environment, work_offline
 from common.command_line import add_device, add_trained_model, check_folder_of, make_parser, typed_path, whole_number
 from common.conversation_header import context_from_settings
+from common.fill_in_block import block_path, check_blocks
 from common.model_folder import ADAPTER_NAME
-from common.script import (
-    PROJECT_ROOT,
-    ScriptError,
-    block_path,
-    check_blocks,
-    counted,
-    exclusive_use,
-    remove_abandoned_files,
-    replacing,
-    run_script,
-    shown_path,
-)
+from common.private_files import exclusive_use, remove_abandoned_files, replacing
+from common.script import PROJECT_ROOT, ScriptError, counted, run_script, shown_path
 
 if TYPE_CHECKING:
     from gguf_header import ModelFiles

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from held_keys import holding_keys
 
-from common.script import counted, printable_lines, replacing
+from common.private_files import replacing
+from common.script import counted, printable_lines
 from common.text_safety import remove_unsafe_characters
 
 if TYPE_CHECKING:

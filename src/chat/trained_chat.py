@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from reply_stream import ReplyStream
 from saved_model_checks import SavedModel
 
-from common.chat_format import ChatFormatError, encode_conversation, find_end_of_turn_id
+from common.chat_format import encode_conversation, find_end_of_turn_id
 from common.model_folder import Sampling
 from common.outside_files import loading
 from common.script import ScriptError, printable, shown_path
+from common.template_rendering import ChatFormatError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from common.script import ScriptError, block_path, printable, shown_path
+from common.fill_in_block import block_path
+from common.script import ScriptError, printable, shown_path
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_DIGITS = 18  # of a whole number: every random number generator accepts that many

@@ -1,4 +1,4 @@
-"""What every script does the same way: exit codes, one-line errors, shown paths, private and whole files, locks.
+"""What every script does the same way: exit codes, one-line errors, shown paths and numbers.
 
 Standard library only: it is imported before `--help` is answered. What to check is left to each script.
 """
@@ -6,39 +6,26 @@ Standard library only: it is imported before `--help` is answered. What to check
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Literal, NoReturn
+from typing import IO, NoReturn
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS_PATH = PROJECT_ROOT / "requirements.txt"
 OWN_PYTHON_PATH = PROJECT_ROOT / ".venv/bin/python"  # made by set_up_venv.sh
 
-SCRIPTS_WITH_A_BLOCK = (
-    "src/data_preprocessing/load_whatsapp.py",
-    "src/training/fine_tuning_model.py",
-    "src/chat/chat_bot.py",
-)
-BLOCK_NAMES = ("base_model_id", "path_to_data", "saved_model_path")
-BLOCK_LINE_RE = re.compile(rf"^({'|'.join(BLOCK_NAMES)})\s*(?::[^=\n]*)?=(?!=)\s*(.+)$", re.MULTILINE)
 DESCRIPTION_RE = re.compile(r'^"""(.*?)"""', re.DOTALL | re.MULTILINE)
-WINDOWS_PATH_RE = re.compile(r"[A-Za-z]:[\\/]|[\x00-\x1f]")  # "C:\new" holds a line break
 STARTED_AS = "PERSONALCHATBOT_STARTED_AS"  # bash:preprocess_start.sh, as typed; set by that file
 MIN_LIKENESS = 0.7  # of two names, to offer one for the other
-
-TEMPORARY_PREFIX = ".unfinished-"  # then the process number, so that a later run knows which are abandoned
-TEMPORARY_RE = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)-")
 
 OS_ERROR_CURES = {
     errno.ENOSPC: "disk full; free some space and run again",
@@ -206,171 +193,10 @@ def did_you_mean(path: Path) -> str:
     return f", or did you mean {shown_path(nearest)}?" if nearest else ""
 
 
-# ---- The fill-in block -----------------------------------------------------------------------------------------------
-
-
-def block_path(value: str) -> Path:
-    """Return the path that a value of the fill-in block means: relative ones count from the project, `~` is the home."""
-    return PROJECT_ROOT / os.path.expanduser(value)
-
-
 def read_description(own_script: Path) -> str:
     """Return the docstring of `own_script`, which is no `__doc__` when the fill-in block stands above it."""
     match = DESCRIPTION_RE.search(own_script.read_text(encoding="utf-8"))
     return match[1] if match else ""
-
-
-def check_blocks(own_script: Path) -> None:
-    """Check the fill-in block of `own_script`, and print a warning for each value that another script's block sets differently.
-
-    Raises ScriptError when a value is assigned twice or is a Windows path. A script without a block of its own gives the one
-    it takes its values from.
-    """
-    own = _read_block(own_script)
-    for name, assignments in own.items():
-        lines = [line for line, _, _ in assignments]
-        if len(lines) > 1:
-            raise ScriptError(
-                f"{shown_path(own_script)}: {name} is assigned in line {lines[0]} and again in line {lines[1]}; delete one"
-            )
-        line, _, value = assignments[0]
-        if isinstance(value, str) and WINDOWS_PATH_RE.search(value):
-            raise ScriptError(
-                f"{shown_path(own_script)}: {name} in line {line} is a Windows path; under WSL write C:\\Users as /mnt/c/Users, "
-                "with forward slashes"
-            )
-    for relative_path in SCRIPTS_WITH_A_BLOCK:
-        script_path = PROJECT_ROOT / relative_path
-        if not script_path.is_file() or script_path.samefile(own_script):
-            continue
-        for name, assignments in _read_block(script_path).items():
-            _, shown, value = assignments[-1]
-            if name in own and value != own[name][-1][2]:
-                print(
-                    f"warning: {name} is {own[name][-1][1]} in {own_script.name} but {shown} in {relative_path}; "
-                    "make them the same",
-                    file=sys.stderr,
-                )
-
-
-def _read_block(script_path: Path) -> dict[str, list[tuple[int, str, object]]]:
-    """Return (line, value as written, value) of each assignment to the three names; a value that is computed stays as written."""
-    import ast
-
-    source = script_path.read_text(encoding="utf-8")
-    lines_in_text: set[int] = set()  # of strings over several lines, such as the docstring
-    found = [(source.count("\n", 0, match.start()) + 1, match) for match in BLOCK_LINE_RE.finditer(source)]
-    if len({match[1] for _, match in found}) < len(found):  # only then: parsing a script takes 10 ms
-        try:
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.Constant) and node.end_lineno is not None:
-                    lines_in_text.update(range(node.lineno + 1, node.end_lineno + 1))
-        except (SyntaxError, ValueError):  # of another script, which says so itself when it is run
-            return {}
-    block: dict[str, list[tuple[int, str, object]]] = {}
-    for line, match in found:
-        if line in lines_in_text:
-            continue
-        shown: str = match[2].rstrip()
-        value: object = shown
-        with suppress(SyntaxError, ValueError):
-            node = ast.parse(shown, mode="eval").body  # without a comment behind it
-            shown = ast.get_source_segment(shown, node) or shown
-            value = node.value if isinstance(node, ast.Constant) else shown
-        block.setdefault(match[1], []).append((line, printable(shown), value))
-    return block
-
-
-@contextmanager
-def replacing(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """Open a private temporary file that replaces `path`, flushed to disk, when the block ends without an error.
-
-    When the block raises, the temporary file is removed and `path` is unchanged. A missing folder is created (0700).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # A short name, not `path` with a suffix: a name of 250 bytes cannot get longer.
-    temporary_path = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-    # The name of a file may be no UTF-8; in JSON, what it is replaced by is read as the same name again.
-    as_text: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    try:  # begins before the file exists: a signal may arrive at any line
-        with open(temporary_path, f"x{mode[1:]}", opener=_open_private, **(as_text if mode == "w" else {})) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary_path, path)
-    except BaseException as error:
-        temporary_path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary_path)):
-            error.filename = str(path)  # the error of a failed write names no file
-        raise
-    flush_folder(path.parent)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush the entries of `folder` to disk: otherwise a power cut may lose a rename."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives cannot flush a folder
-            error.filename = str(folder)  # the error of a failed flush names no file
-            raise
-    finally:
-        os.close(handle)
-
-
-def remove_abandoned_files(folder: Path) -> None:
-    """Delete the temporary files and folders that killed runs left in `folder`."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        match = TEMPORARY_RE.match(path.name)
-        if not match or _is_running(int(match[1])):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def is_temporary(path: Path) -> bool:
-    """Tell whether `path` has the name of a temporary file or folder of this project."""
-    return TEMPORARY_RE.match(path.name) is not None
-
-
-def _is_running(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-@contextmanager
-def exclusive_use(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process; raise ScriptError when another run has locked it.
-
-    The lock is on the folder itself, so it ends with the process and leaves no file. Folders created for it are removed
-    again if they stay empty.
-    """
-    created = [path for path in (folder, *folder.parents) if not path.exists()]  # the innermost first
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ScriptError(f"{shown_path(folder)}: is in use by another run; wait until it ends") from None
-        yield
-    finally:
-        os.close(handle)
-        with suppress(OSError):  # no longer empty
-            for path in created:
-                path.rmdir()
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:

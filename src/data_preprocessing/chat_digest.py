@@ -26,17 +26,8 @@ from participants import find_people, listed_participants, number_unsaved, reada
 from preprocessing_options import add_exports
 
 from common.command_line import check_folder_of, make_parser, typed_path, whole_number
-from common.script import (
-    ScriptError,
-    counted,
-    printable,
-    read_description,
-    remove_abandoned_files,
-    replacing,
-    run_script,
-    shown_command,
-    shown_path,
-)
+from common.private_files import remove_abandoned_files, replacing
+from common.script import ScriptError, counted, printable, read_description, run_script, shown_command, shown_path
 
 if TYPE_CHECKING:
     from digest_reading import ChatDigest

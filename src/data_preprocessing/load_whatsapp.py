@@ -27,17 +27,14 @@ from participants import choose_imitated, hide_private_names, number_unsaved, re
 from preprocessing_options import parse_arguments
 
 from common.conversation_data import PREPROCESSING_REPORT_NAME
+from common.fill_in_block import block_path, check_blocks
+from common.private_files import exclusive_use, remove_abandoned_files, replacing
 from common.script import (
     PROJECT_ROOT,
     ScriptError,
-    block_path,
-    check_blocks,
     counted,
-    exclusive_use,
     printable,
     read_description,
-    remove_abandoned_files,
-    replacing,
     run_script,
     shown_path,
     shown_python,

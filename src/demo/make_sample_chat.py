@@ -17,7 +17,8 @@ from chat_grammar import NOAM, RUTH, write_conversation
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 from common.command_line import make_parser, whole_number
-from common.script import replacing, run_script
+from common.private_files import replacing
+from common.script import run_script
 
 NUM_CONVERSATIONS = 600  # about 4,000 messages; an epoch of the demo takes less than half a minute
 FIRST_DAY = datetime(2024, 3, 3)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.outside_files import read_json
-from common.script import flush_folder, replacing
+from common.private_files import flush_folder, replacing
 
 MANIFEST_NAME = "COMPLETE.json"
 CHECKPOINT_RE = re.compile(r"checkpoint-(\d+)")

@@ -40,10 +40,10 @@ from common.base_model_files import (
 )
 from common.conversation_data import TrainingData, TrainingDataError, read_training_data
 from common.conversation_header import NO_CONTEXT, headers_by_line
+from common.fill_in_block import check_blocks
 from common.model_folder import CHECKPOINTS_NAME, CURVE_NAME, LOG_NAME, REPORT_NAME
 from common.script import (
     ScriptError,
-    check_blocks,
     counted,
     did_you_mean,
     is_memory_full,

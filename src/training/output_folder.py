@@ -36,16 +36,8 @@ from common.model_folder import (
     Sampling,
 )
 from common.outside_files import read_json
-from common.script import (
-    ScriptError,
-    exclusive_use,
-    flush_folder,
-    is_temporary,
-    refuse_undecodable,
-    remove_abandoned_files,
-    replacing,
-    shown_path,
-)
+from common.private_files import exclusive_use, flush_folder, is_temporary, remove_abandoned_files, replacing
+from common.script import ScriptError, refuse_undecodable, shown_path
 
 if TYPE_CHECKING:
     from prepared_run import Run

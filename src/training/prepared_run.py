@@ -54,7 +54,6 @@ from common.base_model_files import TOKENIZER_FILES, BaseModel, base_fingerprint
 from common.chat_format import (
     EXCHANGE,
     PERSON_TEMPLATE,
-    ChatFormatError,
     EncodedConversation,
     asks_for_date,
     check_prompts,
@@ -68,6 +67,7 @@ from common.conversation_header import NO_CONTEXT, headers_by_line
 from common.model_folder import CHECKPOINTS_NAME
 from common.outside_files import loading
 from common.script import ScriptError, counted, shown_path
+from common.template_rendering import ChatFormatError
 
 # Facts that `--learning-rate auto` sets before the first step; a resumed run takes them from its checkpoint.
 FOUND_FACTS = ("learning_rate", "learning_rate_trials")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from common.script import replacing
+from common.private_files import replacing
 
 SECONDS_BETWEEN_LINES = 30.0  # of a log: where the output is no terminal
 SMOOTHING = 0.9  # of the loss shown: single steps are noisy

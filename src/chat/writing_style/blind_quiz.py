@@ -16,7 +16,8 @@ from typing import NamedTuple
 from scipy.stats import binomtest
 
 from common.outside_files import read_json
-from common.script import ScriptError, replacing, shown_path
+from common.private_files import replacing
+from common.script import ScriptError, shown_path
 from writing_style.held_out_replies import Exchange, take_evenly
 from writing_style.style_page import render_page
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from turns import Messages
 
 from common.outside_files import open_regular, read_json
-from common.script import ScriptError, replacing, shown_path
+from common.private_files import replacing
+from common.script import ScriptError, shown_path
 
 # Invented words, so that no real sentence affects the ranks. None begins another, so no made-up word does either.
 SYLLABLES = ("בר", "גו", "דימ", "טלי", "כמ", "לופ", "מרי", "נוב", "סקי", "פלו", "צור", "קרמ", "רון", "שלי", "תמו")

@@ -27,7 +27,7 @@ from turns import Messages
 
 from common.chat_format import EncodedConversation, encode_conversation
 from common.model_folder import Sampling
-from common.script import replacing
+from common.private_files import replacing
 from writing_style.held_out_replies import Exchange
 
 WRITERS = ("tuned", "base")
