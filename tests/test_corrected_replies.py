@@ -10,9 +10,10 @@ from checkpoints import complete_checkpoint
 from corrected_replies import read_corrections
 from fine_tuning_model import main
 from held_out_sets import HeldOut
-from prepared_run import find_checkpoint, load_tokenizer, prepare_material, prepare_run
+from prepared_run import find_checkpoint, load_tokenizer, prepare_run
 from processes import use_threads
 from recipes import CORRECTION_WEIGHT, DEFAULT_RECIPE
+from training_material import prepare_material
 from training_options import parse_options
 
 from common.base_model_files import find_base

@@ -13,9 +13,10 @@ import torch
 from checkpoints import FORMER_FACTS, complete_checkpoint, list_differences
 from held_out_sets import HeldOut
 from make_small_base import make_model
-from prepared_run import load_tokenizer, prepare_material, prepare_run
+from prepared_run import load_tokenizer, prepare_run
 from processes import use_threads
 from recipes import DEFAULT_RECIPE, REPLIES_FOR_HEADER
+from training_material import prepare_material
 from training_options import parse_options
 from transformers import AutoTokenizer
 

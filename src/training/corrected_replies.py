@@ -1,6 +1,6 @@
 """The replies that the user put right in the chat with `/better`, read and checked for the training.
 
-Which of their tokens are learnt, and how often, is left to `prepared_run`.
+Which of their tokens are learnt, and how often, is left to `training_material`.
 """
 
 from __future__ import annotations

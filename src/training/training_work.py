@@ -21,7 +21,7 @@ from common.conversation_header import headers_by_line
 from common.outside_files import loading
 
 if TYPE_CHECKING:
-    from prepared_run import Material
+    from training_material import Material
 
 # Guesses while there is no tokenizer, or no data: Hebrew has about 2.5 characters a token, English 4.
 CHARS_PER_TOKEN = 3

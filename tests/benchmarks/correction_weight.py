@@ -59,10 +59,10 @@ def prepare(work_dir: Path, person: str) -> tuple[Path, Path]:
 
 def train_with(folder: Path, base: Path, data_path: Path, corrections_path: Path, weight: int) -> None:
     """Train with each correction counted as `weight` replies, without them for 0."""
-    import prepared_run
+    import training_material
 
     flags = [*FLAGS, *(["--corrections", str(corrections_path)] if weight else [])]
-    with mock.patch.object(prepared_run, "CORRECTION_WEIGHT", weight):
+    with mock.patch.object(training_material, "CORRECTION_WEIGHT", weight):
         train(folder, base, data_path, flags, "cosine")
 
 
