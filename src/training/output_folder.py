@@ -51,6 +51,9 @@ def check_output_folder(options: argparse.Namespace) -> None:
     """Raise ScriptError early if the folder cannot be used."""
     folder: Path = options.model_dir
     if is_first_process():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):  # said before a base of gigabytes is downloaded
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         with exclusive_use(folder) if folder.is_dir() else nullcontext():
             check_folder(folder, options.resume, options.overwrite)
 
