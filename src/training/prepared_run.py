@@ -30,7 +30,7 @@ from checkpoints import (
 )
 from held_out_sets import HeldOut, hold_out, overlapping_lines
 from lost_characters import warn_of_lost_characters
-from model_shape import POSITION_KEYS
+from model_shape import read_context
 from processes import say, use_threads, warn, world_size
 from qlora_model import read_model_config
 from recipes import (
@@ -107,9 +107,7 @@ def prepare_run(
     config = read_model_config(base.folder)
     refuse_tokens_without_rows(tokenizer, config, base.name)
     warn_of_lost_characters(tokenizer, data.conversations, base.name)
-    text = config.get_text_config()
-    num_positions = next((getattr(text, key) for key in POSITION_KEYS if getattr(text, key, None)), None)
-    recipe = shorten_to_context(options.recipe, num_positions)
+    recipe = shorten_to_context(options.recipe, read_context(config.to_dict()))
     held_out = choose_held_out(data)
     corrected = [] if corrections is None else corrections.conversations
     material = prepare_material(tokenizer, data.conversations, held_out, recipe, world_size(), options.seed, corrected)
